@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test test-benchmarks check bench soak clean collect comparison meta-dataset prior refresh
+.PHONY: install demo test test-benchmarks test-export-schemas check bench soak clean collect comparison meta-dataset prior refresh
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -33,11 +33,17 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak' -n 3 --dist loadfile --no-loadscope-reorder
 
 # Tests the programs in benchmarks/, which only prove claims.
 test-benchmarks: $(READY)
-	$(BIN)/python -m pytest benchmarks/tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest benchmarks/tests -n 3 --dist loadfile --no-loadscope-reorder
+
+# Fetches Axolotl, LLaMA-Factory and Unsloth without their dependencies, and has them read the exported configurations.
+test-export-schemas: $(READY)
+	$(BIN)/pip install --quiet --no-deps --target .scratch/schemas axolotl==0.19.0 llamafactory==0.9.5 unsloth==2026.10.9 pillow omegaconf \
+		antlr4-python3-runtime==4.9.3
+	PYTHONPATH=.scratch/schemas $(BIN)/python -m pytest -rs tests/exporters/test_schemas.py
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak -s --timeout 7200

@@ -1,12 +1,13 @@
-"""What each part of what ``transfer`` knows is worth: replays with priors that lack it.
+"""Measures the worth of each part of ``transfer``'s knowledge by replays with priors that lack it.
 
     python benchmarks/ablations.py [--store URL] [--model NAME] [--seeds N]
 
-Every prior is trained without the family of tasks that it is replayed on, and kept in the cache. All are of
-the family of surrogates that the shipped prior is of, so that they differ in knowledge alone; that one was
-chosen on all tasks, those replayed among them. A second table asks whether what was learned on other models
-carries to a larger one: the ends of its runs are predicted, before the first point and after it, from runs of
-the other models, which are named, from its own runs on other tasks, and from both.
+Every prior is trained without the family of the replayed tasks, and kept in the cache. All priors use the
+shipped prior's family of surrogates, so they differ in knowledge alone. That family was chosen on all tasks,
+including the replayed ones. A second table asks whether knowledge of other models carries over to a larger
+one. It predicts the final losses of the larger model's runs, before the first point and after it. Each
+prediction is made from runs of the other models (which are named), from the larger model's own runs on other
+tasks, and from both.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from scipy.special import log_ndtr
 
-from tunecast.cli.progress import RichProgress
+from tunecast.arrays import Floats
 from tunecast.predictor import Prior, load_prior
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.examples import Examples, examples_of
@@ -37,15 +39,16 @@ from tunecast.replay.folds import Fold
 from tunecast.replay.intervals import cluster_weights, interval
 from tunecast.replay.priors import kept_prior
 from tunecast.replay.stored import large_enough
+from tunecast.report.live import RichProgress
 from tunecast.search import Context, History, Policy
-from tunecast.search.acquisition import Acquisition, ExpectedImprovement, ProbabilityOfImprovement
-from tunecast.search.task_predictor import ENDINGS, TaskPredictor, TrialPredictions
-from tunecast.search.transfer import IMPROVEMENT, MOST_UNCERTAINTY, guided_by, transfer
+from tunecast.search.acquisition import LEAST_DEVIATION, Acquisition, ExpectedImprovement
+from tunecast.search.task_predictor import TELLING, TaskPredictor, TrialPredictions
+from tunecast.search.transfer import IMPROVEMENT, MOST_UNCERTAINTY, Guided, transfer
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.verdict import Verdict
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 WHOLE = "whole"
 HIDDEN: Mapping[str, tuple[str, ...]] = {
@@ -59,57 +62,43 @@ HIDDEN: Mapping[str, tuple[str, ...]] = {
     ),
     "without zero-shot loss": ("log_zero_shot",),
 }
-"""What a surrogate is not told, by the name of the ablation."""
+"""Features that are hidden from a surrogate, by the name of the ablation."""
 FEWER_TASKS = (4, 8, 16)
-"""Tasks that are learned from, drawn for every family of tasks that is left out."""
+"""Numbers of tasks to learn from; they are drawn for every family of tasks that is left out."""
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 INNER = "inner."
-"""Before the names of what the surrogate inside a blind one has learned."""
+"""Prefix of the inner surrogate's arrays inside a blind one."""
 
 
 class Blind(Regressor):
-    """A surrogate that sees the same number in some columns, whatever stands there.
+    """A surrogate that sees a constant in some columns, whatever their values are.
 
-    Args:
-        inner: Has learned from such rows.
-        family: Name of the family that it is of.
-        hidden: Columns.
+    Its arrays are those of the inner surrogate, the letters of its family's name, and the columns.
     """
 
-    def __init__(self, inner: Regressor, family: str, hidden: Sequence[int]) -> None:
-        self._inner, self._family, self._hidden = inner, family, list(hidden)
-
-    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What the inner one says of rows without these columns."""
-        return self._inner.predict(_hide(features, self._hidden))
-
-    def arrays(self) -> Arrays:
-        """Those of the inner one, the letters of its family's name, and the columns."""
-        learned = {f"{INNER}{name}": values for name, values in self._inner.arrays().items()}
-        family = np.frombuffer(self._family.encode(), np.uint8)
-        return {**learned, "family": family, "hidden": np.array(self._hidden, dtype=np.int64)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Regressor:
-        """Put together what :meth:`arrays` took apart."""
+    def __init__(self, arrays: Arrays) -> None:
+        super().__init__(arrays)
         learned = {name.removeprefix(INNER): a for name, a in arrays.items() if name.startswith(INNER)}
-        family = arrays["family"].tobytes().decode()
-        inner = FAMILIES[family].regressor.from_arrays(learned)
-        return cls(inner, family, [int(column) for column in arrays["hidden"]])
+        self._inner = FAMILIES[arrays["family"].tobytes().decode()].regressor(learned)
+        self._hidden = [int(column) for column in arrays["hidden"]]
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """Predict with the inner surrogate from rows without these columns."""
+        return self._inner.predict(_hide(features, self._hidden))
 
 
 class WithoutCurves(TaskPredictor):
-    """Predicts every trial that has not come to its end as if it had not begun.
+    """Predicts every unfinished trial as if it had not begun.
 
-    To show such trials to the surrogate without their points would not do: what it says of them then is what
-    it said before, and that would count as a measurement which proves it exactly right.
+    Showing such trials to the surrogate without their points would be wrong. It would then repeat its earlier
+    prediction, and the repetition would count as a measurement that proves it exactly right.
     """
 
     def predict(self, history: History) -> TrialPredictions:
-        """As of a history in which only ended trials have points; the seconds are those of the true one."""
+        """Predict from a history in which only ended trials have points, but with the true seconds."""
         told = super().predict(history)
         shown = tuple(
-            trial if trial.outcome in ENDINGS else replace(trial, curve=()) for trial in history.trials
+            trial if trial.outcome in TELLING else replace(trial, curve=()) for trial in history.trials
         )
         blind = super().predict(replace(history, trials=shown))
         return replace(
@@ -121,7 +110,7 @@ class Blinded(Family):
     """A family that learns without some features.
 
     Args:
-        family: Name of the family that learns.
+        family: Name of the inner family.
         hidden: Names of features.
     """
 
@@ -134,24 +123,34 @@ class Blinded(Family):
     def fit(self, examples: Examples, seed: int) -> Blind:
         """Learn from rows without these columns."""
         shown = replace(examples, features=_hide(examples.features, self._hidden))
-        return Blind(FAMILIES[self._family].fit(shown, seed), self._family, self._hidden)
+        inner = FAMILIES[self._family].fit(shown, seed).arrays
+        family, hidden = np.frombuffer(self._family.encode(), np.uint8), np.array(self._hidden)
+        return Blind(
+            {**{f"{INNER}{name}": of for name, of in inner.items()}, "family": family, "hidden": hidden}
+        )
 
 
-def _hide(features: NDArray[np.float64], hidden: Sequence[int]) -> NDArray[np.float64]:
+def _hide(features: Floats, hidden: Sequence[int]) -> Floats:
     shown = features.copy()
     shown[:, list(hidden)] = 0.0
     return shown
 
 
 def _registered(family: str, hidden: Sequence[str]) -> str:
-    """The name of a family that learns without these features, which its priors are kept and read under."""
+    """The name of a family without these features; its priors are kept and read under this name."""
     name = f"{family} without {' '.join(hidden)}"
     FAMILIES.setdefault(name, Blinded(family, hidden))
     return name
 
 
+def probability_of_improvement(mean: Floats, deviation: Floats, incumbent: float, seconds: Floats) -> Floats:
+    """The log probability of an improvement by 0.01, over the root of the seconds."""
+    z = (incumbent - 0.01 - mean) / np.maximum(deviation, LEAST_DEVIATION)
+    return np.asarray(log_ndtr(z) - 0.5 * np.log(seconds))
+
+
 def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
-    """``transfer`` by what its prior knows, or what it does with it, each built from what may be known."""
+    """Variants of ``transfer`` by name; each differs in its prior's knowledge or in its use."""
 
     def prior_of(runs: Sequence[Run], learner: str) -> Prior:
         return kept_prior(runs, families=(learner,))
@@ -161,21 +160,21 @@ def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
 
     def without_seconds(context: Context) -> Policy:
         prior = replace(prior_of(context.runs, family), cost={})
-        return guided_by(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
+        return Guided(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
     def by(
         acquisition: Acquisition, most_uncertainty: float = MOST_UNCERTAINTY
     ) -> Callable[[Context], Policy]:
         def chosen_by(context: Context) -> Policy:
             predictor = TaskPredictor(context, prior_of(context.runs, family))
-            return guided_by(predictor, context, acquisition, most_uncertainty=most_uncertainty)
+            return Guided(predictor, context, acquisition, most_uncertainty=most_uncertainty)
 
         return chosen_by
 
     def without_curves(context: Context) -> Policy:
         # The rules around what is predicted go on with the true history: which trials have begun, and how
         # far.
-        return guided_by(WithoutCurves(context, prior_of(context.runs, family)), context)
+        return Guided(WithoutCurves(context, prior_of(context.runs, family)), context)
 
     def refitted(context: Context) -> Policy:
         return transfer(replace(context, prior=prior_of(context.runs, family)), learns_residuals=True)
@@ -192,7 +191,7 @@ def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
         "without partial curve": without_curves,
         "without seconds": without_seconds,
         "without a limit to hope": by(IMPROVEMENT, most_uncertainty=math.inf),
-        "by probability of improvement": by(ProbabilityOfImprovement()),
+        "by probability of improvement": by(probability_of_improvement),
         "by improvement per second": by(ExpectedImprovement(), most_uncertainty=math.inf),  # as Quick-Tune's
         "with refit (quick-tune)": refitted,
         **{f"from {tasks} tasks": of_fewer(tasks) for tasks in FEWER_TASKS},
@@ -200,7 +199,7 @@ def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
 
 
 def _of_fewer_tasks(context: Context, tasks: int) -> tuple[Run, ...]:
-    """The runs on some of the tasks, drawn evenly over families so that no draw is of one family alone."""
+    """The runs on some of the tasks, drawn evenly over families so that no draw has one family alone."""
     present = sorted({run.task.dataset for run in context.runs})
     seed = int(stable_hash(present, 15), 16)
     order = [present[place] for place in np.random.default_rng(seed).permutation(len(present))]
@@ -214,7 +213,7 @@ def _of_fewer_tasks(context: Context, tasks: int) -> tuple[Run, ...]:
 
 
 def replayed(cases: Sequence[Case], runs: Sequence[Run], seeds: int, progress: Progress) -> Comparison:
-    """Every variant on the same replays."""
+    """Run every variant on the same replays."""
     own = {name: built_once(build) for name, build in variants(load_prior().family).items()}
     names = [*own, "asha", "random"]
     return compare_strategies(
@@ -224,7 +223,7 @@ def replayed(cases: Sequence[Case], runs: Sequence[Run], seeds: int, progress: P
 
 
 def regrets(found: Comparison) -> str:
-    """Mean regret by variant and budget, and how much worse than the whole at the middle one."""
+    """Mean regret by variant and budget, and its difference to the whole at the middle budget."""
     by_task = 100 * found.by_task()
     weights = cluster_weights([found.family_of[task] for task in found.tasks])
     middle = len(found.budgets) // 2
@@ -243,11 +242,11 @@ def regrets(found: Comparison) -> str:
 
 
 def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
-    """How well the ends of a model's runs are predicted, by what is learned from.
+    """Measure how well the final losses of a model's runs are predicted, by source of knowledge.
 
-    A task's relatives are left out of all that is learned from. Rank correlations are means over groups of
-    trials that compete, on the same task at the same length: over all runs at once, how far a task lets the
-    loss fall would pass for knowledge of pipelines. Two rows beside them know nothing of pipelines.
+    The training runs never include a task's relatives. Rank correlations are means over groups of competing
+    trials, which share task and length. Over all runs at once, differences between tasks would pass for
+    knowledge of pipelines. Two more rows know nothing about pipelines.
 
     Args:
         runs: Runs of this model and of others.
@@ -283,29 +282,29 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
 
 
 def calibration_for(model: str, known: Examples, trusted: Choice) -> Calibration:
-    """What corrects the spread for a base model: the one for unknown models where no row is of it.
+    """The correction of the spread for a base model; a model without rows gets that for unknown models.
 
     Args:
         model: Name of the base model.
-        known: Rows that were learned from.
-        trusted: What was chosen on them.
+        known: The training rows.
+        trusted: The choice made on them.
     """
     return trusted.calibration if model in _present(known) else trusted.unseen_calibration
 
 
 def _present(examples: Examples) -> list[str]:
-    """Names of the base models that rows are of; ``examples.models`` keeps those of rows left out, too."""
+    """Names of the rows' base models; ``examples.models`` also keeps those of rows left out."""
     return [examples.models[number] for number in np.unique(examples.model)]
 
 
 def _trivial(examples: Examples) -> list[str]:
-    """What is had without any knowledge of pipelines: they predict no spread, and so have no log score."""
+    """Predictions without any knowledge of pipelines; without a spread, they have no log score."""
     ones = np.ones(len(examples))
     ends = np.zeros(len(examples))
     for number in np.unique(examples.group):
         rows = examples.group == number
         ends[rows] = examples.end[rows & (examples.share == 0)].mean()
-    # Ends as targets, so that all trials of a task are predicted to end alike to the last digit.
+    # Final losses are the targets, so all trials of a task get the same prediction to the last digit.
     level = _scored("its task's mean end", replace(examples, target=examples.end), ends, ones, spread=False)
     return [*_scored("no change from here on", examples, 0 * ones, ones, spread=False), *level]
 
@@ -318,12 +317,12 @@ def _in_order(runs: Sequence[Run], examples: Examples) -> list[Run]:
 def _scored(
     words: str,
     examples: Examples,
-    mean: NDArray[np.float64],
-    variance: NDArray[np.float64],
+    mean: Floats,
+    variance: Floats,
     *,
     spread: bool = True,
 ) -> list[str]:
-    """Lines of the table by stage of the curve; without a spread that means anything, ranks alone."""
+    """Lines of the table by stage of the curve; without a meaningful spread, only ranks."""
     lines = []
     for row in score(words, examples, mean, variance):
         ranks = f"{row.rank_correlation:.2f}" if row.groups else "too few"

@@ -1,19 +1,19 @@
-"""Tasks that no prior can know: made of real ones, and what the guard of ``transfer`` does on them.
+"""Makes tasks that no prior can know from real ones, and tests the guard of ``transfer`` on them.
 
     python benchmarks/alien_tasks.py make --tasks FOLDER --output ALIENS
     tunecast collect --plan benchmarks/alien_tasks.yaml --root aliens=ALIENS --root models=MODELS --store URL
     python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS --tasks FOLDER [--known URL]
 
-``judge`` prints on how many made-up tasks, and on how many real tasks that were left out of the prior, the
-guard fires, the mean regrets of ``advised`` and ``transfer`` beside that of ``asha``, and the paired
-difference of the last two. What a made-up task was made of is known to none of them: it is judged with the
-runs of other families of datasets, and with a prior that was trained on these and is kept. Of the store only
-runs on the tasks that ALIENS holds now count; runs on real tasks are those that are shipped, or ``--known``.
+``judge`` prints on how many made-up tasks the guard fires, and on how many real tasks that were left out of
+the prior. It also prints the mean regrets of ``advised``, ``transfer`` and ``asha``, and the paired
+difference of the last two. No strategy knows the source of a made-up task: each is judged with runs of other
+families of datasets, and with a prior that was trained on these runs and is kept. Only the store's runs on
+the present tasks of ALIENS count. Runs on real tasks are the shipped ones, or those of ``--known``.
 
-The guard fires on a task that counts as new before anything runs, or on which the prior is left aside within
-the budget with more than half of the seeds. The exit status is 1 where it fires on fewer than eight in ten
-made-up tasks or on more than one in ten real ones, or where the mean regret of ``transfer`` on made-up tasks
-is above that of ``asha`` at any budget.
+The guard fires on a task if the task counts as new before anything runs, or if the prior is dropped within
+the budget with more than half of the seeds. The exit status is 1 if the guard fires on fewer than eight in
+ten made-up tasks or on more than one in ten real ones. It is also 1 if the mean regret of ``transfer`` on
+made-up tasks is above that of ``asha`` at any budget.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ if TYPE_CHECKING:
 Row = dict[str, str]
 PREFIX = "alien_"
 NOTE = "made-of"
-"""File beside the made-up tasks that tells what they were made of."""
+"""File beside the made-up tasks that records their sources."""
 CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмнопярстувшызъ")
 BUDGET = 8.0
 SEEDS = 5
 STRATEGIES = ("advised", "transfer", "asha", "random")
 FEWEST_MADE_UP = 0.8
-"""Part of the made-up tasks on which the guard is to fire."""
+"""Share of the made-up tasks on which the guard has to fire."""
 MOST_REAL = 0.1
-"""Part of the real tasks on which it may."""
+"""Share of the real tasks on which the guard may fire."""
 
 
 def _shuffled(rows: list[Row], draw: random.Random) -> list[Row]:
@@ -80,13 +80,13 @@ def _shuffled(rows: list[Row], draw: random.Random) -> list[Row]:
 
 
 def _random_strings(rows: list[Row], draw: random.Random) -> list[Row]:
-    """Completions of random letters, as long as the real ones."""
+    """Completions of random letters with the length of the real ones."""
     letters = string.ascii_letters + string.digits
     return [{**row, "completion": "".join(draw.choices(letters, k=len(row["completion"])))} for row in rows]
 
 
 def _of(change: Callable[[str], str], *, prompts: bool) -> Callable[[list[Row], random.Random], list[Row]]:
-    """A change of every completion, and of every prompt too."""
+    """Change every completion and every prompt."""
 
     def changed(rows: list[Row], draw: random.Random) -> list[Row]:
         return [
@@ -128,14 +128,14 @@ ALIENS: dict[str, tuple[str, Callable[[list[Row], random.Random], list[Row]]]] =
     "mirrored_queries": ("scholar_sql", _of(_reversed, prompts=True)),
     "rot13_answers": ("medquad_answers", _of(_rot13, prompts=True)),
 }
-"""By name, the real task and what becomes of its rows."""
+"""By name: the source task and the change of its rows."""
 
 
 def make(tasks: Path, output: Path, seed: int = 0) -> None:
-    """Write every made-up task as a folder of splits, all of them or none.
+    """Write every made-up task as a folder of splits; write all of them or none.
 
-    What is there already stays, unless a task is lacking, or this program, the seed or a real task has
-    changed since: then all are made anew.
+    Existing tasks stay, unless a task is missing, or this program, the seed or a real task has changed. Then
+    all tasks are made again.
 
     Args:
         tasks: The folder of the real ones.
@@ -163,30 +163,30 @@ def make(tasks: Path, output: Path, seed: int = 0) -> None:
 
 
 def _made_of(tasks: Path, seed: int) -> str:
-    """A hash of this program, of the seed and of the real tasks that the made-up ones are made of."""
+    """A hash of this program, the seed and the source tasks."""
     files = [file for source, _ in ALIENS.values() for file in _splits(tasks, source)]
     hashes = [(file.parent.name, file.name, file_hash(file)) for file in files]
     return stable_hash([file_hash(Path(__file__)), seed, hashes], 16)
 
 
 def _noted(output: Path) -> str:
-    """What a folder of made-up tasks was made of; empty where that was not noted."""
+    """The recorded sources of a folder of made-up tasks; empty if none are recorded."""
     note = output / NOTE
     return note.read_text(encoding="utf-8") if note.is_file() else ""
 
 
 def _check_ours(output: Path) -> None:
-    """Refuse what holds anything but made-up tasks: it would be lost.
+    """Refuse a folder that holds anything but made-up tasks, because its content would be lost.
 
     Raises:
-        OutputError: It does, or is no folder.
+        OutputError: The folder holds something else, or the path is no folder.
     """
     if not output.is_dir():
-        raise OutputError(f"--output {output} is no folder.", "Name another.")
+        raise OutputError(f"--output {output} is not a folder.", "Name another.")
     others = [one.name for one in output.iterdir() if one.name != NOTE and not one.name.startswith(PREFIX)]
     if others:
         raise OutputError(
-            f"--output {output} holds {min(others)}, which is no made-up task.", "Name another folder."
+            f"--output {output} holds {min(others)}, which is not a made-up task.", "Name another folder."
         )
 
 
@@ -225,11 +225,11 @@ def _make_one(name: str, tasks: Path, folder: Path, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Doubts:
-    """What the guard makes of a task.
+    """The guard's results on a task.
 
     Args:
-        is_new: Whether it is unlike all that was learned from.
-        left_aside: On what part of the seeds the prior was left aside within the budget.
+        is_new: Whether the task is unlike all known tasks.
+        left_aside: Share of the seeds with which the prior was dropped within the budget.
     """
 
     is_new: bool
@@ -268,7 +268,7 @@ def diagnostics(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Ru
 
 
 def described_anew(case: Case, folder: Path) -> Case:
-    """A case with what is known by now of its dataset, whenever its runs were made, if it is there."""
+    """A case with the present description of its dataset, if the dataset is there."""
     found = dependence(data.read(str(folder)).train) if folder.is_dir() else None
     if found is None:
         return case
@@ -282,14 +282,15 @@ def judge(store: str, aliens: Path, tasks: Path, known_store: str | None = None)
     Args:
         store: Where runs on made-up tasks are recorded.
         aliens: The folder of the made-up tasks.
-        tasks: The folder of the real ones, which are described anew too: the guard is to know as much.
+        tasks: The folder of the real ones. They are described again too, so that the guard knows as much of
+            them.
         known_store: Where runs on real tasks are recorded; None for those that are shipped.
 
     Returns:
-        The exit status: 1 where the guard misses what is asked of it.
+        The exit status: 1 if the guard misses a limit.
 
     Raises:
-        StoreError: A made-up task is not there, or has too few runs to be replayed, or several cases.
+        StoreError: A made-up task is missing, has too few runs to be replayed, or has several cases.
     """
     strange = _made_up_cases(store, aliens)
     with open_for_reading(known_store) as opened:
@@ -310,11 +311,11 @@ def judge(store: str, aliens: Path, tasks: Path, known_store: str | None = None)
 
 
 def _made_up_cases(store: str, aliens: Path) -> list[Case]:
-    """Cases of the made-up tasks as they are now, described anew; runs on those of earlier days are left out.
+    """Cases of the present made-up tasks, described again; runs on earlier versions are left out.
 
     Raises:
-        StoreError: A task is not there, or has too few runs to be replayed: a rate of some tasks is not that
-            of all. Or there are several cases of one, which would count twice.
+        StoreError: A task is missing or has too few runs to be replayed, so that rates would not cover all
+            tasks. Or a task has several cases and would count twice.
     """
     if lacking := _lacking(aliens):
         raise StoreError(f"--aliens {aliens} lacks {', '.join(lacking)}.", "Make them: alien_tasks.py make.")
@@ -331,8 +332,8 @@ def _made_up_cases(store: str, aliens: Path) -> list[Case]:
     task, number = there.most_common(1)[0]
     if number > 1:
         raise StoreError(
-            f"--store has runs on {task} on several base models or devices, or at several full lengths.",
-            "Name a store that alien_tasks.yaml alone was collected in.",
+            f"--store has runs on {task} on several base models, devices or full lengths.",
+            "Name a store with runs of alien_tasks.yaml only.",
         )
     return [described_anew(case, aliens / case.task) for case in strange]
 
@@ -353,7 +354,7 @@ def _print_diagnostics(words: str, cases: Sequence[Case], rates: Sequence[Doubts
 
 
 def _wrong_rates(made_up: Sequence[Doubts], left_out: Sequence[Doubts]) -> list[str]:
-    """Which rates of the guard are not as they should be."""
+    """The limits that the guard's rates miss."""
     caught, disturbed = (sum(rate.fires for rate in rates) for rates in (made_up, left_out))
     missed = []
     if caught < FEWEST_MADE_UP * len(made_up):
@@ -364,21 +365,21 @@ def _wrong_rates(made_up: Sequence[Doubts], left_out: Sequence[Doubts]) -> list[
 
 
 def _print_regrets(tasks: Sequence[str], regrets: NDArray[np.float64]) -> list[str]:
-    """Print mean regrets, and how that of ``transfer`` differs from that of ``asha``.
+    """Print mean regrets, and the difference between ``transfer`` and ``asha``.
 
     Args:
         tasks: Names of made-up tasks.
         regrets: Normalised regrets, shape (strategies, tasks, budgets).
 
     Returns:
-        A phrase where ``transfer`` is worse on average.
+        A phrase for each budget at which ``transfer`` is worse on average.
     """
     print("\nmean normalised regret in percent on made-up tasks, by budget in baseline trials", BUDGETS)
     for name, by_budget in zip(STRATEGIES, 100 * regrets.mean(axis=1), strict=True):
         print(f"  {name:10} " + " ".join(f"{regret:7.2f}" for regret in by_budget))
     family_of = dataset_families(source for source, _ in ALIENS.values())
     weights = cluster_weights([family_of[ALIENS[task.removeprefix(PREFIX)][0]] for task in tasks])
-    # A pair tells the second's regret minus the first's.
+    # A pair's difference is the second's regret minus the first's.
     compared = [STRATEGIES.index(name) for name in ("asha", "transfer")]
     worse = []
     print("transfer minus asha, with 95% intervals over families of what the tasks were made of")
@@ -392,7 +393,7 @@ def _print_regrets(tasks: Sequence[str], regrets: NDArray[np.float64]) -> list[s
 
 
 def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
-    """Runs on real tasks, without the family of the one that a made-up task was made of.
+    """Runs on real tasks, without the family of a made-up task's source.
 
     Args:
         task: Name of the made-up task.
@@ -421,8 +422,8 @@ def main() -> None:
     making.add_argument("--output", type=Path, required=True)
     judging = commands.add_parser("judge")
     judging.add_argument("--store", required=True)
-    judging.add_argument("--aliens", type=Path, required=True, help="the folder that make wrote")
-    judging.add_argument("--tasks", type=Path, required=True, help="the folder that make read")
+    judging.add_argument("--aliens", type=Path, required=True, help="the folder of the made-up tasks")
+    judging.add_argument("--tasks", type=Path, required=True, help="the folder of the real tasks")
     judging.add_argument("--known", help="store of runs on real tasks; default: what is shipped")
     arguments = parser.parse_args()
     with mistakes_told():

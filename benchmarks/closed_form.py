@@ -1,13 +1,13 @@
-"""Fits the formulas of bytes and seconds to dry runs, and says how far they are off.
+"""Fits the formulas of bytes and seconds to dry runs, and prints their errors.
 
 Every family of ``tunecast.models.layer_specs`` is dry-run on the meta device in each way of training: three
-shapes, two batches, bfloat16 on CUDA and on the CPU, float32 on the CPU; a dry run takes some 0.2 s. Results
-are kept in ``--results``, not made again. ``--coefficients`` writes the file that the package reads.
+shapes, two batches, bfloat16 on CUDA and on the CPU, float32 on the CPU. A dry run takes some 0.2 s. Results
+are kept in ``--results`` and reused. ``--coefficients`` writes the file that the package reads.
 
     python benchmarks/closed_form.py [--family llama] [--shape small]
         [--coefficients src/tunecast/estimate/coefficients.json]
 
-Printed are the worst errors of the formulas with the coefficients just fitted, the same of each family with
+Prints the worst errors of the formulas with the new coefficients, the same errors for each family with
 coefficients fitted to the other families, and the errors by the power that joins traffic and kernel starts.
 """
 
@@ -29,7 +29,7 @@ from scipy.optimize import nnls
 
 from tunecast.estimate import Workload, cached_dry_run, estimate_memory
 from tunecast.estimate.closed_form import amounts, bytes_held, parts, step_seconds, table_key
-from tunecast.estimate.coefficients import Coefficients, Table, as_json, fitted
+from tunecast.estimate.coefficients import FILE, Coefficients, Table, fitted
 from tunecast.estimate.forms import Form, form_of
 from tunecast.estimate.seconds import dry_run_seconds
 from tunecast.methods.workload import workload_of
@@ -50,14 +50,14 @@ BATCHES = ((4, 192, 64), (2, 640, 128))
 """Examples, tokens of each, label tokens of each."""
 WEIGHTS = ("weights", "adapters")
 BEFORE = ("forward", "opening", "top")
-"""Moments of a dry run at which gradients have not yet taken the place of activations."""
+"""Moments of a dry run before gradients take the place of activations."""
 POWERS = (1.5, 2.0, 3.0, 4.0)
 FITTED_TO = (
     "3,240 dry runs of the families in tunecast.models.layer_specs: widths 576, 2,048 and 3,584 at 24 to 30 "
     "layers, 4 sequences of 192 tokens and 2 of 640, bfloat16 on CUDA and on the CPU, float32 on the CPU"
 )
-"""What the shipped coefficients rest on. Steps are off by 3.6%, 2.6%, 2.6% and 2.7% on average with powers of
-1.5, 2, 3 and 4, and by 35%, 27%, 23% and 23% at worst."""
+"""The data behind the shipped coefficients. Steps are off by 3.6%, 2.6%, 2.6% and 2.7% on average with powers
+of 1.5, 2, 3 and 4, and by 35%, 27%, 23% and 23% at worst."""
 SMALLEST = 0.05
 """Coefficients below it are left out."""
 
@@ -105,7 +105,7 @@ OWN_NAMES: Mapping[str, Mapping[str, str]] = {
     "gpt_bigcode": GPT,
     "opt": {"intermediate_size": "ffn_dim"},
 }
-"""What families call the fields that others call as Llama does."""
+"""Names of a family's fields where they differ from Llama's."""
 UNGROUPED = ("falcon", "gpt2", "gpt_bigcode", "gpt_neox", "opt")
 """Families without a field ``num_key_value_heads``."""
 
@@ -126,16 +126,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a dry run of a case saw.
+    """The result of a case's dry run.
 
     Args:
-        case: What was run.
+        case: The case.
         total: Bytes at the peak of training, the framework's included.
         held: Bytes beside weights and adapters at the highest moment before gradients take over.
         kernels: Kernels of the forward and the backward pass.
-        moved: Bytes that those of them without FLOPs move.
+        moved: Bytes that the kernels without FLOPs move.
         scoring_kernels: Kernels of scoring.
-        scoring_moved: Bytes that those of them without FLOPs move.
+        scoring_moved: Bytes that scoring's kernels without FLOPs move.
         step: Seconds of a step at full efficiency.
         scoring: Seconds of scoring at full efficiency.
     """
@@ -152,7 +152,7 @@ class Seen:
 
 
 def config_of(family: str, shape: Shape) -> Any:
-    """A configuration of a family, all layers alike so that a dry run needs but two of them."""
+    """A configuration of a family; all layers are alike, so a dry run needs only two of them."""
     from transformers import AutoConfig
 
     model_type = "falcon" if family == NEW_FALCON else family
@@ -203,7 +203,7 @@ def workload(case: Case) -> Workload:
     sizes = {"batch_size": case.batch, "max_length": case.length, "label_tokens": case.labels}
     found = workload_of(WAYS[case.way], facts, dtype=case.dtype, device=case.device, **sizes)
     if found is None:
-        raise ValueError(f"no footprint is stated for {case}")
+        raise ValueError(f"there is no footprint for {case}")
     return found
 
 
@@ -212,7 +212,7 @@ def form(case: Case) -> Form:
     _, facts = described(case.family, case.shape)
     found = form_of(facts, workload(case))
     if found is None:
-        raise ValueError(f"no formula holds for {case}")
+        raise ValueError(f"there is no formula for {case}")
     return found
 
 
@@ -259,8 +259,8 @@ def cases(families: Iterable[str], shapes: Iterable[str]) -> list[Case]:
 
 
 def fit(seen: Sequence[Seen]) -> Coefficients:
-    """Coefficients of every table, non-negative, of least squared relative errors; bytes held are relative to
-    the whole peak."""
+    """Fit non-negative coefficients of every table by least squared relative errors; bytes held are relative
+    to the whole peak."""
     groups: dict[tuple[str, str], list[Seen]] = defaultdict(list)
     for one in seen:
         groups[table_key(form(one.case))].append(one)
@@ -294,6 +294,19 @@ def fit(seen: Sequence[Seen]) -> Coefficients:
         ),
         power=fitted().power,
     )
+
+
+def as_json(coefficients: Coefficients, fitted_to: str) -> str:
+    """Write coefficients as :func:`fitted` reads them, with a description of the data they were fitted to."""
+    tables = coefficients._asdict()
+    power = tables.pop("power")
+    named = {
+        name: {", ".join(key): dict(factors) for key, factors in table.items()}
+        for name, table in tables.items()
+    }
+    made_by = f"python benchmarks/closed_form.py --coefficients src/tunecast/estimate/{FILE}"
+    whole = {"fitted_to": fitted_to, "made_by": made_by, "power": power, "tables": named}
+    return json.dumps(whole, indent=1) + "\n"
 
 
 def _not_moved(way: str) -> Sequence[str]:
@@ -403,14 +416,14 @@ def _read(results: Path) -> dict[Case, Seen]:
 
 
 def main() -> None:
-    """Make the dry runs that are missing, fit, print the errors."""
+    """Make the missing dry runs, fit, and print the errors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--family", action="append", choices=FAMILIES, help="default: all")
     parser.add_argument("--shape", action="append", choices=list(SHAPES), help="default: all")
     parser.add_argument("--results", type=Path, default=Path("closed-form.jsonl"))
-    parser.add_argument("--coefficients", type=Path, help="file to write those fitted to")
+    parser.add_argument("--coefficients", type=Path, help="file for the fitted coefficients")
     arguments = parser.parse_args()
     wanted = cases(arguments.family or FAMILIES, arguments.shape or SHAPES)
     known = _read(arguments.results)

@@ -1,8 +1,9 @@
-"""Collect within a fixed time on a machine of which nothing is known, without network.
+"""Collect within a fixed time on an unknown machine without network.
 
-First a calibration plan is run by one process (its runs are exclusive, so that their seconds can be learned
-from) and by several, for a few minutes; the number of processes that trains most is kept. Then the plan is
-collected in its balanced order until nine tenths of the time are gone, and the store is exported to Parquet.
+A calibration plan runs first, for a few minutes, in one process and in several. With one process, runs have
+the machine to themselves, so their seconds can be learned from. The number of processes that trains most is
+kept. Then the plan is collected in its balanced order until nine tenths of the time have passed, and the
+store is exported to Parquet.
 
 Run as ``python benchmarks/collect_offline.py --help``.
 """
@@ -14,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tunecast.collect import CollectionSummary, Limits, Plan, collect, read_plan
@@ -23,27 +24,27 @@ from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
 
 SHARE_OF_TIME = 0.9
-"""Part of the time after which no run is begun; the rest is for runs under way and for the export."""
+"""Share of the time after which no run is begun; the rest is for runs under way and for the export."""
 SEED_STRIDE = 1000
-"""Between the seeds of calibration runs with one number of processes and with the next."""
+"""Distance of the seeds of calibration runs between one number of processes and the next."""
 SHARE_WITH_GRACE = 0.95
-"""Part of the time after which runs under way are given up."""
+"""Share of the time after which runs under way are stopped."""
 
 
 @dataclass(frozen=True)
 class OfflineSettings:
-    """What to collect within which time.
+    """Settings of a collection within a fixed time.
 
     Args:
-        calibration: Plan whose runs tell how fast the machine is.
+        calibration: Plan whose runs measure the machine's speed.
         plan: Plan to collect.
         output_dir: Where ``runs.sqlite``, ``runs.parquet`` and ``summary.json`` are written.
         seconds: Time for everything.
-        calibration_seconds: Part of it for calibration.
+        calibration_seconds: Time for calibration, part of ``seconds``.
         processes: Numbers of worker processes to try; the first is 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads of each worker; None shares the cores.
-        roots: Folders by the names that stand in braces in the plans' paths.
+        roots: Folders by their names in braces in the plans' paths.
     """
 
     calibration: Path
@@ -59,12 +60,12 @@ class OfflineSettings:
 
 @dataclass(frozen=True)
 class OfflineSummary:
-    """What was collected.
+    """The outcome of a collection.
 
     Args:
-        token_parameters_per_second: By number of processes, trained tokens × parameters a second.
-        processes: The number that was kept.
-        collection: What the plan gave.
+        token_parameters_per_second: Trained tokens × parameters per second, by number of processes.
+        processes: The chosen number.
+        collection: The plan's outcome.
         exported: Runs in the Parquet file, calibration included.
     """
 
@@ -75,14 +76,14 @@ class OfflineSummary:
 
 
 def collect_offline(settings: OfflineSettings, progress: Progress | None = None) -> OfflineSummary:
-    """Calibrate, collect, export; whatever is in the store is exported even where something before fails.
+    """Calibrate, collect, export; the store is exported even if an earlier stage fails.
 
     Raises:
         UserError: A plan, its datasets or base models, the device or the folder cannot be used.
     """
     started = time.monotonic()
     progress = progress or Silent()
-    # Both first: a mistake in either is told before anything is written.
+    # Both first, so that a mistake in either is reported before anything is written.
     calibration, plan = (read_plan(file, settings.roots) for file in (settings.calibration, settings.plan))
     try:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
     try:
         rates = _rates(calibration, settings, progress)
         if not any(rates.values()):
-            progress.log("No run of the calibration came to its end in its time; one process collects.")
+            progress.log("No calibration run finished in time; one process collects.")
         best = max(rates, key=lambda processes: rates[processes])
         limits = Limits(
             seconds=max(0.0, SHARE_OF_TIME * settings.seconds - (time.monotonic() - started)),
@@ -110,7 +111,7 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
             progress=progress,
         )
     finally:
-        if _store(settings).exists():  # not where a failure came before any run could be made
+        if _store(settings).exists():  # missing if a failure came before the first run
             with Store.open(_store(settings)) as store:
                 exported = export_parquet(store, settings.output_dir / "runs.parquet")
     summary = OfflineSummary(rates, best, collection, exported)
@@ -124,7 +125,7 @@ def _store(settings: OfflineSettings) -> Path:
 
 
 def _rates(plan: Plan, settings: OfflineSettings, progress: Progress) -> dict[int, float]:
-    """By number of processes, their rate; 0 for several that fail, say for want of memory.
+    """Measure rates by number of processes; 0 if several processes fail, say for lack of memory.
 
     Raises:
         UserError: Not even one process can be calibrated.
@@ -144,15 +145,12 @@ def _rates(plan: Plan, settings: OfflineSettings, progress: Progress) -> dict[in
 
 
 def _rate(plan: Plan, settings: OfflineSettings, processes: int, progress: Progress) -> float:
-    """Trained tokens × parameters a second of so many processes, on the next runs of the calibration plan."""
+    """Trained tokens × parameters per second of some processes, on the calibration plan's next runs."""
     name = f"{plan.name}-{processes}"
-    # Each number of processes has runs of its own, lest one finds that another made them all.
-    plan = replace(
-        plan,
-        name=name,
-        exclusive=plan.exclusive and processes == 1,
-        seeds=tuple(seed + processes * SEED_STRIDE for seed in plan.seeds),
-    )
+    # Each number of processes has its own runs, so that none finds them all made already.
+    seeds = tuple(seed + processes * SEED_STRIDE for seed in plan.seeds)
+    own = {"name": name, "exclusive": plan.exclusive and processes == 1, "seeds": seeds}
+    plan = plan.model_copy(update=own)
     seconds = settings.calibration_seconds / len(settings.processes)
     collect(
         plan,
@@ -165,13 +163,13 @@ def _rate(plan: Plan, settings: OfflineSettings, processes: int, progress: Progr
     )
     with Store.open(_store(settings)) as store:
         runs = [run for run in store.runs(session=name) if run.curve]
-    # By the runs' own clocks, so that a second call, which makes fewer or none, says the same.
+    # By the runs' own clocks, so that a second call with fewer or no new runs gives the same rate.
     amount = sum(run.curve[-1].tokens_seen * run.model.parameters for run in runs)
     return processes * amount / max(sum(run.curve[-1].elapsed_seconds for run in runs), 1e-9)
 
 
 class _Lines(Silent):
-    """Progress for a log file: what begins, what ends, what is said."""
+    """Progress for a log file: starts, ends and messages."""
 
     def start(self, stage: str, total: float | None = None, unit: str = "") -> None:
         self.log(stage)
@@ -187,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and collect.
 
     Raises:
-        SystemExit: With code 2, after a message, where a plan or what it names cannot be used.
+        SystemExit: With code 2, after a message, if a plan or a file that it names cannot be used.
     """
     with mistakes_told():
         summary = collect_offline(_settings(arguments), _Lines())
@@ -198,7 +196,7 @@ def _settings(arguments: Sequence[str] | None) -> OfflineSettings:
     parser = argparse.ArgumentParser("collect_offline.py", description=__doc__)
     parser.add_argument("--calibration", type=Path, required=True, help="plan to calibrate with")
     parser.add_argument("--plan", type=Path, required=True, help="plan to collect")
-    parser.add_argument("--output-dir", type=Path, required=True, help="where everything is written")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for all output")
     parser.add_argument("--seconds", type=float, required=True, help="time for everything")
     parser.add_argument("--calibration-seconds", type=float, default=OfflineSettings.calibration_seconds)
     parser.add_argument(
@@ -223,7 +221,7 @@ def _settings(arguments: Sequence[str] | None) -> OfflineSettings:
 
 def _numbers(text: str) -> tuple[int, ...]:
     if not all(part.isdigit() and int(part) for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,4,8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,4,8")
     return tuple(int(part) for part in text.split(","))
 
 

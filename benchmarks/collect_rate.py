@@ -1,8 +1,8 @@
-"""Runs per hour of a collection, against a shell loop of one process per run.
+"""Measures runs per hour of a collection against a shell loop with one process per run.
 
-Both make the very same runs with one thread: the loop starts a Python process for each, which reads the
-data, loads the model, trains, scores and writes to a store, as a script in a ``for`` loop would. It is spared
-what such a script would not do: drawing the runs, and measuring the machine.
+Both make the same runs with one thread. The loop starts a Python process for each run, which reads the data,
+loads the model, trains, scores and writes to a store, as a script in a ``for`` loop would. It does not draw
+the runs or measure the machine, because such a script would not either.
 
     python benchmarks/collect_rate.py --model MODEL --data DATA [--runs 12] [--tokens 2000,16384]
 """
@@ -28,7 +28,7 @@ METHODS = {"lora": 1, "full": 1}
 
 @dataclass(frozen=True)
 class Spent:
-    """What a side took; its processor time tells more than its wall time where other programs run too."""
+    """The time of a side; processor time is more reliable than wall time if other programs run too."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(model: str, data: str, tokens: int, runs: int, folder: Path) -> Measured:
-    """Both sides, in a folder of their own."""
+    """Measure both sides at one full length, in a folder of its own."""
     folder = folder / str(tokens)
     folder.mkdir()
     plan = folder / "plan.yaml"
@@ -96,7 +96,7 @@ def measure(model: str, data: str, tokens: int, runs: int, folder: Path) -> Meas
 
 
 def prepare_loop(plan_path: Path, folder: Path) -> None:
-    """Write down the runs that the collection drew, and what it measured of the machine."""
+    """Write the runs that the collection drew, and its measurements of the machine."""
     from tunecast.collect.planfile import read_plan
     from tunecast.collect.run_specs import expand
     from tunecast.collect.worker import CollectWorker
@@ -112,7 +112,7 @@ def prepare_loop(plan_path: Path, folder: Path) -> None:
 
 
 def spent(commands: list[list[str]]) -> Spent:
-    """Run commands one after the other; their time includes that of the processes they start."""
+    """Run commands one after the other; their time includes that of child processes."""
     before, begin = os.times(), time.perf_counter()
     for command in commands:
         subprocess.run(command, check=True, capture_output=True)
@@ -122,7 +122,7 @@ def spent(commands: list[list[str]]) -> Spent:
 
 
 def make_single(folder: Path, number: int) -> None:
-    """One of the runs, in this process."""
+    """Make one of the runs in this process."""
     import torch
 
     from tunecast.collect import worker as collect_worker
@@ -137,7 +137,7 @@ def make_single(folder: Path, number: int) -> None:
 
 
 def check_same(folder: Path) -> None:
-    """Both sides made the same curves, or their seconds mean nothing."""
+    """Check that both sides made the same curves; otherwise their seconds mean nothing."""
     from tunecast.store import Store
 
     curves = []

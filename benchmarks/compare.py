@@ -1,9 +1,9 @@
-"""Compare strategies, other libraries' searches among them: regret, tests, and the claims they allow.
+"""Compare strategies, including other libraries' searches: regret, tests, and the claims they allow.
 
     python benchmarks/compare.py --rivals --seeds 3 --output comparison.html --json
 
-The options of ``tunecast compare``, whose replays these are, and two more. ``--rivals`` adds the searches of
-optuna, DEHB and, where its environment is named, Quick-Tune-Tool; ``--output`` writes a page.
+It makes the replays of ``tunecast compare`` and has its options and two more. ``--rivals`` adds the searches
+of optuna, DEHB and, if its environment is named, Quick-Tune-Tool. ``--output`` writes a page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import typer
 from tunecast.atomic import check_writable
 from tunecast.cli import compare as shared
 from tunecast.cli import options
-from tunecast.cli.progress import RichProgress
 from tunecast.errors import mistakes_told
 from tunecast.replay.stored import CompareSettings, compare
+from tunecast.report.live import RichProgress
 from tunecast_benchmarks.html_page import write_comparison
 from tunecast_benchmarks.rivals import RIVALS, Watch, contestants, usual_rivals
 from tunecast_benchmarks.verdict import Verdict

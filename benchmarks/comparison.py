@@ -2,20 +2,20 @@
 
     python benchmarks/comparison.py FOLDER [PART ...]
 
-FOLDER keeps the result of every part. A part is measured again when its runs, prior or code have changed. One
-that fails is named at the end and leaves the others alone; its messages are in FOLDER/PART.log. The page is
-written in any case; ``--only-page`` writes it without measuring.
+FOLDER keeps the result of every part. A part is measured again if its runs, prior or code have changed. If a
+part fails, the others go on, and the end of the output names it; its messages are in FOLDER/PART.log. The
+page is written in any case; ``--only-page`` writes it without measuring.
 
 After a change that moves or renames code but gives the same results, show that it does, for example by
 measuring some parts into another folder and comparing the outputs. Then ``--carry`` keeps the results as
 those of the present code; the page names the commit. Other runs or another prior are always measured.
 
-Several calls with the same FOLDER may run side by side: no part is measured by two at once. A part whose
-result depends on how fast the machine is waits until no other is being measured, and others wait for it. Keep
-the machine idle otherwise.
+Several calls with the same FOLDER may run side by side: no two measure the same part at once. If a part's
+result depends on the machine's speed, it waits until no other part is being measured, and others wait for it.
+Keep the machine idle otherwise.
 
-TUNECAST_TASKS is the folder of the datasets and TUNECAST_MODELS that of the small base models. With
-TUNECAST_QUICKTUNE_PYTHON (benchmarks/quicktunetool/install.sh) Quick-Tune-Tool is compared with too.
+TUNECAST_TASKS is the folder of the datasets, and TUNECAST_MODELS is the folder of the small base models. With
+TUNECAST_QUICKTUNE_PYTHON (benchmarks/quicktunetool/install.sh), the comparison includes Quick-Tune-Tool.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from tunecast_benchmarks.provenance import commit, knowledge_hash, machine
 from tunecast_benchmarks.whole_sessions import Kept
 
 LAST_LINES = 5
-"""Lines of what a failed part said last that are repeated."""
+"""Number of a failed part's last lines to repeat."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Told:
-    """What there is to say of a part, and whether all is well with it."""
+    """A message about a part, and whether all is well with it."""
 
     text: str
     is_well: bool = True
 
 
 MEASURED = Told("measured")
-IS_THERE = Told("is there already")
+IS_THERE = Told("already measured")
 IS_BUSY = Told("is being measured by another call")
 MISSES_LIMIT = Told("measured, but it misses a limit of its own", is_well=False)
 
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def carry(folder: Path, names: list[str]) -> None:
-    """Keep the results of parts for the present code, which was shown to give the same.
+    """Keep the results of parts for the present code, which must give the same results.
 
     Args:
         folder: Folder of the results.
@@ -122,7 +122,7 @@ def compare(folder: Path, names: list[str]) -> dict[str, str]:
         names: Names of parts.
 
     Returns:
-        By name of the part, what went wrong; parts in order are left out.
+        Problems by name of the part; parts without problems are left out.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     problems: dict[str, str] = {}
@@ -140,12 +140,12 @@ def _say(part: str, text: str) -> None:
 
 
 def brought_up_to_date(part: Part, folder: Path, say: Say) -> Told:
-    """Measure a part, unless its result is there and rests on what is there now.
+    """Measure a part, unless it has a current result.
 
     Args:
         part: The part.
         folder: Where results are kept.
-        say: Told what is being done.
+        say: Called with progress messages.
     """
     if lacking := part.lacking():
         return Told(f"left out, since it needs {' and '.join(lacking)}", is_well=part.is_optional)
@@ -161,18 +161,18 @@ def brought_up_to_date(part: Part, folder: Path, say: Say) -> Told:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int | None]:
-    """The descriptor of a lock, which lasts until all have closed it; None where another call has it."""
+    """The descriptor of a lock, held until every copy is closed; None if another call holds it."""
     with _opened(path) as lock:
         yield lock if _is_ours(lock, fcntl.LOCK_EX) else None
 
 
 @contextlib.contextmanager
 def _undisturbed(path: Path, is_timed: bool, say: Say) -> Iterator[int]:
-    """The descriptor of a lock, waited for, that a timed part has for itself and the others share."""
+    """Wait for a lock that a timed part holds alone and other parts share; give its descriptor."""
     kind = fcntl.LOCK_EX if is_timed else fcntl.LOCK_SH
     with _opened(path) as lock:
         if not _is_ours(lock, kind):
-            say("waits for what another call measures, since a timed part has the machine to itself")
+            say("waits for another call's measurement, because a timed part needs the machine to itself")
             fcntl.flock(lock, kind)
         yield lock
 
@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _is_ours(lock: int, kind: int) -> bool:
-    """Whether a lock of this kind could be had at once."""
+    """Try to take a lock of this kind without waiting; return whether that worked."""
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -196,11 +196,11 @@ def _is_ours(lock: int, kind: int) -> bool:
 
 
 def _measure(part: Part, folder: Path, say: Say, locks: tuple[int, ...]) -> Told:
-    """Run a part's commands and keep what the last one prints."""
+    """Run a part's commands and keep the output of the last one."""
     began, log = time.monotonic(), folder / f"{part.name}.log"
     rests_on, date = (knowledge_hash(), part.code()), datetime.now(UTC).date().isoformat()
     checked_out, computer = commit(), machine()
-    say(f"begins; what it says meanwhile is in {log}")
+    say(f"begins; its messages are in {log}")
     last = len(part.steps)
     with log.open("w", encoding="utf-8") as said:
         for number, (step, command) in enumerate(zip(part.steps, part.commands(folder), strict=True), 1):
@@ -218,14 +218,14 @@ def _measure(part: Part, folder: Path, say: Say, locks: tuple[int, ...]) -> Told
 
 
 def _run(command: list[str], said: IO[str], locks: tuple[int, ...]) -> tuple[int, str]:
-    """Exit status of a command and what it printed; messages go to the log as they come."""
-    # The locks are its own too: where this process alone is killed, the command goes on for a while.
+    """Exit status and output of a command; messages go to the log as they come."""
+    # The command holds the locks too: if only this process is killed, it goes on for a while.
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=said, text=True, pass_fds=locks)
     return done.returncode, done.stdout
 
 
 def _failed(status: int, output: str, log: Path) -> Told:
-    """Tell of a command that failed, by the last that it said; what it printed goes to the log."""
+    """Report a failed command by its last messages; its output goes to the log."""
     with log.open("a", encoding="utf-8") as said:
         said.write(output)
     last = log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]

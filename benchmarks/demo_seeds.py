@@ -1,12 +1,12 @@
-"""``make demo`` over several seeds, against the baseline that uses about as many seconds.
+"""Runs ``make demo`` over several seeds, against the baseline with about as many seconds.
 
     python benchmarks/demo_seeds.py [--results FOLDER]
 
-For each seed one session as ``make demo`` runs it, and right after it one that trains nothing but the
-baseline. Its only trial is planned to end well within a budget, so that it is granted more than the
-demo, to use as many seconds. What was delivered counts: the base model, the baseline or the
-incumbent, whichever has the lowest validation loss. Outcomes are kept in the folder ``--results``, and are
-not measured again with the same runs, prior and code.
+Each seed has one session as ``make demo`` runs it, and right after it a session that trains only the
+baseline. The baseline's single trial is planned to end well within a budget. It is therefore granted more
+than the demo, so that it uses as many seconds. The delivered model counts: the base model, the baseline or
+the incumbent, whichever has the lowest validation loss. Outcomes are kept in the folder ``--results``, and
+are not measured again with the same runs, prior and code.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SIDES: Mapping[str, tuple[str, ...]] = {
     "demo": (),
     "baseline": ("--strategy", "fixed-baseline", "--no-forecast"),
 }
-"""What is compared, and how it is asked for beside model, data, budget and seed."""
+"""The two sides, and their options besides model, data, budget and seed."""
 WANTED_SHARE = 0.8
-"""Part of the seeds on which the demo is to be below the baseline."""
+"""Share of the seeds on which the demo has to be below the baseline."""
 LEAST_SECONDS = 0.9
-"""The baseline is to use at least this part of the demo's seconds."""
+"""Share of the demo's seconds that the baseline has to use at least."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What all sessions share.
+    """Settings that all sessions share.
 
     Args:
         model: The base model.
@@ -47,7 +47,7 @@ class Demo:
     budget: Mapping[str, str]
 
     def outcome(self, side: str, seed: int, kept: Kept, rests_on: str) -> Outcome:
-        """What one session gives, if it must be by running it."""
+        """The outcome of one session, which runs if its outcome is not kept."""
         model, data = Path(self.model).name, Path(self.data).name
         key = f"{rests_on} {model} {data} {self.budget[side]} {side} {seed}"
         outcome = kept.get(key)
@@ -67,7 +67,7 @@ def measure(demo: Demo, seeds: int, kept: Kept) -> list[dict[str, Outcome]]:
 
 
 def table(found: list[dict[str, Outcome]]) -> str:
-    """Test losses in nats per label token by seed, and what was delivered."""
+    """Test losses in nats per label token by seed, and the delivered model."""
     lines = [
         "| seed | untouched | demo | its incumbent | delivers "
         "| baseline, as many seconds | below | seconds |",
@@ -85,7 +85,7 @@ def table(found: list[dict[str, Outcome]]) -> str:
 
 
 def is_below(both: Mapping[str, Outcome]) -> bool:
-    """Whether what the demo delivers has a lower test loss than what the baseline's session delivers."""
+    """Whether the demo delivers a lower test loss than the baseline's session."""
     return bool(both["demo"][DELIVERED] < both["baseline"][DELIVERED])
 
 
@@ -95,7 +95,7 @@ def has_less(both: Mapping[str, Outcome]) -> bool:
 
 
 def report(found: list[dict[str, Outcome]]) -> int:
-    """Print the table and the verdict; the exit status."""
+    """Print the table and the verdict; return the exit status."""
     below = sum(map(is_below, found))
     print(table(found))
     print(f"\nbelow on {below} of {len(found)}")
@@ -103,12 +103,12 @@ def report(found: list[dict[str, Outcome]]) -> int:
     misses = [f"below on fewer than {wanted:g} of {len(found)} seeds"] if below < wanted else []
     short = [seed for seed, both in enumerate(found) if has_less(both)]
     if short:
-        misses.append(f"the baseline used less than the demo on seeds {', '.join(map(str, short))}")
+        misses.append(f"the baseline used fewer seconds than the demo on seeds {', '.join(map(str, short))}")
     return verdict(misses)
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run the missing sessions, then print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

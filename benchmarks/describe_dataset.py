@@ -1,4 +1,4 @@
-"""How fast a dataset is described, against plain tokenisation of the same text in the same run.
+"""Measures the speed of describing a dataset, against plain tokenisation of the same text in the same run.
 
     python benchmarks/describe_dataset.py [--data FILE] [--model M] [--rows 10000]
 
@@ -32,8 +32,7 @@ def main() -> None:
     dataset = enlarge(read(options.data), options.rows)
     texts = [turn.content for example in dataset.train for turn in example.turns]
     print(f"{options.rows} rows of {options.data}, {sum(map(len, texts)) / 1e6:.2f} million characters")
-    # In turns, so that a change of the machine's runtime model falls on all of them; the first round warms
-    # up.
+    # In turns, so that a change of the machine's speed affects all of them; the first round warms up.
     subjects: dict[str, Callable[[], object]] = {
         "plain tokenisation": lambda: tokenizer(texts, add_special_tokens=False),
         "describe": lambda: describe(dataset, tokenizer),
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def enlarge(dataset: Dataset, rows: int) -> Dataset:
-    """A dataset of as many training rows, none of which repeats another."""
+    """A dataset of the wanted number of training rows, all different."""
     train = []
     for number, example in enumerate(islice(cycle(dataset.train), rows)):
         first, *others = example.turns

@@ -1,7 +1,7 @@
-"""Seconds to score a base model on a processor, by padded tokens of a batch.
+"""Measures the seconds to score a base model on a processor, by padded tokens of a batch.
 
-Each is also told as a ratio to the batches that an accelerator gets; rounds are interleaved, so that a
-machine that drifts drifts for all.
+It also prints each as a ratio to the batches for an accelerator. Rounds are interleaved, so a change of the
+machine's speed affects all of them.
 
     python benchmarks/evaluation_batches.py [--model smollm2] [--data stdlib] [--examples 96] [--threads 2]
 """
@@ -32,7 +32,7 @@ ROUNDS = 3
 def seconds(
     model: Any, training_task: TrainingTask, examples: list[EncodedExample], batch_tokens: int
 ) -> float:
-    """Seconds to score the examples once, in batches of so many padded tokens."""
+    """Seconds to score the examples once, in batches of some number of padded tokens."""
     evaluator = Evaluator(
         Compute("cpu", training_task.dtype, training_task.facts.architecture, 0),
         CompletionLoss(),

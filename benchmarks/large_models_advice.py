@@ -1,14 +1,15 @@
-"""Does advice learned on small models carry to large ones? Regret on a public sweep of LoRA rates and ranks.
+"""Tests advice from small models on large ones: regret on a public sweep of LoRA rates and ranks.
 
-For every model of the sweep, the measured pair of learning rate and rank that Tunecast's prior ranks first is
-compared with the best measured one, in nats of test loss. Beside it stand constants that need no prior: 3e-4
-at the largest measured rank, 2e-4 at rank 16 (each at the nearest measured pair), and the single pair that is
-best on average over the table, which knows the table.
+For every model of the sweep, Tunecast's prior ranks the measured pairs of learning rate and rank. Its first
+pair is compared with the best measured pair, in nats of test loss. Beside it are constants that need no
+prior: 3e-4 at the largest measured rank, 2e-4 at rank 16 (each at the nearest measured pair), and the single
+pair that is best on average over the table. This last constant knows the table.
 
-How the prior is carried over: its weights come from runs on models of 2 to 18 million parameters and from the
-literature (:mod:`tunecast.recommender.known_runs`); size and pretraining enter by a law, learning rates by
-the rules of :mod:`tunecast.recommender.rate_rules`, whose rate follows the width down to a floor of 3e-4.
-Models whose hidden width is not listed below are left out of the prior's row and of the constants beside it.
+The prior's weights come from runs on models of 2 to 18 million parameters and from the literature
+(:mod:`tunecast.recommender.known_runs`). A law carries over size and pretraining. The rules of
+:mod:`tunecast.recommender.rate_rules` carry over learning rates: their rate follows the width down to a floor
+of 3e-4. Models whose hidden width is not listed below are left out of the prior's row and of the constants
+beside it.
 
     python benchmarks/large_models_advice.py SWEEP.csv
 
@@ -30,15 +31,14 @@ from pathlib import Path
 from tunecast.methods import BASELINE
 from tunecast.models.config_facts import facts_from_config
 from tunecast.predictor import TaskDescription
-from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan, QualityModel
+from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.recommender.recommend import default_prior
 from tunecast.records import DatasetFacts, ModelFacts, Pipeline
 
 STEPS, BATCH, ALPHA, TOKENS = 780, 128, 32, 100_000_000
 """The sweep's training: 780 steps of 128 examples at alpha 32; about 1,000 tokens an example."""
 FITTED = "Qwen"
-"""The family that rules may be judged by; the others are kept for the check."""
+"""The family used to judge rules; the others are kept for the check."""
 WIDTHS: Mapping[str, int] = {
     "Qwen/Qwen3-4B-Instruct-2507": 2560,
     "Qwen/Qwen3-8B": 4096,
@@ -65,7 +65,7 @@ WIDTHS: Mapping[str, int] = {
     "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16": 4096,
     "nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16": 8192,
 }
-"""Hidden widths as their makers' configurations have them; those of the largest Nemotrons are recalled."""
+"""Hidden widths from the makers' configurations; those of the largest Nemotrons are from memory."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Pair:
 
 
 OWN = "1 constant (3e-4), 2 choices"
-"""What of Tunecast's prior was decided with this table in view: the rate of wide models; that it follows
-neither width there nor batch; that what small models teach of rates and ranks counts less for large ones."""
+"""Decisions about Tunecast's prior that were made with this table in view. The constant is the rate of wide
+models. The choices are that it follows neither width nor batch there, and that knowledge of rates and ranks
+from small models counts less for large ones."""
 Rule = Callable[[str, Sequence[Pair]], Pair]
 
 
@@ -94,7 +95,7 @@ def read(path: Path) -> dict[str, list[Pair]]:
 
 
 def facts(name: str) -> ModelFacts:
-    """A model of the right width and size; nothing else of it enters."""
+    """A model of the right width and size; nothing else about it matters."""
     config = {"model_type": "llama", "hidden_size": WIDTHS[name], "intermediate_size": 4 * WIDTHS[name]}
     config |= {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 150_000}
     made = facts_from_config(config | {"max_position_embeddings": 4096}, name)
@@ -104,8 +105,8 @@ def facts(name: str) -> ModelFacts:
     return replace(made, parameters=round(float(billions[1]) * 1e9))
 
 
-def prior_rule(prior: QualityModel) -> Rule:
-    """The measured pair of least predicted loss."""
+def prior_rule(prior: KnownRuns) -> Rule:
+    """The measured pair with the lowest predicted loss."""
 
     def choose(name: str, pairs: Sequence[Pair]) -> Pair:
         dataset = DatasetFacts("sweep", "", "", {}, {}, {}, 0)
@@ -131,7 +132,7 @@ def nearest(rate: float, rank: int | None) -> Rule:
 
 
 def best_of_table(table: Mapping[str, Sequence[Pair]]) -> tuple[str, Rule]:
-    """The constant of least mean regret over this very table."""
+    """The constant with the lowest mean regret over this same table."""
     rates = sorted({pair.rate for pairs in table.values() for pair in pairs})
     ranks: list[int | None] = [*sorted({pair.rank for pairs in table.values() for pair in pairs}), None]
     choices = {(rate, rank): nearest(rate, rank) for rate in rates for rank in ranks}
@@ -155,7 +156,7 @@ def _pipeline(pair: Pair) -> Pipeline:
 
 
 def report(table: Mapping[str, Sequence[Pair]]) -> None:
-    """One line for each rule, over all models, the judged family and the others."""
+    """Print one line for each rule, over all models, the judged family and the others."""
     label, best = best_of_table(table)
     rules: dict[str, tuple[Rule, str]] = {
         "Tunecast's prior": (prior_rule(default_prior()), OWN),

@@ -1,9 +1,8 @@
-"""Memory and seconds against the published finetunings of Llama-3.2-3B on MetaMathQA (PEFT's method
-comparison).
+"""Compares memory and seconds with published finetunings of Llama-3.2-3B on MetaMathQA by PEFT.
 
-Every row is predicted from its peft configuration alone, at the limits of the published setup (batch 4, 768
-tokens, evaluation batch 50, up to 300 new tokens). Beside it stand two constants (22.5 GB, full finetuning
-38.5 GB).
+The runs are those of PEFT's method comparison. Every row is predicted from its peft configuration alone, at
+the limits of the published setup (batch 4, 768 tokens, evaluation batch 50, up to 300 new tokens). Two
+constants are shown beside it (22.5 GB, full finetuning 38.5 GB).
 
     python benchmarks/memory_published.py RUNS.json
 
@@ -100,7 +99,7 @@ def predict(run: dict[str, Any]) -> Row:
 
 
 def _memory(request: Workload) -> int:
-    """Peak bytes of tensors: losses were scored in batches of the training's size, only generation in 50."""
+    """Peak bytes of tensors; losses were scored in batches of the training's size, only generation in 50."""
     from dataclasses import replace
 
     scored = estimate_memory(llama_3b(), replace(request, eval_batch_size=None, max_new_tokens=0))

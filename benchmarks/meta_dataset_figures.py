@@ -1,4 +1,4 @@
-"""What a meta-dataset says, as Markdown: ``python benchmarks/meta_dataset_figures.py [--store URL]``."""
+"""Prints figures of a meta-dataset as Markdown: ``benchmarks/meta_dataset_figures.py [--store URL]``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
 LEAST_RUNS = 4
-"""A group of fewer runs has no rank correlation worth the name, one of fewer rates no best rate."""
+"""Fewest runs of a group for a meaningful rank correlation, and fewest rates for a best rate."""
 SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 SNAP = 1.3
-"""A point belongs to a share of the fidelity grid that it is within this factor of."""
+"""A point within this factor of a share of the fidelity grid belongs to that share."""
 ADJUSTED = frozenset({"learning_rate", "per_device_train_batch_size"})
-"""Hyperparameters that one draw may have otherwise elsewhere: rates follow the model's width, and where
-examples are long the batch is halved."""
+"""Hyperparameters in which one draw may differ between settings: rates follow the model's width, and the
+batch is halved if examples are long."""
 
 Row = tuple[str, ...]
 
@@ -42,9 +42,9 @@ def counts(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> list[Row]:
 def best_rates(runs: Sequence[Run]) -> list[Row]:
     """Learning rate of the best run by method, full length and width.
 
-    The best of a group is that with the lowest last validation loss among the runs of one method in one
-    setting; a group of fewer than four rates says nothing of which is best. Rates are AdamW's equivalents.
-    Rows of (method, full length, width, groups, median of the best, quartiles).
+    The best rate of a group has the lowest last validation loss among the runs of one method in one setting.
+    A group of fewer than four rates is left out. Rates are AdamW's equivalents. Rows of (method, full length,
+    width, groups, median of the best, quartiles).
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in _rated(runs):
@@ -66,8 +66,8 @@ def best_rates(runs: Sequence[Run]) -> list[Row]:
 def diverged_share(runs: Sequence[Run]) -> list[Row]:
     """Share of diverged runs by method and half decade of the learning rate: (method, rate, runs, share).
 
-    Rates are AdamW's equivalents, as multiples of the rate that adapters of the model's width are expected to
-    want, so that neither optimisers nor widths are mixed.
+    Rates are AdamW's equivalents, as multiples of the expected rate of adapters at the model's width. This
+    makes optimisers and widths comparable.
     """
     groups: dict[tuple[str, float], list[bool]] = defaultdict(list)
     for run in _rated(runs):
@@ -87,7 +87,7 @@ def diverged_share(runs: Sequence[Run]) -> list[Row]:
 def fidelity_correlations(runs: Sequence[Run]) -> list[Row]:
     """Rank correlation of the loss at each share of the full length with the last: (share, groups, mean).
 
-    Groups are the runs of one setting: what a session compares.
+    Groups are the runs of one setting, as a session compares them.
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in _trained(runs):
@@ -108,7 +108,7 @@ def between_datasets(runs: Sequence[Run]) -> list[Row]:
 
     Rows of (first, second, groups, mean), and the mean of all at the end.
     """
-    # One base model has one range of rates: another rate is a draw of another plan.
+    # A base model has one range of rates, so another rate belongs to another plan's draw.
     return _between(
         runs,
         lambda run: run.task.model,
@@ -122,7 +122,7 @@ def between_models(runs: Sequence[Run]) -> list[Row]:
 
     Rows of (first, second, groups, mean), and the mean of all at the end.
     """
-    # One dataset has one choice of subsets: another number of examples is a draw of another plan.
+    # A dataset has one choice of subsets, so another number of examples belongs to another plan's draw.
     return _between(
         runs, lambda run: run.task.dataset, lambda run: run.task.model, lambda run: run.unique_examples
     )
@@ -134,13 +134,13 @@ def _between(
     across: Callable[[Run], str],
     besides: Callable[[Run], Hashable],
 ) -> list[Row]:
-    """Rank correlation of the same draws between what is compared.
+    """Rank correlation of the same draws between two values of a setting.
 
     Args:
-        runs: Runs; only those count whose draw is shared by what is compared.
+        runs: Runs; only those count whose draw both values share.
         inside: What must be equal besides the draw.
-        across: What is compared.
-        besides: What of a run is equal too where the draw is the same.
+        across: The setting to compare.
+        besides: What else is equal in runs of the same draw.
     """
     tables: dict[Hashable, dict[str, dict[Hashable, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
@@ -160,19 +160,19 @@ def _between(
 
 
 def _draw(run: Run) -> Hashable:
-    """What is the same wherever one draw was run; its number is not enough, since plans share numbers."""
+    """What one draw's runs have in common; its number is not enough, because plans share numbers."""
     settled = {name: value for name, value in run.pipeline.hyperparameters.items() if name not in ADJUSTED}
     place = (run.extra["number"], run.extra.get("shared"), run.full_length_tokens, run.seed)
     return (*place, run.pipeline.method, tuple(sorted(settled.items())))
 
 
 def _only(losses: dict[Hashable, list[float]]) -> dict[Hashable, float]:
-    """The losses of draws that were run once. Which of several runs is another's counterpart nobody knows."""
+    """Losses of draws that were run once; with several runs of a draw, counterparts are unknown."""
     return {draw: values[0] for draw, values in losses.items() if len(values) == 1}
 
 
 def evaluation_share(runs: Iterable[Run]) -> list[float]:
-    """Processor seconds of evaluation over those of training, of every completed run that tells both."""
+    """Processor seconds of evaluation over those of training, for every completed run that records both."""
     shares = []
     for run in _trained(runs):
         training = sum(point.training.cpu for point in run.curve)
@@ -183,7 +183,7 @@ def evaluation_share(runs: Iterable[Run]) -> list[float]:
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Spearman's rank correlation; None for fewer than four pairs, or where one side never changes."""
+    """Spearman's rank correlation; None for fewer than four pairs, or if one side never changes."""
     from scipy.stats import spearmanr
 
     if len(pairs) < LEAST_RUNS or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
@@ -222,24 +222,24 @@ def _trained(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 def _rated(runs: Iterable[Run]) -> Iterator[Run]:
-    """Runs whose rate can be compared: of imported ones it may be unknown, as may the model's width."""
+    """Runs with a comparable rate; imported runs may lack the rate or the model's width."""
     return (run for run in _trained(runs) if run.pipeline.number("learning_rate") > 0 and run.model.width > 0)
 
 
 def _setting(run: Run) -> Hashable:
-    """Dataset, base model, full length and number of examples: where losses differ by the pipeline alone."""
+    """Dataset, base model, full length and number of examples; within it only pipelines differ."""
     return run.task.dataset, run.task.model, run.full_length_tokens, run.unique_examples
 
 
 def _adamw_rate(run: Run) -> float:
-    """The learning rate at which AdamW takes steps as large as the run's optimiser at its own."""
+    """The learning rate at which AdamW takes steps as large as the run's optimiser at its own rate."""
     values = run.pipeline.hyperparameters
     equivalent = run.pipeline.number("learning_rate") / optimizer_rate(str(values.get("optim", "")), 1.0)
     return float(f"{equivalent:.4g}")
 
 
 def _short(value: float) -> str:
-    """Two digits, and no exponent for a hundred."""
+    """Format with two digits, and without an exponent for a hundred."""
     return f"{float(f'{value:.2g}'):g}"
 
 
@@ -250,7 +250,7 @@ def _final(run: Run) -> float:
 
 
 def _loss_at(run: Run, share: float) -> float | None:
-    """Validation loss of the point nearest to a share of the full length, None where there is none near."""
+    """Validation loss of the point nearest to a share of the full length; None if no point is near."""
     near = [p for p in run.curve if 1 / SNAP <= p.share / share <= SNAP]
     return min(near, key=lambda p: abs(math.log(p.share / share))).validation.loss if near else None
 
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures of a store, or of the shipped meta-dataset.
 
     Raises:
-        SystemExit: With code 2, after a message, where there is no such store.
+        SystemExit: With code 2, after a message, if the store does not exist.
     """
     from tunecast.store import open_for_reading
 

@@ -1,9 +1,10 @@
-"""Every method on several models: whether it applies, what it trains, its memory, its speed, how far it gets.
+"""Measures every method on several models: applicability, trained parameters, memory, speed and loss.
 
-A method is tried at five learning rates spread over its own range, all else at its defaults, and shown at the
-best of them: the validation loss after equal tokens. Speed is tokens per second of the device, on a CPU per
-processor second, whatever else the machine has to do. Each method has a process of its own, whose peak is
-what counts; the row ``zero-shot`` is inference alone. Results are kept in ``--results``, not measured again.
+A method is tried at five learning rates spread over its own range, with its other defaults. The table shows
+the best of them by validation loss after equal tokens. Speed is tokens per second of the device; on a CPU it
+is per processor second, so other load does not matter. Each method runs in a process of its own, and its
+memory is that process's peak. The row ``zero-shot`` is inference alone. Results are kept in ``--results`` and
+not measured again.
 
     python benchmarks/methods_table.py --data stdlib --model smollm2 [--model FOLDER] [--tokens 4000]
 """
@@ -35,7 +36,7 @@ ALIKE: dict[str, Scalar] = {"per_device_train_batch_size": 8}
 
 
 def prepared_bench(model: str, data: str, tokens: int, max_length: int | None) -> TrainingTask:
-    """The task, with the validation examples that so many training tokens can afford."""
+    """The task, with as many validation examples as the training tokens can afford."""
     training_task = prepare_task(SessionSettings(model, data, max_length=max_length), Silent()).training_task
     subset, validation = affordable_validation(training_task, tokens, seed=0)
     return TrainingTask(**{**vars(training_task), "subset": subset, "validation": validation})
@@ -57,7 +58,7 @@ def pipelines(training_task: TrainingTask, method: str) -> list[Pipeline]:
 
 
 def measure(model: str, data: str, tokens: int, method: str, max_length: int | None) -> dict[str, Any]:
-    """What one method does on one model."""
+    """The outcome of one method on one model."""
     training_task = prepared_bench(model, data, tokens, max_length)
     if method == ZERO_SHOT:
         runner = Runner(training_task)
@@ -94,7 +95,7 @@ def _trial(runner: Runner, pipeline: Pipeline, tokens: int, number: int) -> dict
 
 
 def in_own_process(arguments: argparse.Namespace, model: str, method: str) -> dict[str, Any]:
-    """Measure in a child, whose peak is the method's own."""
+    """Measure in a child process, so that the peak is the method's own."""
     command = [sys.executable, __file__, "--data", arguments.data, "--tokens", str(arguments.tokens)]
     if arguments.max_length:
         command += ["--max-length", str(arguments.max_length)]
@@ -129,7 +130,7 @@ def table(results: dict[str, Any], model: str) -> str:
 
 
 def main() -> None:
-    """Measure what is missing, then print a table for each model."""
+    """Measure the missing methods, then print a table for each model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,18 +1,17 @@
-"""Strategies on tasks that nobody collected runs of: whole sessions of ``tunecast tune``, not replays.
+"""Compares strategies on tasks without collected runs, by whole sessions of ``tunecast tune``.
 
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
     python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-baseline
 
-Every strategy gets the same budget, its own baseline included, and chooses by loss; only the
-baseline pipeline alone may be granted more (``--baseline-budget``), since its single trial is planned to end
-well within a budget and needs a larger one to use as much. A budget in tokens is the same on a busy machine
-as on an idle one. For one in time (``--budget 5m``) the strategies have their turn one after the other on
-each task and seed, so that whatever else the machine does meets all alike. Outcomes are kept in the folder
-``--results``, in a file for each base model that several calls may add to, and are not measured again with
-the same runs, prior and code.
+Every strategy gets the same budget, which includes its baseline, and chooses by loss. Only the session of the
+baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end well within a
+budget, so it needs a larger one to use as much. A budget in tokens is the same on a busy machine as on an
+idle one. With a budget in time (``--budget 5m``), the strategies run one after the other on each task and
+seed, so that other load affects all of them alike. Outcomes are kept in the folder ``--results``, in one file
+per base model that several calls may add to. They are not measured again with the same runs, prior and code.
 
-A session delivers whichever of the base model, the baseline and its incumbent has the lowest validation
-loss. A second table has the incumbent's test loss, whatever was delivered.
+A session delivers the base model, the baseline or its incumbent, whichever has the lowest validation loss. A
+second table has the incumbent's test loss, whatever was delivered.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tunecast_benchmarks.whole_sessions import DELIVERED, INCUMBENT, Kept, Outco
 BASELINE = "fixed-baseline"
 STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", BASELINE)
 METRICS = {DELIVERED: "metric", INCUMBENT: "incumbent_metric"}
-"""The metric that stands beside each loss."""
+"""The metric beside each loss."""
 
 Found = Mapping[tuple[str, str, int], Outcome]
 """Outcomes by task, strategy and seed."""
@@ -41,15 +40,15 @@ Found = Mapping[tuple[str, str, int], Outcome]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all sessions of a table share.
+    """Settings that all sessions of a table share.
 
     Args:
         model: Folder of the base model.
         budget: As on the command line.
-        test_rows: The first test rows of a folder, which are scored.
+        test_rows: Number of a folder's first test rows to score.
         threads: Threads of a session's worker.
-        made_by: Runs, prior and code, as :func:`~whole_sessions.made_by` has them.
-        baseline_budget: What the baseline alone is granted; empty for the same.
+        made_by: Hash of runs, prior and code, from :func:`~whole_sessions.made_by`.
+        baseline_budget: The budget of the baseline alone; empty for the same.
     """
 
     model: str
@@ -60,17 +59,17 @@ class Setting:
     baseline_budget: str = ""
 
     def budget_of(self, strategy: str) -> str:
-        """What a strategy is granted."""
+        """The budget of a strategy."""
         return (strategy == BASELINE and self.baseline_budget) or self.budget
 
     def key(self, task: str, metric: str, strategy: str, seed: int) -> str:
-        """By what an outcome is kept: other settings, runs, priors and code are measured anew."""
+        """The key of an outcome; other settings, runs, priors or code are measured again."""
         budget = self.budget_of(strategy)
         shared = f"{self.made_by} {Path(self.model).name} {budget} {self.test_rows} {self.threads}"
         return f"{shared} {Path(task).name} {metric or 'loss'} {strategy} {seed}"
 
     def session(self, task: str, metric: str, strategy: str, seed: int) -> Outcome:
-        """What one session gives."""
+        """The outcome of one session."""
         with tempfile.TemporaryDirectory() as folder:
             data = task
             if Path(task).is_dir():
@@ -94,15 +93,15 @@ def _shortened(data: Path, folder: Path, test_rows: int) -> str:
 
 
 def table(found: Found, strategies: Sequence[str], measured: str = DELIVERED) -> str:
-    """Mean test loss (and metric) by task and strategy, and how often each strategy is the best of a seed.
+    """Mean test loss (and metric) by task and strategy, and each strategy's number of best seeds.
 
-    Strategies often deliver the very same model, the baseline above all. Those that tie share the
-    mean of their ranks, and the first place in equal parts.
+    Strategies often deliver the same model, most often the baseline. If strategies tie, they share the mean
+    of their ranks, and the first place in equal parts.
 
     Args:
         found: Outcomes.
         strategies: Columns.
-        measured: Which loss; beside it stands the metric of the same model.
+        measured: The loss to show; the metric of the same model is shown beside it.
     """
     tasks = list(dict.fromkeys(task for task, _, _ in found))
     seeds = sorted({seed for _, _, seed in found})
@@ -143,10 +142,10 @@ def seconds_table(found: Found, strategies: Sequence[str]) -> str:
 def measure(
     setting: Setting, kept: Kept, metrics: Mapping[str, str], strategies: Sequence[str], seeds: int
 ) -> Found:
-    """Run the sessions of which no outcome is kept.
+    """Run the sessions that have no kept outcome.
 
     Args:
-        setting: What they share.
+        setting: Their shared settings.
         kept: Where outcomes are kept.
         metrics: The metric of each task, empty for none.
         strategies: Names of strategies.
@@ -165,7 +164,7 @@ def measure(
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run the missing sessions, then print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""What the losses that ``tunecast recommend`` predicts are worth on datasets and base models left out.
+"""Tests the losses predicted by ``tunecast recommend`` on datasets and base models left out.
 
     python benchmarks/recommend_held_out.py [--store FILE.parquet]
 
-Prints a Markdown table: how many losses lie in their 90% intervals, the error of the log loss in bits per
-byte beside that of the mean of what is known, and Spearman's correlation within a dataset and base model.
-A second table says the same of the seconds of steps on base models left out, beside a constant efficiency.
+Prints a Markdown table: the share of losses in their 90% intervals, the error of the log loss in bits per
+byte beside that of the known losses' mean, and Spearman's correlation within a dataset and base model. A
+second table shows the same for the seconds of steps on base models left out, beside a constant efficiency.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from tunecast.estimate.constants import EFFICIENCY
 from tunecast.predictor import TaskDescription
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.recommender.efficiency import Efficiency, credible_ratios
-from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan
+from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.records import DatasetFacts, Outcome
 from tunecast.store.final_results import FinalResult, read_final_results
 from tunecast.store.shipping import shipped
 
 LEAST_TO_RANK = 4
 MOST_PER_SPLIT = 400
-"""Losses that are predicted of a split, evenly drawn: more would only take longer."""
+"""Number of losses to predict in a split, evenly drawn; more would only take longer."""
 
 Split = tuple[list[FinalResult], list[FinalResult]]
 
@@ -46,12 +45,12 @@ def amply(ending: FinalResult) -> bool:
 
 
 def apart(endings: Sequence[FinalResult], is_held: Callable[[FinalResult], bool]) -> Split:
-    """Those to learn from, and those held out."""
+    """The runs to learn from, and those held out."""
     return [e for e in endings if not is_held(e)], [e for e in endings if is_held(e)]
 
 
 def splits(endings: Sequence[FinalResult]) -> dict[str, list[Split]]:
-    """What is held out, by the words of the table."""
+    """The splits, by their name in the table."""
     found: dict[str, list[Split]] = {"each dataset": []}
     for dataset in sorted({e.dataset for e in endings}):
         found["each dataset"].append(apart(endings, lambda e, d=dataset: e.dataset == d))  # type: ignore[misc]
@@ -70,7 +69,7 @@ def splits(endings: Sequence[FinalResult]) -> dict[str, list[Split]]:
 
 
 def usable(endings: Iterable[FinalResult]) -> list[FinalResult]:
-    """Those that came to an end and tell a loss, the untouched models' aside."""
+    """Completed runs with a loss, except those of untouched models."""
     return [
         e
         for e in endings

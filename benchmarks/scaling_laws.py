@@ -18,23 +18,26 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
+from tunecast.arrays import Floats
 from tunecast.scaling import (
     LAWS,
     Forecast,
-    JointConstants,
     LossTable,
-    accept_then_stop,
-    closed_form,
     fit,
     forecast,
-    joint_roots,
     read_table,
     select,
 )
 from tunecast.scaling.advice import advise
-from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
-from tunecast.scaling.model_selection import pearson, relative_accuracy
+from tunecast_benchmarks.published_laws import (
+    JointConstants,
+    accept_then_stop,
+    closed_form,
+    joint_roots,
+    pearson,
+    relative_accuracy,
+)
 
 SHARES = (8, 16, 32, 64, 128, 256, 512)
 BACK_TEST_SHARES = (8, 32, 128, 512)
@@ -121,9 +124,7 @@ def show_back_test(cases: list[Case]) -> None:
 
 
 def forecasts(case: Case, share: int) -> tuple[Forecast, ...]:
-    return forecast(
-        case.table, [case.largest], max_observed=case.largest / share, with_advice=False
-    ).forecasts
+    return forecast(case.table.up_to(case.largest / share), [case.largest], with_advice=False).forecasts
 
 
 def show_selection(cases: list[Case]) -> None:
@@ -331,7 +332,7 @@ def show_published_crossovers() -> None:
             )
     print(
         f"      in {disagree} of {total} cases no true crossing is within a factor of 2 of the closed form:\n"
-        "      where the methods' E differ, it is no guide to when full finetuning pays."
+        "      where the methods' E differ, it does not tell when full finetuning pays."
     )
 
 

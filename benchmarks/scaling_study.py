@@ -3,7 +3,7 @@
     python benchmarks/scaling_study.py --store URL [--output docs/scaling-study.md]
 
 Prints every figure of the study as Markdown, from the runs in the store. Incomplete curves and families are
-left out and counted. With ``--output`` the part of that file between its two markers is replaced. All fits,
+left out and counted. With ``--output``, the text between that file's two markers is replaced. All fits,
 posteriors and crossings are those of ``tunecast.scaling``. Arrays are small: set OMP_NUM_THREADS=1.
 """
 
@@ -44,9 +44,9 @@ from study_findings import (
     crossings,
     measure_exponents,
 )
+from tunecast.arrays import Floats
 from tunecast.records import Run
 from tunecast.scaling import Crossing
-from tunecast.scaling.arrays import Floats
 from tunecast.store import Store
 from tunecast.store.redaction import shared_session
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with Store.open(options.store, create=False) as store:
         runs = list(store.runs())
-    if options.session:  # some of its runs may come from an export
+    if options.session:  # some of the runs may come from an export
         names = (options.session, shared_session(options.session))
         runs = [run for run in runs if run.session in names]
     text = study(runs)

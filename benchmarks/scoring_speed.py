@@ -1,12 +1,12 @@
-"""How long 1,000 candidates take to be scored: by Tunecast's prior, and by Quick-Tune-Tool's surrogate.
+"""Times scoring of 1,000 candidates by Tunecast's prior and by Quick-Tune-Tool's surrogate.
 
-Both score the same candidates in turns. Quick-Tune-Tool is meta-trained on the same runs first, and timed
-within its own process, so that what passes between the processes counts for nobody. It is given the numbers
-that Tunecast computes from pipelines; Tunecast is timed with and without computing them.
+Both score the same candidates in turns. Quick-Tune-Tool is meta-trained on the store's runs first. It is
+timed within its own process, so communication between the processes does not count. It gets the features that
+Tunecast computes from pipelines; Tunecast is timed with and without computing them.
 
 TUNECAST_QUICKTUNE_PYTHON=FOLDER/bin/python python benchmarks/scoring_speed.py [--store URL] [--most-runs N]
 
-Exits with status 1 where scoring takes Tunecast longer than it may.
+Exits with status 1 if scoring takes Tunecast longer than the limit.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
             "rows": _timed(lambda: prior.predict(setting, features)),
             "theirs": rival.milliseconds(),
         }
-        for name, pair in measured.items() if turn else ():  # the first turn pays for what is done once
+        for name, pair in measured.items() if turn else ():  # the first turn includes one-time work
             times[name].append(pair)
     for place, clock in enumerate(("wall", "processor")):
         whole, rows, theirs = (statistics.median(pair[place] for pair in times[name]) for name in times)

@@ -1,9 +1,9 @@
-"""Whether semantic freezing cuts a model at the same layers when it looks at fewer examples.
+"""Tests whether semantic freezing cuts a model at the same layers if it looks at fewer examples.
 
     python benchmarks/semantic_cuts.py --model MODEL --data FOLDER --data FOLDER
 
-For every dataset, and for every largest number of trained layers that is searched, the cut by as many
-examples as the method looks at is held against the cut by four times as many.
+For every dataset, and for every largest number of trained layers in the search space, the cut from the
+method's number of examples is compared with the cut from four times as many.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MORE = 4
 
 
 def cuts(base: Any, examples: Sequence[Any], count: int) -> tuple[list[int], float]:
-    """Frozen layers for every largest number of trained ones, by evenly spread examples, and the seconds."""
+    """Frozen layers by largest number of trained layers, from evenly spread examples, and the seconds."""
     layers = len(layer_stack(base))
     started = time.perf_counter()
     measured = deviations(base, examples[:: max(1, len(examples) // count)][:count])
@@ -35,7 +35,7 @@ def cuts(base: Any, examples: Sequence[Any], count: int) -> tuple[list[int], flo
 
 
 def main() -> None:
-    """Print the cuts of every dataset, and how often they are the same."""
+    """Print the cuts of every dataset, and the number of equal ones."""
     import torch
 
     parser = argparse.ArgumentParser(

@@ -15,10 +15,10 @@ from tunecast.scaling import Curve, LossRow, LossTable, build_table
 METHODS = ("full", "lora", "prompt_tuning")
 AMOUNT = {"lora": "lora_r", "prompt_tuning": "num_virtual_tokens"}
 COMPARED = {"full": 0, "lora": 8, "prompt_tuning": 16}
-"""The pipeline of each method that crossovers compare, fixed before any result was seen."""
+"""Each method's pipeline for crossovers, fixed before any result was seen."""
 MEASURES = {"test": "final test loss", "stopped": "early-stopped validation loss"}
 SLOT = "model_parameters"
-"""Tables have one factor X. It is always stored in this column, by which the package draws new curves."""
+"""Tables have one factor X. It is always in this column; the package draws new curves by it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunSpec:
         model: The base model.
         method: The method.
         amount: LoRA rank or prompt length, 0 for full.
-        planned: Unique examples that the run might draw from.
+        planned: Unique examples available to the run.
         data_size: Unique examples that it saw.
         parameters: The model's parameters.
         body: Parameters outside the embeddings.
@@ -66,7 +66,7 @@ class Factor:
     Args:
         name: For tables.
         value: X of a cell.
-        group: What else of the model is held fixed.
+        group: Other properties of the model that are held fixed.
         chosen: Which cells count.
         of_method: Whether X is the method's own amount, so that a family spans pipelines.
     """
@@ -78,11 +78,11 @@ class Factor:
     of_method: bool = False
 
     def family(self, cell: RunSpec) -> str:
-        """Cells of one task and method that differ in X and data size alone."""
+        """The key of cells of one task and method that differ only in X and data size."""
         return self.group(cell) if self.of_method else f"{cell.amount} {self.group(cell)}"
 
     def scope(self, cell: RunSpec) -> str:
-        """Cells that a complete family shows all X of."""
+        """The key of cells within which a complete family has every X."""
         return cell.method if self.of_method else self.group(cell)
 
 
@@ -100,7 +100,7 @@ FACTORS = (MODEL, BODY, EQUAL, PRETRAINING, UNANNEALED, PEFT)
 
 
 def read_cells(runs: Iterable[Run]) -> list[RunSpec]:
-    """The completed and tested runs, one of each setting (the first)."""
+    """The completed and tested runs; only the first run of each setting."""
     done = [
         r
         for r in runs
@@ -151,18 +151,18 @@ def curve_key(cell: RunSpec) -> tuple[str, str, str]:
 
 
 def keys_of(cells: Iterable[RunSpec], methods: Sequence[str] = METHODS) -> list[tuple[str, str]]:
-    """The (method, task) groups there are."""
+    """The existing (method, task) groups."""
     tasks = sorted({cell.task for cell in cells})
     return list(product(methods, tasks))
 
 
 def chosen_pipelines(cells: Iterable[RunSpec]) -> list[RunSpec]:
-    """The one pipeline of each method that is compared."""
+    """Each method's compared pipeline."""
     return [cell for cell in cells if cell.amount == COMPARED[cell.method]]
 
 
 def values_of(cells: Iterable[RunSpec], factor: Factor) -> dict[str, set[float]]:
-    """Every X that there is, by scope."""
+    """Every existing X, by scope."""
     wanted: dict[str, set[float]] = {}
     for cell in filter(factor.chosen, cells):
         wanted.setdefault(factor.scope(cell), set()).add(factor.value(cell))
@@ -170,7 +170,7 @@ def values_of(cells: Iterable[RunSpec], factor: Factor) -> dict[str, set[float]]
 
 
 def matched(cells: Sequence[RunSpec], factor: Factor, method: str, task: str) -> list[list[RunSpec]]:
-    """Cells of one method and task that differ in X alone, with every X there; no whole curve is needed."""
+    """Cells of one method and task that differ only in X and have every X; curves may be incomplete."""
     wanted = values_of(cells, factor)
     groups: dict[tuple[str, int], list[RunSpec]] = {}
     for cell in filter(factor.chosen, cells):
@@ -182,10 +182,10 @@ def matched(cells: Sequence[RunSpec], factor: Factor, method: str, task: str) ->
 def factor_table(
     cells: Sequence[RunSpec], factor: Factor, method: str, task: str, measure: str
 ) -> LossTable | None:
-    """The complete families of one method and task as a table whose only factor is X, None without any.
+    """The complete families of one method and task as a table with the only factor X; None without any.
 
-    A family is complete when it has every X that there is for its group of models (for a method's own amount:
-    every X of the method), and at least two.
+    A family is complete if it has every existing X of its group of models (for a method's own amount: every X
+    of the method), and at least two.
     """
     wanted = values_of(cells, factor)
     families: dict[str, list[RunSpec]] = {}
@@ -196,7 +196,7 @@ def factor_table(
     for family, members in families.items():
         expected = wanted[factor.scope(members[0])]
         if len(expected) >= 2 and {factor.value(cell) for cell in members} == expected:
-            # The package lets curves of different methods differ in level: so do families.
+            # The package lets curves of different methods differ in level, so families may differ too.
             labels = {"method": family}
             rows += [
                 LossRow(cell.losses[measure], cell.data_size, labels, {SLOT: float(factor.value(cell))})

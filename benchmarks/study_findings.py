@@ -26,8 +26,8 @@ from study_design import (
     keys_of,
     matched,
 )
+from tunecast.arrays import Floats
 from tunecast.scaling import LAWS, Crossing, LossRow, LossTable, build_table, crossover
-from tunecast.scaling.arrays import Floats
 from tunecast.scaling.fitting import QUICK, fit_theta
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.laws import JOINT
@@ -66,7 +66,7 @@ class Backtest:
 
 
 def backtests(cells: Sequence[RunSpec], measure: str) -> list[Backtest]:
-    """Every factor, every way of holding out, every (method, task) group with families of three X or more."""
+    """Score every factor, way of holding out, and (method, task) group with families of three X or more."""
     results = []
     for factor, (method, task) in product((MODEL, PRETRAINING, PEFT), keys_of(cells)):
         table = factor_table(cells, factor, method, task, measure)
@@ -80,7 +80,7 @@ def backtests(cells: Sequence[RunSpec], measure: str) -> list[Backtest]:
 
 
 def hold_out(table: LossTable, hide_size: bool, hide_factor: bool) -> tuple[LossTable, list[Target]]:
-    """The table without each curve's largest size, each family's largest X, or both; and what to predict.
+    """The table without each curve's largest size, each family's largest X, or both; and the targets.
 
     With both, only the corner is scored: the largest X at the largest size.
     """
@@ -131,7 +131,7 @@ def by_population(visible: LossTable, targets: Sequence[Target]) -> Floats:
 
 
 def nearest(visible: LossTable, targets: Sequence[Target]) -> Floats:
-    """No law: the loss at the largest X and size that were seen, up to the target's."""
+    """The loss at the largest seen X and size up to the target's; it needs no law."""
     predicted = []
     for target in targets:
         family = [c for c in visible.curves if c.labels["method"] == target.family]
@@ -141,7 +141,7 @@ def nearest(visible: LossTable, targets: Sequence[Target]) -> Floats:
 
 
 def bootstrap(values: Floats, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """90% interval of a mean, values resampled; NaN from fewer than three: their spread is unknown."""
+    """90% bootstrap interval of a mean; NaN from fewer than three values, whose spread is unknown."""
     if len(values) < FEWEST:
         return np.nan, np.nan
     picked = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
@@ -154,7 +154,7 @@ class Exponent:
     """The effect of one X in one (method, task) group.
 
     Args:
-        groups: Groups of cells that the change rests on.
+        groups: Number of groups of cells behind the change.
         draws: Posterior of the law's alpha, mean over families; empty where no family is complete.
         change: Mean relative change of the loss per doubling of X, without any law.
         low: Lower end of its 90% interval.
@@ -179,7 +179,7 @@ Exponents = Mapping[tuple[str, str, str], Exponent]
 
 
 def measure_exponents(cells: Sequence[RunSpec], measure: str) -> Exponents:
-    """Every factor in every group with cells that differ in X alone; a law's alpha needs complete curves."""
+    """Every factor in every group with cells that differ only in X; a law's alpha needs complete curves."""
     results: dict[tuple[str, str, str], Exponent] = {}
     complete = complete_curves(cells)
     for factor, (method, task) in product(FACTORS, keys_of(cells)):
@@ -233,7 +233,7 @@ def _change(slopes: Sequence[float]) -> tuple[float, float, float]:
 
 
 def crossings(cells: Sequence[RunSpec], measure: str) -> dict[str, tuple[Crossing, ...]]:
-    """The package's crossovers of every two methods on every model, by task."""
+    """The package's crossovers of each pair of methods on every model, by task."""
     results = {}
     for task in sorted({cell.task for cell in cells}):
         rows = [

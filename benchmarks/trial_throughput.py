@@ -1,8 +1,8 @@
-"""Training tokens per second of a trial against trl's SFTTrainer and a bare PyTorch loop, in one run.
+"""Compares training tokens per second of a trial with trl's SFTTrainer and a bare PyTorch loop, in one run.
 
-All four train the same adapter from the same weights on the same batches with the same schedule; the rounds
-are interleaved and the first steps of each are not counted, so that a machine that drifts drifts for all.
-Losses by step are compared too: a faster loop that computes something else is no use.
+All four train the same adapter from the same weights on the same batches with the same schedule. Rounds are
+interleaved, so a change of the machine's speed affects all of them. The first steps of each are not counted.
+Losses by step are compared too, because a faster loop that computes something else is no use.
 
     python benchmarks/trial_throughput.py [--model smollm2] [--data stdlib] [--steps 6] [--rounds 3]
 """
@@ -38,7 +38,7 @@ WARMING_STEPS = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What every contestant trains."""
+    """The work of every contestant."""
 
     training_task: TrainingTask
     spec: TrialSpec
@@ -88,7 +88,7 @@ def ours(work: Work) -> Result:
 
 
 def bare(work: Work) -> Result:
-    """The loop of a PyTorch tutorial: right padding, labels given to the model, mean loss."""
+    """The loop of a PyTorch tutorial: right padding, labels passed to the model, mean loss."""
     model = work.fresh_model().train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=work.spec.pipeline.number("learning_rate"), weight_decay=0.0)
@@ -110,7 +110,7 @@ def bare(work: Work) -> Result:
 
 
 def sft_trainer(work: Work, *, defaults: bool) -> Result:
-    """Trl's trainer on the same batches, with its defaults or with what is fair."""
+    """Trl's trainer on the same batches, with its defaults or with fair settings."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -162,7 +162,7 @@ def sft_trainer(work: Work, *, defaults: bool) -> Result:
 
 
 def first_step_seconds(work: Work) -> tuple[float, float]:
-    """Seconds from asking a warm worker for a new trial to the begin and to the end of its first step."""
+    """Seconds from the request to a warm worker to the start and to the end of a new trial's first step."""
     runner = Runner(work.training_task)
     runner.measure_speed(work.spec, 0.0)
     start = time.perf_counter()
@@ -203,7 +203,7 @@ def _prepare(model: str, data: str, steps: int, batch_size: int) -> Work:
     mean = training_task.train_tokens / len(training_task.train)
     spec = TrialSpec("throughput", pipeline, 0, int(steps * batch_size * mean), len(training_task.train), "")
     plan = training_task.plan(spec)
-    # The schedule's horizon is the number of steps, so that all contestants decay alike.
+    # The schedule's horizon is the number of steps, so that the rate decays alike for all contestants.
     plan = replace(plan, batches=plan.batches[:steps], tokens=plan.tokens[:steps])
     return Work(training_task, spec, plan, plan.total_steps)
 

@@ -1,4 +1,4 @@
-"""Sessions as real processes that are killed from outside, and what their stores must look like then."""
+"""Sessions and workers that are killed or suspended, and what their stores must look like then."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
-from sessions import Finished, command
+from sessions import IN_PROCESS, Finished, call_main, command
 from tracing.phases import VARIABLE
+from tunecast.progress import SessionStatus, Silent
 from tunecast.records import Run
 from tunecast.store import Store
 
@@ -111,6 +112,40 @@ class Victim:
         outliving = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
         assert not outliving, f"{len(outliving)} processes outlived their session by {ORPHAN_SECONDS} s"
         return before if own == "search" else own
+
+
+class Disturbing(Silent):
+    """Disturbs the workers of a session of this process while they advance a trial; told as its progress."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.lines: list[str] = []
+        self.disturbed: list[psutil.Process] = []
+        self._times = times
+
+    def disturb(self, worker: psutil.Process, status: SessionStatus) -> bool:
+        """Do something to a worker, and return whether it was done."""
+        raise NotImplementedError
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+    def show(self, status: SessionStatus) -> None:
+        if len(self.disturbed) == self._times or not any(trial.running for trial in status.trials):
+            return
+        for worker in _workers_below(psutil.Process()):
+            if worker not in self.disturbed and self.disturb(worker, status):
+                self.disturbed.append(worker)
+                return
+
+
+def _workers_below(session: psutil.Process) -> list[psutil.Process]:
+    """The workers that the server of a session has forked."""
+    workers = []
+    for process in session.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.ppid() != session.pid and process.status() != psutil.STATUS_ZOMBIE:
+                workers.append(process)
+    return workers
 
 
 def committed(folder: Path) -> list[Run]:
@@ -234,6 +269,15 @@ class Killer:
         if self._victim.launches:
             self._victim.launch()
             self._look()
+
+    def finish_in_process(self) -> None:
+        """Let the present session come to its end in this process, which spares a start, and compare."""
+        victim = self._victim
+        flags = (*victim.flags, *IN_PROCESS, "--output-dir", str(victim.folder), "--resume")
+        code, _, err = call_main("tune", *flags)
+        assert code == 0, err[-3000:]
+        check_between(victim, self._runs)
+        check_end(victim, self._runs)
 
     def _begin(self) -> None:
         self._sessions += 1

@@ -67,7 +67,7 @@ def call_main(*arguments: str) -> Said:
 
 @dataclass(frozen=True)
 class Finished:
-    """A session that nobody disturbed: its folder, its flags, what it printed, its wall time."""
+    """An undisturbed session: its folder, flags, output and wall time."""
 
     folder: Path
     flags: list[str]

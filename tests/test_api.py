@@ -108,6 +108,7 @@ def hopeless(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPath
         forecast=False,
         methods=("lora", "full"),
         ranges={"learning_rate": (1e3, 1e4)},
+        epochs=1.0,
     )
 
 
@@ -121,6 +122,7 @@ def by_metric(tiny_t5: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFa
         strategy="random",
         objective="exact_match",
         methods=("ia3",),
+        epochs=0.5,
     )
 
 
@@ -137,7 +139,7 @@ def by_tokens(
         tiny_llama,
         toy_data,
         tmp_path_factory.mktemp("tokens") / "out",
-        budget="40k-tokens",
+        budget="24k-tokens",
         workers=2,
         executor="local",
         store=shared_store,
@@ -198,8 +200,8 @@ def test_the_metric_decides(by_metric: Tuned) -> None:
 
 def test_tokens_are_never_overspent(by_tokens: Tuned) -> None:
     spent = sum(run.curve[-1].tokens_seen for run in by_tokens.trials if run.curve)
-    assert 20_000 < spent <= 40_000
-    assert by_tokens.record.full_length_tokens <= 40_000 / 3
+    assert 12_000 < spent <= 24_000
+    assert by_tokens.record.full_length_tokens <= 24_000 / 3
 
 
 def test_two_workers_are_in_every_point(by_tokens: Tuned) -> None:
@@ -211,7 +213,8 @@ def test_seconds_are_overspent_by_a_step_at_most(by_seconds: Tuned) -> None:
         point.training.wall + point.evaluation.wall for run in by_seconds.trials for point in run.curve
     )
     assert by_seconds.record.granted_seconds == 6
-    assert by_seconds.record.used_seconds <= 6 + longest + 1
+    # Comparing the leaders counts too; loading their checkpoints takes a moment on a busy machine.
+    assert by_seconds.record.used_seconds <= 6 + longest + 3
 
 
 def test_two_sessions_share_a_store(by_tokens: Tuned, by_seconds: Tuned, shared_store: str) -> None:

@@ -43,3 +43,20 @@ def test_what_is_no_budget_is_refused_with_examples(text: str) -> None:
 )
 def test_fraction_left_is_in_the_budgets_own_unit(text: str, left: float) -> None:
     assert Budget.parse(text).fraction_left(Used(seconds=25, tokens=100, trials=2)) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "factor", "larger"),
+    [
+        ("25s", 2, "50s"),
+        ("90s", 2, "3m"),
+        ("3m", 1.9, "6m"),
+        ("6h", 2, "12h"),
+        ("3-trials", 1.5, "5-trials"),
+        ("2k-tokens", 1.2345, "2469-tokens"),
+    ],
+)
+def test_a_multiple_is_rounded_up_and_can_be_parsed(text: str, factor: float, larger: str) -> None:
+    budget = Budget.parse(text)
+    assert budget.times(factor) == larger
+    assert Budget.parse(larger).amount >= factor * budget.amount

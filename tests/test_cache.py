@@ -1,4 +1,4 @@
-"""Where things are kept that can be made anew."""
+"""Where files are kept that can be made again."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import tunecast
 
 
 def test_public_names_are_exactly_these() -> None:
-    own = ["Question", "SessionSettings", "__version__", "evaluate", "export", "predict", "recommend"]
-    assert [*own, "train", "tune"] == tunecast.__all__
+    own = ["Question", "SessionSettings", "__version__", "evaluate", "export", "merge", "predict"]
+    assert [*own, "recommend", "train", "tune"] == tunecast.__all__
     for name in tunecast.__all__:
         assert getattr(tunecast, name)
 
@@ -25,3 +25,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, tunecast; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tab_completion_shows_the_functions_before_their_first_use() -> None:
+    code = "import tunecast; print(set(tunecast.__all__) - set(dir(tunecast)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

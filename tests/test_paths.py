@@ -17,6 +17,6 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert expanded("runs~.sqlite") == Path("runs~.sqlite")
 
 
-def test_a_user_nobody_knows_is_named() -> None:
+def test_an_unknown_user_is_named() -> None:
     with pytest.raises(DataError, match="~nosuchuser/"):
         read("~nosuchuser/train.jsonl")

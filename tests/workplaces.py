@@ -87,7 +87,7 @@ def die(desk: list[str]) -> None:
 
 
 def die_while_answering(desk: list[str]) -> None:
-    """A message of 1,000 bytes is announced, of which ten come."""
+    """Announces a message of 1,000 bytes and sends ten of them."""
     frame = sys._getframe()
     while "connection" not in frame.f_locals and frame.f_back:
         frame = frame.f_back

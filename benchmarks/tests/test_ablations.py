@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import ablations
 from planted_runs import ZERO_SHOT_LOSS, planted_model, planted_runs
@@ -53,7 +55,7 @@ def test_a_blinded_surrogate_does_not_see_what_is_hidden(runs: list[Run]) -> Non
     examples = examples_of(runs)
     rate, share = columns(["log_rate"]), columns(["share"])
     blind = ablations.Blinded("forest", ["log_rate", "log_effective_rate", "log_travel"]).fit(examples, 0)
-    again = ablations.Blind.from_arrays(blind.arrays())
+    again = ablations.Blind(blind.arrays)
     assert np.array_equal(again.predict(examples.features)[0], blind.predict(examples.features)[0])
     sighted = FAMILIES["forest"].fit(examples, 0)
     for column, hidden in ((rate, True), (share, False)):
@@ -65,7 +67,7 @@ def test_a_blinded_surrogate_does_not_see_what_is_hidden(runs: list[Run]) -> Non
 
 
 def views(runs: list[Run], shown: dict[int, int]) -> History:
-    """The runs of one task as trials, of which some have that many points; of four they are at their end."""
+    """The runs of one task as trials with the given numbers of points; four points are a finished trial."""
     first = next(run for run in runs if run.curve)
     runs = [r for r in runs if r.dataset == first.dataset and r.is_candidate and len(r.curve) == 4]
     trials = [TrialView(runs[0].pipeline)]
@@ -181,6 +183,13 @@ def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(runs: l
             chosen = own[name](context)(history, Remaining(0.5, 1000.0))
             assert chosen is not None
     assert seen == [IMPROVEMENT, ExpectedImprovement(0.5), ExpectedImprovement(1.0)]
+
+
+@pytest.mark.parametrize("z", [-60.0, -8.0, 0.0, 3.0])
+def test_probability_of_improvement(z: float) -> None:
+    arrays = np.array([1.99 - 0.5 * z]), np.array([0.5])
+    (found,) = ablations.probability_of_improvement(*arrays, 2.0, np.array([4.0]))
+    assert found == pytest.approx(norm.logcdf(z) - math.log(2), rel=1e-9)
 
 
 def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(runs: list[Run]) -> None:

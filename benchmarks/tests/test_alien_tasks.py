@@ -124,7 +124,7 @@ def test_nothing_else_is_lost_for_made_up_tasks(tmp_path: Path) -> None:
     (tmp_path / "own" / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match=r"holds thesis\.tex"):
         alien_tasks.make(tmp_path / "tasks", tmp_path / "own")
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         alien_tasks.make(tmp_path / "tasks", tmp_path / "own" / "thesis.tex")
     assert (tmp_path / "own" / "thesis.tex").read_text() == "years of work"
 

@@ -95,7 +95,7 @@ def test_a_calibration_without_a_finished_run_is_told(
     monkeypatch.setattr(Silent, "log", lambda _, text: told.append(text))
     settings = replace(settings, calibration_seconds=0.0, seconds=0.0, processes=(1,))
     assert collect_offline(settings).token_parameters_per_second == {1: 0.0}
-    assert told[-1] == "No run of the calibration came to its end in its time; one process collects."
+    assert told[-1] == "No calibration run finished in time; one process collects."
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
     for word in ("random", "portfolio", "Too few runs", "all tasks of its family", "Left out: 1"):
         assert word in result.stdout, result.stdout
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("<!doctype html>")
-    assert '<p class="warning">Too few runs' in text
+    assert text.lower().startswith("<!doctype html>")
+    assert "<li>Too few runs" in text.partition('<section class="warnings">')[2]
     for unsaid in ("No strategy is first", "baseline trials in "):
         assert unsaid not in text
         assert unsaid not in result.stdout

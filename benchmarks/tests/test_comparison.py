@@ -39,7 +39,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """Runs a program that takes another interpreter for the one that runs it."""
 STUB = """#!/bin/sh
-# Stands for the interpreter: says what it was asked, and does as files beside it say.
+# Replaces the interpreter: records its command line, and behaves as the files beside it say.
 own=$(dirname "$0")
 echo "$*" >>"$own/asked"
 case "$*" in
@@ -162,14 +162,14 @@ def test_a_part_that_fails_leaves_the_others_alone_and_is_measured_next_time(stu
         "tunecast collect",
         "alien_tasks.py",
     ]
-    assert second.stdout.count("is there already") == 11
+    assert second.stdout.count("already measured") == 11
     assert page(stubs).count("\nMeasured on ") == 13
 
 
 def test_a_result_that_the_page_cannot_read_spoils_that_section_alone(stubs: Path) -> None:
     (stubs / "compared.json").write_text("{}")
     assert compare(stubs, "task", "surrogates").returncode == 0
-    assert "What it printed cannot be read" in page(stubs)
+    assert "Its output cannot be read" in page(stubs)
     assert "a table of" in page(stubs)
 
 
@@ -205,8 +205,8 @@ def test_it_says_how_far_it_is_and_what_it_runs(stubs: Path) -> None:
     assert compare(stubs, "ablations").returncode == 0
     shown = compare(stubs, "ablations", "aliens").stdout.splitlines()
     assert [line.partition(" --")[0] for line in shown] == [
-        "1 of 2, ablations: is there already",
-        f"2 of 2, aliens: begins; what it says meanwhile is in {stubs.parent / 'results' / 'aliens.log'}",
+        "1 of 2, ablations: already measured",
+        f"2 of 2, aliens: begins; its messages are in {stubs.parent / 'results' / 'aliens.log'}",
         "2 of 2, aliens: runs python benchmarks/alien_tasks.py make",
         "2 of 2, aliens: runs tunecast collect",
         "2 of 2, aliens: runs python benchmarks/alien_tasks.py judge",
@@ -258,7 +258,7 @@ def test_results_are_carried_to_code_that_gives_the_same(stubs: Path) -> None:
 def test_two_callers_never_measure_the_same_part(stubs: Path) -> None:
     with begun(stubs, "ablations", "ablations.py") as first:
         other = compare(stubs, "ablations", "family")
-        # Whoever kills the caller alone leaves the part to its command.
+        # If only the caller is killed, its command still finishes the part.
         first.kill()
         first.wait()
         orphaned = compare(stubs, "ablations")
@@ -282,7 +282,7 @@ def test_a_part_that_is_timed_is_measured_alone(stubs: Path, first: str, program
         try:
             assert waiting.stdout
             said = waiting.stdout.readline()
-            assert f"{second}: waits for what another call measures" in said
+            assert f"{second}: waits for another call's measurement" in said
             # Its command outlives a caller that is killed alone, and is still not to be disturbed.
             call.kill()
             call.wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +72,12 @@ def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path:
     path = tmp_path / "deep" / "page.html"
     write_comparison(verdict, path)
     text = path.read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in text
+    figures = re.findall(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', text, re.S)
+    assert [name for name, _ in figures][:2] == ["final", "anytime"]
+    final = json.loads(figures[0][1])["data"]
+    assert all(trace["error_x"]["array"] for trace in final)
+    assert all(trace["marker"]["color"].startswith("var(--") for trace in final)
     outside = text.split("<script")[0]
     assert "http://" not in outside
     assert "https://" not in outside

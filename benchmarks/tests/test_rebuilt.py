@@ -30,7 +30,7 @@ libraries = pytest.mark.parametrize("name", STRATEGIES)
 
 
 class Scripted(Rival):
-    """Asks for candidates in a fixed order, to a quarter of the full length; notes what it is told."""
+    """Asks for candidates in a fixed order, to a quarter of the full length; notes its results."""
 
     def __init__(self, pipelines: Sequence[Pipeline], seed: int) -> None:
         super().__init__(pipelines, by_index=True)
@@ -91,7 +91,7 @@ def asks_like(table: Sequence[Trial], remaining: Remaining | None = None) -> tup
     return strategy(history(table), remaining or Remaining(1.0)), built[0].told
 
 
-def test_running_trials_are_passed_over_and_their_results_are_not_foretold() -> None:
+def test_running_trials_are_passed_over_and_their_results_stay_hidden() -> None:
     done, half = (1.0,) * 5, (2.0,) * 2
     assert asks_like([Trial(), Trial(), Trial(), Trial(), Trial()]) == (3, [])
     assert asks_like([Trial(), Trial(), Trial(), Trial(done), Trial()]) == (1, [(2, 1.0)])

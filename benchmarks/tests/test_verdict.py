@@ -100,7 +100,7 @@ def test_simple_strategies_that_tie_are_both_named(comparison: Comparison) -> No
     assert {name for name, tasks in wins.items() if task in tasks} == {"portfolio", "nearest-task"}
 
 
-def test_simple_strategies_alone_win_against_nobody(cases: list[Case], runs: list[Run]) -> None:
+def test_simple_strategies_alone_have_no_others_to_beat(cases: list[Case], runs: list[Run]) -> None:
     names = ("portfolio", "fixed-baseline")
     verdict = Verdict(
         compare_strategies(cases[:2], runs, names, seeds=1, budgets=(1.0, 2.0), thinking_seconds=0.0)

@@ -1,6 +1,6 @@
-"""The figures of docs/comparing.md as a page, from the results of ``comparison.py``.
+"""Makes a page with the figures of docs/comparing.md from the results of ``comparison.py``.
 
-Parts without a result are named. Every section says when, where and by what it was measured.
+It names parts without a result. Every section gives the date, machine and command of the measurement.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunecast.store import open_for_reading
 from tunecast_benchmarks.parts import PARTS, Part, Result
 
 REFERENCES = ("transfer", "advised")
-"""Strategies that all others are compared with in pairs."""
+"""Strategies for paired comparisons with all others."""
 
 
 def page(folder: Path) -> Iterator[str]:
@@ -25,7 +25,7 @@ def page(folder: Path) -> Iterator[str]:
         folder: Where ``comparison.py`` keeps its results.
     """
     yield "# Figures of the comparison"
-    yield "Made by `make comparison`; what they mean is said in [comparing.md](comparing.md)."
+    yield "Made by `make comparison`; [comparing.md](comparing.md) explains them."
     yield shipped_runs()
     results = {name: Result.read(folder, name) for name in PARTS}
     if missing := [f"`{name}`" for name, result in results.items() if result is None]:
@@ -40,15 +40,15 @@ def shipped_runs() -> str:
     with open_for_reading(None) as store:
         counts = Counter(run.model for run in store.summaries())
     listed = ", ".join(f"{count:,} of {model}" for model, count in counts.most_common())
-    return f"Shipped are now {counts.total():,} runs: {listed}."
+    return f"The package now ships {counts.total():,} runs: {listed}."
 
 
 def section(part: Part, result: Result) -> Iterator[str]:
     """Paragraphs of one part.
 
     Args:
-        part: What was measured.
-        result: What it gave.
+        part: The part.
+        result: Its result.
     """
     yield f"## {part.title}"
     carried = f" (commit {result.carried} gives the same)" if result.carried else ""
@@ -57,7 +57,7 @@ def section(part: Part, result: Result) -> Iterator[str]:
         f"in {result.seconds:,.0f} s: `{result.command}`"
     )
     if not result.is_current(part):
-        yield "**Out of date**: the runs, the prior or the code that this rests on have changed since."
+        yield "**Out of date**: its runs, prior or code have changed since the measurement."
     if result.is_missed:
         yield "**It misses a limit of its own**, which the last line names."
     if not part.is_json:
@@ -65,8 +65,8 @@ def section(part: Part, result: Result) -> Iterator[str]:
         return
     try:
         yield from list(comparison(json.loads(result.output)))
-    except (LookupError, TypeError, ValueError):  # printed by another version, which must not spoil the page
-        yield f"What it printed cannot be read: measure `{part.name}` anew."
+    except (LookupError, TypeError, ValueError):  # printed by another version
+        yield f"Its output cannot be read: measure `{part.name}` again."
 
 
 def comparison(found: dict[str, Any]) -> Iterator[str]:
@@ -103,7 +103,7 @@ def comparison(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _libraries(found: dict[str, Any]) -> Iterator[str]:
-    """What rivals are, and how often each was asked."""
+    """Versions of rivals, and how often each was asked."""
     for name, told in found["strategies"].items():
         if "version" in told:
             distance = told["mean_distance"]
@@ -117,7 +117,7 @@ def _regret(told: dict[str, Any], budget: str) -> str:
 
 
 def _difference(pairs: Sequence[dict[str, Any]], reference: str, other: str) -> str:
-    """The regret of the reference minus the other's; a pair tells that of its second minus its first."""
+    """The regret of the reference minus the other's; a pair's difference is second minus first."""
     pair = next(pair for pair in pairs if {pair["first"], pair["second"]} == {reference, other})
     sign = -100.0 if pair["first"] == reference else 100.0
     low, high = sorted(sign * pair[name] for name in ("low", "high"))

@@ -1,38 +1,38 @@
-"""How a benchmark says whether its limits are met: by its last line and its exit status."""
+"""Reports whether a benchmark meets its limits, by its last line and its exit status."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 CANDIDATES = 1000
-"""Candidates that are scored at once."""
+"""Number of candidates to score at once."""
 ALLOWED_MILLISECONDS = 50.0
 """Wall time to score them, on two cores."""
 ALLOWED_LOADING_SECONDS = 0.3
 """Wall time to read a prior."""
 LEARNED_FROM = 2000
-"""Runs that a prior is trained on at once."""
+"""Number of runs to train a prior on at once."""
 ALLOWED_LEARNING_SECONDS = 300.0
 """Wall time to train it, on two cores."""
 MISSED = "Missed: "
-"""How the last line of a benchmark begins that measured everything and missed a limit."""
+"""Beginning of the last line if a benchmark measured everything and missed a limit."""
 
 
 def verdict(missed: Sequence[str]) -> int:
-    """Say which limits were missed, after everything else was printed.
+    """Print the missed limits, as the last line of the output.
 
     Args:
         missed: One phrase for each limit that was missed.
 
     Returns:
-        The exit status: 1 where any was.
+        The exit status: 1 if any limit was missed.
     """
     print(MISSED + "; ".join(missed) if missed else "All limits are met.")
     return 1 if missed else 0
 
 
 def too_slow(milliseconds: float, loading_seconds: float = 0.0, learning_seconds: float = 0.0) -> list[str]:
-    """Which limits of a prior's speed are missed.
+    """The missed limits of a prior's speed.
 
     Args:
         milliseconds: Wall time to score :data:`CANDIDATES` candidates.

@@ -1,4 +1,4 @@
-"""The parts of ``comparison.py``: what each runs, what it rests on, and what it gave."""
+"""The parts of ``comparison.py``: their commands, the code behind them, and their results."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LIBRARIES = "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
 WITH_RIVALS = (
     f"--strategies random,asha,fixed-best,nearest-task,portfolio,advised,transfer,quick-tune,{LIBRARIES}"
 )
-"""All but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds at a time: it has a
-part of one fold, and of small budgets."""
+"""All strategies but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds. It has a
+part of its own with one fold and small budgets."""
 WITH_QUICKTUNE = (
     "--model nano-16m --folds model --seeds 1 --budgets 1,2,4 --strategies transfer,quick-tune,nearest-task,"
     "asha,random,optuna-tpe,dehb-package,quicktunetool,quicktunetool-costless"
 )
-"""Its answers take a second each, a third of what a trial of this model takes: they are also had for free."""
+"""Its answers take a second each, a third of this model's trials; another part does not charge them."""
 
 Command = tuple[str, ...]
 
@@ -43,8 +43,8 @@ Command = tuple[str, ...]
 class Part:
     """One section of the page.
 
-    Commands are words in which ``{root}`` stands for the repository with a slash, ``{folder}`` for the
-    folder of results, ``{tasks}`` and ``{models}`` for the folders of datasets and of base models.
+    In the words of a command, ``{root}`` is the repository with a slash, ``{folder}`` the folder of results,
+    and ``{tasks}`` and ``{models}`` the folders of datasets and base models.
 
     Args:
         name: Name of the part and of its result.
@@ -52,10 +52,10 @@ class Part:
         command: The command that prints its result.
         rests_on: Files and modules that decide its result, as
             :func:`~tunecast_benchmarks.provenance.code_hash` takes them.
-        before: Commands that must have succeeded before.
-        needs: Environment variables without which it cannot be measured.
-        is_optional: Whether all is well if what it needs is not set.
-        is_timed: Whether its result depends on how fast the machine is meanwhile.
+        before: Commands that must succeed first.
+        needs: Environment variables that it requires.
+        is_optional: Whether it may be left out if a required variable is not set.
+        is_timed: Whether its result depends on the machine's speed.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Part:
 
     @property
     def is_json(self) -> bool:
-        """Whether its result is what ``tunecast compare --json`` prints."""
+        """Whether its result is the JSON of ``tunecast compare``."""
         return "--json" in self.command
 
     @property
@@ -89,16 +89,16 @@ class Part:
         return set(SESSION) <= set(self.rests_on)
 
     def commands(self, folder: Path) -> list[list[str]]:
-        """Everything to run, in this order; the last command prints the result.
+        """All commands in their order; the last one prints the result.
 
-        Python and ``tunecast`` are those that run this program, since :meth:`code` is of theirs.
+        They run with this program's Python and ``tunecast``, because :meth:`code` hashes these.
         """
         tasks, models = (os.environ.get(name, "") for name in (TASKS, MODELS))
         places = {"root": f"{ROOT}/", "folder": str(folder), "tasks": tasks, "models": models}
         return [_by_this_python(words) for words in self._filled(places)]
 
     def lacking(self) -> list[str]:
-        """Environment variables that it needs and that are not set."""
+        """Required environment variables that are not set."""
         return [name for name in self.needs if not os.environ.get(name)]
 
     def code(self) -> str:
@@ -114,16 +114,15 @@ class Result:
     """The outcome of a part.
 
     Args:
-        knowledge: Hash of the shipped runs and prior with which it was measured.
-        code: Hash of the part's code and commands, of those that it was carried to.
+        knowledge: Hash of the shipped runs and prior at the measurement.
+        code: Hash of the part's code and commands; after carrying, of the present ones.
         command: The command as a reader would type it.
         commit: The commit that was checked out.
-        carried: The commit whose code was shown to give the same result; empty if it is that of the
-            measurement.
+        carried: A later commit whose code was shown to give the same result; empty if there is none.
         date: Day on which the measurement began, in UTC.
         machine: Cores, and their kind.
-        seconds: Wall seconds that it took.
-        output: Text that it printed.
+        seconds: Wall seconds of the measurement.
+        output: The printed text.
         is_missed: Whether it measured everything and missed a limit of its own.
     """
 
@@ -139,11 +138,11 @@ class Result:
     is_missed: bool
 
     def is_current(self, part: Part) -> bool:
-        """Whether it rests on the present runs, prior and code."""
+        """Whether it was measured with, or carried to, the present runs, prior and code."""
         return (self.knowledge, self.code) == (knowledge_hash(), part.code())
 
     def carried_to(self, part: Part, commit: str) -> Result:
-        """The same result for other code, which was shown to give it; never for other runs or another prior.
+        """The same result for new code that was shown to give it; runs and prior must be the same.
 
         Args:
             part: The part as it is now.
@@ -157,7 +156,7 @@ class Result:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Result | None:
-        """The result of a part; None where there is none that this program wrote."""
+        """The result of a part; None if this program wrote none."""
         try:
             return cls(**json.loads(_file(folder, name).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
@@ -170,7 +169,7 @@ class Result:
 
 
 def _by_this_python(words: list[str]) -> list[str]:
-    """A command of ``python`` or ``tunecast``, by the interpreter and the package that run this."""
+    """A command of ``python`` or ``tunecast``, with the present interpreter and package."""
     program, *rest = words
     return [sys.executable, *(("-m", "tunecast") if program == "tunecast" else ()), *rest]
 
@@ -197,7 +196,7 @@ def _benchmark(
     is_optional: bool = False,
     is_timed: bool = False,
 ) -> Part:
-    """A program whose name stands in the heading."""
+    """A program that the heading names."""
     program = shlex.split(line)[0]
     return _part(
         name, f"{title}: `benchmarks/{program}`", line, rests_on, before, needs, is_optional, is_timed
@@ -214,14 +213,14 @@ def _part(
     is_optional: bool = False,
     is_timed: bool = False,
 ) -> Part:
-    """A program of ``benchmarks/``, by its command line, and files and modules that it runs beside itself."""
+    """A program of ``benchmarks/``, by its command line, and other files and modules that it runs."""
     roots = (f"benchmarks/{shlex.split(line)[0]}", *rests_on)
     steps = tuple(_program(step) for step in before)
     return Part(name, title, _program(line), roots, steps, needs, is_optional, is_timed)
 
 
 def _program(line: str) -> Command:
-    """A command line of ``tunecast``, or else of a program of this folder."""
+    """A command line of ``tunecast``, or of a program of this folder."""
     words = tuple(shlex.split(line))
     return words if words[0] == "tunecast" else ("python", f"{{root}}benchmarks/{words[0]}", *words[1:])
 
@@ -229,9 +228,9 @@ def _program(line: str) -> Command:
 def _sessions(
     name: str, title: str, model: str, budget: str, baseline_budget: str, seeds: int, more: str = ""
 ) -> Part:
-    """Whole sessions on tasks outside of the meta-dataset; those with a budget in time have two threads.
+    """Whole sessions on tasks outside of the meta-dataset; with a budget in time, they have two threads.
 
-    The baseline alone is granted as much more as it needs to use what the others use.
+    The baseline alone is granted a larger budget, so that it uses as much as the others.
     """
     data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
     is_timed = not budget.endswith("-tokens")
@@ -253,7 +252,7 @@ ALIENS = (
     "tunecast collect --plan {root}benchmarks/alien_tasks.yaml --store {folder}/aliens.sqlite "
     "--threads 1 --root aliens={folder}/aliens --root models={models}",
 )
-"""What there has to be before made-up tasks can be judged; each goes on where it was interrupted."""
+"""Commands that prepare made-up tasks for judging; each goes on where it was interrupted."""
 
 _PARTS = (
     Part(
@@ -267,23 +266,23 @@ _PARTS = (
     _compared("task", "Without the task at hand", f"--model nano-16m --folds task {WITH_RIVALS} --seeds 5"),
     _compared(
         "task-free-thinking",
-        "Without the task at hand, thinking free of charge",
+        "Without the task at hand, thinking not charged",
         f"--model nano-16m --folds task {WITH_RIVALS} --seeds 3 --thinking-seconds 0",
     ),
     _compared(
         "from-scratch",
-        "Without the task at hand, against those that know no other task",
+        "Without the task at hand, against strategies that know no other task",
         f"--model nano-16m --folds task --strategies transfer,random,asha,{LIBRARIES} --seeds 5",
     ),
     _compared(
         "quicktunetool",
-        "Without the base model at hand, beside Quick-Tune-Tool",
+        "Without the base model at hand, with Quick-Tune-Tool",
         WITH_QUICKTUNE,
         needs=(QUICKTUNE,),
     ),
     _compared(
         "quicktunetool-free-thinking",
-        "Without the base model at hand, beside Quick-Tune-Tool, thinking free of charge",
+        "Without the base model at hand, with Quick-Tune-Tool, thinking not charged",
         f"{WITH_QUICKTUNE} --thinking-seconds 0",
         needs=(QUICKTUNE,),
     ),

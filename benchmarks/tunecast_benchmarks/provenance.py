@@ -1,4 +1,4 @@
-"""What a figure rests on: code, shipped runs, prior, commit and machine."""
+"""The origin of a figure: code, shipped runs, prior, commit and machine."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tunecast.store import shipped
 ROOT = Path(__file__).parents[2]
 """The repository."""
 SOURCES = (ROOT / "src", ROOT / "benchmarks")
-"""Folders whose modules are followed."""
+"""Folders whose modules count as code of a figure."""
 DECIDES_NOTHING = ("cli", "report", "exporters", "collect")
-"""Packages of ``tunecast`` on which no figure rests: they parse, show, export and record."""
+"""Packages of ``tunecast`` that affect no figure: they parse, show, export and record."""
 
 SESSION = ("tunecast.api", "tunecast.executors.worker")
-"""Modules that ``tunecast tune`` runs, in its own processes."""
+"""Modules that ``tunecast tune`` runs in its own processes."""
 
 
 def code_hash(roots: Iterable[str]) -> str:
-    """Hash the code on which figures rest; comments, docstrings and layout do not count.
+    """Hash the code behind figures; comments, docstrings and layout do not count.
 
     Args:
-        roots: Modules, and files by their path in the repository. A module, and a file of Python, stands for
-            itself and all that it imports.
+        roots: Modules, and files by their path in the repository. A module or Python file includes all that
+            it imports.
     """
     return stable_hash([_hash_of(file) for file in sorted(sources(roots))], 16)
 
 
 def sources(roots: Iterable[str]) -> set[Path]:
-    """Find the files of some roots, and all files of the repository that they import at any time.
+    """Find the files of some roots, and all files of the repository that they import directly or not.
 
     Args:
         roots: As for :func:`code_hash`.
@@ -63,7 +63,7 @@ def _root(root: str) -> Path:
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of a module of the repository; None for others, and for those that decide nothing."""
+    """The file of a module of the repository; None for other modules, and for those that affect no figure."""
     parts = module.split(".")
     if parts[0] == "tunecast" and parts[1:2] and parts[1] in DECIDES_NOTHING:
         return None
@@ -74,7 +74,7 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def _imports(code: str) -> frozenset[str]:
-    """Modules that code imports, in functions too, with their packages; not those that only types need."""
+    """Imported modules with their packages, in functions too; imports for type checking do not count."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
@@ -91,15 +91,15 @@ def _imports(code: str) -> frozenset[str]:
 
 
 def _hash_of(file: Path) -> str:
-    """A hash of what a module does, or of another file's content."""
+    """A hash of a module's meaning, or of another file's content."""
     return code_meaning(file.read_text(encoding="utf-8")) if file.suffix == ".py" else file_hash(file)
 
 
 @cache
 def code_meaning(text: str) -> str:
-    """Hash what a module does; comments, docstrings and layout do not count.
+    """Hash a module's meaning; comments, docstrings and layout do not count.
 
-    Another version of Python may parse the same text differently, and then gives another hash.
+    Another version of Python may parse the same text differently and give another hash.
 
     Args:
         text: The module's source.
@@ -113,7 +113,7 @@ def code_meaning(text: str) -> str:
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # Texts without effect: docstrings, of attributes too.
+            # Texts without effect: docstrings, including those of attributes.
             node.body = [part for part in node.body if not _is_text(part)]
     return stable_hash(ast.dump(tree), 32)
 
@@ -127,7 +127,7 @@ def _is_text(part: ast.stmt) -> bool:
 
 
 def knowledge_hash() -> str:
-    """Hash the shipped runs and the shipped prior, as far as there are any."""
+    """Hash the shipped runs and the shipped prior, if there are any."""
     return stable_hash([file_hash(file) if file else "" for file in (shipped(), shipped_prior())], 16)
 
 
@@ -138,7 +138,7 @@ def file_hash(path: Path) -> str:
 
 
 def commit() -> str:
-    """Name the commit that is checked out, with a mark if code differs from it; ``unknown`` without git."""
+    """Name the checked-out commit, with a mark if code differs from it; ``unknown`` without git."""
     try:
         found = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
@@ -148,12 +148,12 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Describe the cores that may be used, and the type of numbers in which models of some width compute."""
+    """Describe the available cores, and the number type of models of some width."""
     return f"{available_cores()} cores, {_processor()}, {choose_dtype('cpu', width=1024)}"
 
 
 def _processor() -> str:
-    """The processor's name if the system tells it, else its architecture."""
+    """The processor's name if the system reports it, else its architecture."""
     with contextlib.suppress(OSError):
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         if name := re.search(r"^model name\s*: (.+)$", told, re.MULTILINE):

@@ -12,7 +12,8 @@ from itertools import combinations
 
 import numpy as np
 
-from tunecast.replay.intervals import LEVEL, TIE, ClusterWeights, Floats, interval
+from tunecast.arrays import Floats
+from tunecast.replay.intervals import LEVEL, TIE, ClusterWeights, interval
 
 WANTED_POWER = 0.8
 """An effect counts as detectable if it is found with this probability."""
@@ -50,7 +51,7 @@ def paired(names: Sequence[str], regrets: Floats, weights: ClusterWeights) -> li
         regrets: Shape (strategies, tasks).
         weights: The resamples.
     """
-    corrected = wilcoxon_holm(weights.family_means(regrets))
+    corrected = wilcoxon_holm(regrets @ weights.within.T)
     pairs = []
     for one, other in combinations(range(len(names)), 2):
         differences = regrets[other] - regrets[one]

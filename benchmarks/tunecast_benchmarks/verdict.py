@@ -17,8 +17,8 @@ from tunecast.search import rests_on_prior, strategies
 from tunecast_benchmarks.rivals import Asked, of_sessions
 from tunecast_benchmarks.statistics import WANTED_POWER, Pair, detectable, paired, power, wilcoxon_holm
 
-SIMPLE = tuple(one.name for one in strategies() if one.is_simple)
-"""Strategies that all others have to beat: each of their wins is named."""
+SIMPLE = tuple(one.name for one in strategies() if one.fixed_pipeline is not None or one.knows == "runs")
+"""Simple strategies that all others have to beat; each of their wins is named."""
 EFFECT = 0.5
 
 
@@ -28,9 +28,9 @@ class Claim:
 
     Args:
         budget: In baseline trials.
-        strategy: The one with the lowest mean regret.
-        second: The strategy whose paired difference to it has the lowest lower end.
-        difference: Mean over tasks of the second's regret minus its own.
+        strategy: The strategy with the lowest mean regret.
+        second: The strategy whose paired difference to the first has the lowest lower end.
+        difference: Mean over tasks of the second's regret minus the first's.
         low: Lower end of the 95% interval of that difference.
         high: Upper end.
         text: The claim as a sentence.
@@ -47,12 +47,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Catch:
-    """The part of the budget at which a strategy reaches the best final regret of all others.
+    """The share of the budget at which a strategy reaches the best final regret of all others.
 
     Args:
         strategy: The strategy.
-        fraction: Part of the largest budget at which its mean regret is down to the lowest final one of all
-            others; None if it never is. Strategies that share a predictor do not count as others.
+        fraction: Share of the largest budget at which its mean regret reaches the lowest final regret of all
+            others; None if it never does. Strategies that share a predictor do not count as others.
         low: Lower end of the 95% interval.
         high: Upper end; infinite if too many resamples never get there.
     """
@@ -68,7 +68,7 @@ class Verdict(Standings):
 
     Args:
         comparison: The outcome of all replays.
-        asked: What libraries were asked, by strategy.
+        asked: Counts of the libraries' answers, by strategy.
         shipped: Whether the runs are those that come with the package.
         seed: Seed of the bootstrap.
     """
@@ -96,9 +96,9 @@ class Verdict(Standings):
         }
 
     def p_values(self, budget: float) -> NDArray[np.float64]:
-        """Of the tests between strategies at a budget, corrected over all pairs, as
-        :func:`~tunecast_benchmarks.statistics.wilcoxon_holm` has them; shape (strategies, strategies)."""
-        return wilcoxon_holm(self.weights.family_means(self.at(budget)))
+        """P-values of the tests between strategies at a budget, corrected over all pairs, from
+        :func:`~tunecast_benchmarks.statistics.wilcoxon_holm`; shape (strategies, strategies)."""
+        return wilcoxon_holm(self.at(budget) @ self.weights.within.T)
 
     def anytime(self, strategy: str) -> NDArray[np.float64]:
         """Mean regret over time and the ends of its 95% interval, shape (3, grid)."""
@@ -106,7 +106,7 @@ class Verdict(Standings):
         return np.stack([values.mean(axis=0), *band(values, self.weights)])
 
     def catch(self, strategy: str) -> Catch | None:
-        """Find how early a strategy is as good as the best other at the end; None without claims."""
+        """Find how early a strategy reaches the best other's final regret; None without claims."""
         comparison = self.comparison
         others = [
             place
@@ -123,7 +123,7 @@ class Verdict(Standings):
             _first_share(weights @ values[own], (weights @ values[others, :, -1].T).min(axis=1), shares)
             for weights in (everyone, self.weights.drawn)
         ]
-        # Without interpolation, so that a resample that never gets there is not averaged with one that does.
+        # Without interpolation, so that resamples that never get there are not averaged with others.
         low, high = np.quantile(reached[1], self.weights.tails(), method="inverted_cdf")
         fraction = float(reached[0][0])
         return Catch(strategy, fraction if np.isfinite(fraction) else None, float(low), float(high))
@@ -143,7 +143,7 @@ class Verdict(Standings):
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """Claims of who is first at a budget, only if every interval of a paired difference excludes 0."""
+        """Claims that a strategy is first at a budget; every interval of its differences must exclude 0."""
         if self.shortcomings:
             return []
         found = (self._claim(budget) for budget in self.comparison.budgets)
@@ -151,14 +151,13 @@ class Verdict(Standings):
 
     @property
     def chosen_here(self) -> list[str]:
-        """Strategies whose rules were chosen while looking at these very tasks: those of the surrogates, on
-        the runs that come with the package."""
+        """Strategies whose rules were chosen on these tasks: those with surrogates, on the shipped runs."""
         comparison = self.comparison
         return [name for name in comparison.strategies if self.shipped and rests_on_prior(name)]
 
     @cached_property
     def simple_wins(self) -> dict[float, dict[str, list[str]]]:
-        """By budget: the tasks on which simple strategies, several if they tie, beat all others."""
+        """Tasks on which simple strategies beat all others, by budget; ties are listed together."""
         names = self.comparison.strategies
         simple = [index for index, name in enumerate(names) if name in SIMPLE]
         others = [index for index, name in enumerate(names) if name not in SIMPLE]
@@ -176,13 +175,13 @@ class Verdict(Standings):
         return wins
 
     def led_by_simple(self) -> dict[float, str]:
-        """Budgets at which a simple strategy has the lowest mean regret, and which one."""
+        """Budgets at which a simple strategy has the lowest mean regret, with its name."""
         names = self.comparison.strategies
         leaders = {b: names[int(self.at(b).mean(axis=1).argmin())] for b in self.comparison.budgets}
         return {budget: name for budget, name in leaders.items() if name in SIMPLE}
 
     def as_json(self) -> dict[str, Any]:
-        """The object that ``benchmarks/compare.py --json`` prints."""
+        """The JSON object of ``benchmarks/compare.py --json``."""
         found = super().as_json()
         for name, told in found["strategies"].items():
             told["catches_best_other_at"] = _catch_json(self.catch(name))
@@ -226,7 +225,7 @@ class Verdict(Standings):
 def _first_share(
     curves: NDArray[np.float64], goals: NDArray[np.float64], shares: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Where each curve, shape (resamples, grid), is first down to its goal, shape (resamples,)."""
+    """Where each curve, shape (resamples, grid), first reaches its goal, shape (resamples,)."""
     there = curves <= goals[:, None] + TIE
     found: NDArray[np.float64] = np.where(there.any(axis=1), shares[there.argmax(axis=1)], np.inf)
     return found

@@ -1,4 +1,4 @@
-"""Whole sessions of ``tunecast tune`` in processes of their own, and where what they gave is kept."""
+"""Runs whole sessions of ``tunecast tune`` in processes of their own, and keeps their outcomes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tunecast.training.training_task import TrialSpec
 from tunecast_benchmarks.provenance import SESSION, code_hash, knowledge_hash
 
 DELIVERED, INCUMBENT = "loss", "incumbent_loss"
-"""Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""
+"""Test loss of the delivered model, and of the trial with the lowest validation loss."""
 METRIC_EXAMPLES = 500
-"""Test examples that a metric is measured on, as ``tunecast evaluate`` does."""
+"""Test examples for a metric, as in ``tunecast evaluate``."""
 
 Outcome = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Kept:
     """Outcomes of sessions by a key, in one file that several processes may add to.
 
     Args:
-        file: The file; its folder is made.
+        file: The file; its folder is created.
     """
 
     def __init__(self, file: Path) -> None:
@@ -46,17 +46,17 @@ class Kept:
         file.parent.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: str) -> Outcome | None:
-        """The outcome under a key, None where there is none."""
+        """The outcome under a key; None if there is none."""
         found: Outcome | None = self._read().get(key)
         return found
 
     def add(self, key: str, outcome: Outcome) -> None:
-        """Keep an outcome beside all that others have added meanwhile."""
+        """Keep an outcome without losing those that other processes have added."""
         with self._alone(), written_whole(self._file) as unfinished:
             unfinished.write_text(json.dumps({**self._read(), key: outcome}, indent=1), encoding="utf-8")
 
     def carry(self) -> None:
-        """Keep outcomes for the present code, which gives the same; never for other runs or another prior."""
+        """Keep outcomes for the present code, which gives the same; runs and prior must be the same."""
         knowledge, code = made_by().split()
         with self._alone(), written_whole(self._file) as unfinished:
             words = [key.split(" ", 2) for key in self._read()]
@@ -76,15 +76,15 @@ class Kept:
 
 
 def made_by() -> str:
-    """Hash what the outcome of any session rests on: the shipped runs and prior, and the code."""
+    """Hash what decides a session's outcome: the shipped runs and prior, and the code."""
     return f"{knowledge_hash()} {code_hash(SESSION)}"
 
 
 def run_tunecast(*arguments: str) -> dict[str, Any]:
-    """What a command of ``tunecast`` prints with ``--json``.
+    """The JSON of a command of ``tunecast`` with ``--json``.
 
     Raises:
-        SystemExit: It failed; the last that it said is told.
+        SystemExit: The command failed; the message ends with its last output.
     """
     command = [sys.executable, "-c", "from tunecast.cli import main; main()", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -97,15 +97,15 @@ def session(output: Path, data: str, flags: Mapping[str, str], *more: str, metri
     """Run one session.
 
     Args:
-        output: Its folder, which is made.
+        output: Its folder, which is created.
         data: The dataset.
-        flags: Options of ``tunecast tune`` beside these, by name.
+        flags: Other options of ``tunecast tune``, by name.
         more: Options without a value.
-        metric: A metric to measure on what was delivered and on the incumbent; empty for none.
+        metric: A metric to measure on the delivered model and on the incumbent; empty for none.
 
     Returns:
-        Test losses in nats per label token of what was delivered, of the incumbent and of the base model;
-        the metric of the first two; who won; the incumbent's method and rate; seconds of the budget.
+        Test losses in nats per label token of the delivered model, the incumbent and the base model; the
+        metric of the first two; the winner; the incumbent's method and rate; seconds of the budget.
     """
     asked = [word for pair in flags.items() for word in pair]
     told = run_tunecast("tune", "--data", data, *asked, *more, "--output-dir", str(output))
@@ -129,12 +129,12 @@ def session(output: Path, data: str, flags: Mapping[str, str], *more: str, metri
 
 
 def incumbent_metric(output: Path, metric: str, delivered: float | None) -> float | None:
-    """A metric of a session's incumbent on the test split, by the checkpoint that the session has kept.
+    """A metric of a session's incumbent on the test split, from the session's checkpoint.
 
     Args:
         output: The session's folder.
         metric: Name of the metric.
-        delivered: That of the model which was delivered, which often is the incumbent.
+        delivered: The metric of the delivered model, which often is the incumbent.
     """
     state = read_state(read_session(output))
     record = state.record
@@ -156,7 +156,7 @@ def incumbent_metric(output: Path, metric: str, delivered: float | None) -> floa
 
 
 def _checkpoint(output: Path, record: SessionRecord) -> tuple[TrialSpec | None, str]:
-    """The incumbent's trial, None for the base model, and the hash of its weights."""
+    """The incumbent's trial (None for the base model) and the hash of its weights."""
     incumbent = record.contender("incumbent")
     if incumbent.step == 0:
         return None, ""

@@ -1,4 +1,4 @@
-"""A comparison in words and tables, the same on the terminal and on the page."""
+"""Describes a comparison in words and tables, for both the terminal and the page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tunecast_benchmarks.statistics import smallest_p
 from tunecast_benchmarks.verdict import Verdict
 
 DEAR_ANSWER = 0.01
-"""Charges for an answer above this part of a baseline trial are reported."""
+"""Charges for an answer above this share of a baseline trial are reported."""
 MOST_EXHAUSTED = 0.5
-"""Above this part of the replays, a note says that every candidate came to its end."""
+"""Above this share of the replays, a note says that every candidate finished."""
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """Say who is first, where simple strategies win, how early the best other is reached, and add notes."""
+    """Say which strategy is first, where simple ones win, how early others are reached; add notes."""
     return [
         sentence
         for part in (claim_sentences, simple_sentences, catch_sentences, notes)
@@ -30,7 +30,7 @@ def sentences(verdict: Verdict) -> list[str]:
 
 
 def rival_rows(verdict: Verdict) -> list[list[str]]:
-    """Make a row per search of another library: library, number of answers, mean distance of candidates."""
+    """Make a row per search by another library: library, number of answers, mean distance of candidates."""
     rows = []
     for name, asked in verdict.asked.items():
         uncounted = "not counted" if find_strategy(name) else "by index"
@@ -55,7 +55,7 @@ def difference_caption(verdict: Verdict) -> str:
     """Explain the bars of a critical-difference diagram."""
     pairs = math.comb(len(verdict.comparison.strategies), 2)
     tested = (
-        "Ranks are means over tasks. A bar joins strategies of which no two differ at the "
+        "Ranks are means over tasks. A bar joins strategies that do not differ pairwise at the "
         f"{LEVEL:.0%} level, by Wilcoxon's signed-rank test on mean regrets of {verdict.families} "
         f"families of tasks, corrected over {pairs} pairs by Holm's method."
     )
@@ -65,7 +65,7 @@ def difference_caption(verdict: Verdict) -> str:
 
 
 def claim_sentences(verdict: Verdict) -> list[str]:
-    """Say who is first at which budget, or why nothing is claimed."""
+    """Say which strategy is first at which budget, or why nothing is claimed."""
     if verdict.shortcomings:
         return verdict.shortcomings
     none = "No strategy is first: the interval of no strategy's paired difference to all others excludes 0."
@@ -73,7 +73,7 @@ def claim_sentences(verdict: Verdict) -> list[str]:
 
 
 def catch_sentences(verdict: Verdict) -> list[str]:
-    """Say how early each strategy reaches the best other final regret, and which never do."""
+    """Say how early each strategy reaches the best other's final regret, and which never do."""
     catches = [catch for name in verdict.comparison.strategies if (catch := verdict.catch(name))]
     last = f"{verdict.comparison.budgets[-1]:g} baseline trials"
     sentences = []
@@ -92,7 +92,7 @@ def catch_sentences(verdict: Verdict) -> list[str]:
 
 
 def _besides(strategy: str, names: Sequence[str]) -> str:
-    """Name the other strategies that do not count because they share the predictor."""
+    """Name the strategies that do not count as others because they share the predictor."""
     alike = [name for name in names if name != strategy and rests_on_prior(name) and rests_on_prior(strategy)]
     return f" ({_listed(alike)}, of the same surrogate, aside)" if alike else ""
 
@@ -138,7 +138,7 @@ def _charges(comparison: Comparison) -> Iterator[str]:
 
 
 def _fixed_rates(comparison: Comparison) -> Iterator[str]:
-    """Explain the fixed rates, and where the baseline's are not a fair choice."""
+    """Explain the fixed rates, and when the baseline's are not a fair choice."""
     fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]
     named, tiny = [n for n in comparison.strategies if n in fixed_rates], tiny_models(comparison.cases)
     if "fixed-best" in comparison.strategies:
@@ -159,7 +159,7 @@ def _fixed_rates(comparison: Comparison) -> Iterator[str]:
 
 
 def _exhausted(verdict: Verdict) -> Iterator[str]:
-    """Name the budgets at which most replays left nothing to decide."""
+    """Name the budgets at which most replays finished every candidate."""
     shares = {name: verdict.exhausted(name) for name in verdict.comparison.strategies}
     for budget in verdict.comparison.budgets:
         done = [f"{name} ({own[budget]:.0%})" for name, own in shares.items() if own[budget] > MOST_EXHAUSTED]

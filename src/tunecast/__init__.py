@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from tunecast.api import evaluate, export, predict, recommend, train, tune
+    from tunecast.api import evaluate, export, merge, predict, recommend, train, tune
     from tunecast.recommender.question import Question
     from tunecast.session.settings import SessionSettings
 
@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "export",
+    "merge",
     "predict",
     "recommend",
     "train",
@@ -33,6 +34,7 @@ _HOMES = {
     "SessionSettings": "tunecast.session.settings",
     "evaluate": "tunecast.api",
     "export": "tunecast.api",
+    "merge": "tunecast.api",
     "predict": "tunecast.api",
     "recommend": "tunecast.api",
     "train": "tunecast.api",
@@ -44,3 +46,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tunecast' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, so that tab completion shows them before their first use."""
+    return sorted({*globals(), *__all__})

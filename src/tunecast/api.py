@@ -1,13 +1,14 @@
 """Tunecast's main work as functions, which the commands of the same names call.
 
 The other commands call the packages that do their work; ``resolve`` is ``tune --dry-run``, and ``predict`` is
-for programs alone.
+for programs alone. Where the user can fix a problem, they raise a :class:`~tunecast.errors.UserError`.
 """
 
 from __future__ import annotations
 
 import errno
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tunecast.budget import Budget
 from tunecast.errors import ConfigurationError, UserError, disk_error
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
-from tunecast.records import Machine, Pipeline
+from tunecast.records import Machine, Pipeline, Score
 from tunecast.results import Evaluation, SessionRecord
 from tunecast.session.folder import STORE_FILE, OutputFolder
 from tunecast.session.settings import SessionSettings
@@ -44,19 +45,18 @@ def tune(
     Args:
         settings: The resolved configuration.
         resume: Resume the session in the output folder; start one if there is none.
-        progress: Receives progress reports.
+        progress: Receives progress reports; None shows them in a terminal or a notebook.
 
     Returns:
         The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``.
-
-    Raises:
-        UserError: Something that the user can fix: see :mod:`tunecast.errors`.
     """
-    progress = progress or Silent()
+    from tunecast.report.live import given_or_shown
+
     _check(settings)
     folder = OutputFolder(expanded(settings.output_dir))
     try:
-        return _tune_in(folder, settings, resume, progress)
+        with given_or_shown(progress) as shown:
+            return _tune_in(folder, settings, resume, shown)
     except OSError as error:
         if isinstance(error, shutil.Error):  # of a whole folder: it has no number, but a line for each file
             raise disk_error(folder.path, _first_reason(error)) from error
@@ -68,26 +68,20 @@ def tune(
 
 
 def train(
-    settings: SessionSettings,
-    pipeline: Pipeline,
-    *,
-    resume: bool = False,
-    progress: Progress | None = None,
+    settings: SessionSettings, pipeline: Pipeline, *, resume: bool = False, progress: Progress | None = None
 ) -> SessionRecord:
     """Train one pipeline for ``settings.epochs``, deliver its best checkpoint, compare it with zero-shot.
 
     Args:
-        settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior and forecast are
-            ignored.
-        pipeline: Method and hyperparameters; missing ones get their defaults.
+        settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior, forecast and final
+            training are ignored. With ``patience`` training stops early if validation no longer improves.
+        pipeline: Method and hyperparameters; missing ones get the baseline's values if the method is LoRA,
+            else its usual ones.
         resume: Continue the training in the output folder.
-        progress: Receives progress reports; None is silent.
+        progress: As for :func:`tune`.
 
     Returns:
         As :func:`tune`, with zero-shot and the trained model as contenders.
-
-    Raises:
-        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.search import GIVEN
 
@@ -100,6 +94,7 @@ def train(
         ranges={},
         value=None,
         prior="",
+        final_training="none",
     )
     return tune(alone, resume=resume, progress=progress)
 
@@ -112,15 +107,13 @@ def evaluate(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`.
-
-    Raises:
-        UserError: A problem that the user can fix, with a hint.
-    """
+    """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`."""
+    from tunecast.report.live import given_or_shown
     from tunecast.session.evaluation import evaluate as score
 
     _check_objective(settings.objective)
-    return score(settings, adapter, split, progress or Silent(), seed=seed)
+    with given_or_shown(progress) as shown:
+        return score(settings, adapter, split, shown, seed=seed)
 
 
 def recommend(
@@ -132,23 +125,21 @@ def recommend(
         question: Model, data, machine and the user's wishes.
         measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
         calibrate: Whether this machine is measured first, in some seconds, and remembered.
-        progress: Receives the progress of a measurement.
-
-    Raises:
-        UserError: A problem that the user can fix, with a hint.
+        progress: Receives the progress of a measurement; None shows it in a terminal or a notebook.
     """
     from tunecast.recommender.question import look
     from tunecast.recommender.recommend import default_prior, recommend_pipelines
+    from tunecast.report.live import given_or_shown
 
-    progress = progress or Silent()
-    if calibrate:
-        _calibrate(question, progress)
-    situation = look(question)
-    measured = None
-    if measure:
-        from tunecast.session.measure_zero_shot import measure_zero_shot
+    with given_or_shown(progress) as shown:
+        if calibrate:
+            _calibrate(question, shown)
+        situation = look(question)
+        measured = None
+        if measure:
+            from tunecast.session.measure_zero_shot import measure_zero_shot
 
-        measured = measure_zero_shot(question, situation, measure, progress)
+            measured = measure_zero_shot(question, situation, measure, shown)
     return recommend_pipelines(question, situation, default_prior(), measured)
 
 
@@ -180,9 +171,6 @@ def predict(
     Returns:
         One prospect for each pipeline whose costs can be estimated, in their order; ``fits`` says whether it
         fits memory.
-
-    Raises:
-        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.hardware.local_machine import Target
     from tunecast.methods import get_method
@@ -211,18 +199,16 @@ def export(
 
     Args:
         source: The output folder of a session, or the JSON file of a pipeline.
-        to: ``trl``, ``axolotl`` or ``llamafactory``.
+        to: ``trl``, ``unsloth``, ``axolotl`` or ``llamafactory``.
         model: Base model; None takes the session's.
         data: Data; None takes the session's.
         output_dir: Output folder; None makes ``export-TRAINER`` in the session's folder, else here.
-        epochs: Passes over the training examples; None takes the session's, else 3.
+        epochs: Passes over the training examples; None takes the length that the session tested, else 3. For
+            a longer run than the tested one, the learning rate is derived again.
         max_length: Longest sequence in tokens; None derives it as a session does.
 
     Returns:
         The files that were written, the one to start first.
-
-    Raises:
-        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.exporters import TRAINERS, prepare_job
     from tunecast.exporters import export as write
@@ -234,22 +220,39 @@ def export(
     return write(job, to, output_dir or home / f"export-{to}")
 
 
+def merge(source: str, *, model: str | None = None, output_dir: Path | None = None) -> Path:
+    """Merge an adapter into its base model: a plain folder that transformers loads.
+
+    Args:
+        source: The output folder of a session, or the folder of an adapter.
+        model: The base model; None takes the adapter's own.
+        output_dir: Output folder; None makes ``merged`` in the session's folder, else here.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: A problem that the user can fix, such as an adapter that cannot be merged.
+    """
+    from tunecast.exporters.merge import merge as write
+
+    home = Path(source) if (Path(source) / "best").is_dir() else Path()
+    return write(Path(source), output_dir or home / "merged", model=model)
+
+
 def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Return the configuration that :func:`tune` would run, with everything automatic decided; nothing is
-    trained.
+    """Return the plan that :func:`tune` would follow, with everything automatic decided; nothing is trained.
 
     Args:
         settings: The configuration.
         progress: Shows the predictions, as on the first screen of a session.
-
-    Raises:
-        UserError: As :func:`tune`.
     """
     from tunecast.methods import pipeline_space
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
     from tunecast.session.recommendation import recommendation_for
+    from tunecast.session.wall_time import test_scoring_seconds
 
     _check(settings)
     prepared = prepare_task(settings, Silent())
@@ -261,6 +264,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     feasible = _feasible(settings, prepared, limit, Silent(), lineup.pipelines)
     space = pipeline_space(training_task.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
+    feasible_pipelines = feasible.pipelines if feasible.baseline_fits else feasible.pipelines[1:]
     return {
         "configuration": settings.as_json(),
         "model": {
@@ -276,10 +280,23 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         "max_length": training_task.max_length,
         "max_new_tokens": training_task.max_new_tokens,
         "baseline": asdict(feasible.pipelines[0]),
-        "candidates": {"left": len(feasible.pipelines) - (not feasible.baseline_fits)}
-        | {"left_out": feasible.left_out, "baseline_fits": feasible.baseline_fits, "worker_bytes": limit},
+        "candidates": {
+            "left": len(feasible_pipelines),
+            "left_out": feasible.left_out,
+            "baseline_fits": feasible.baseline_fits,
+            "worker_bytes": limit,
+            "methods": dict(Counter(one.method for one in feasible_pipelines)),
+        },
+        "test_scoring": {
+            "examples": len(training_task.test),
+            "seconds": None
+            if isinstance(predicted, UserError)
+            else test_scoring_seconds(training_task, _metric(settings), predicted),
+        },
         "space": [str(parameter) for parameter in space.values()],
-        "prediction": _as_plain(predicted),
+        "prediction": {"warnings": [predicted.what]}
+        if isinstance(predicted, UserError)
+        else predicted.as_json(),
         "warnings": [*prepared.warnings, *feasible.warnings],
     }
 
@@ -296,6 +313,7 @@ def _tune_in(
     from tunecast.executors import start_executor
     from tunecast.hardware.processor import worker_threads
 
+    progress.start("Loading the libraries")
     # Its workers' libraries load while this process reads and predicts.
     threads = worker_threads(settings.threads, settings.workers)
     lock = [folder.lock_descriptor]
@@ -310,15 +328,18 @@ def _tune_with(
     earlier: SessionState | None,
     progress: Progress,
 ) -> SessionRecord:
+    from tunecast.recommender.recommendation import ZeroShotLoss
     from tunecast.search import get_strategy
     from tunecast.session.candidates import check_restrictions
-    from tunecast.session.prepare import prepare_task
+    from tunecast.session.recommendation import recommended
     from tunecast.session.session import Session, load_model
     from tunecast.session.state import state_of
+    from tunecast.session.status import resumed_text, resumed_training_text
     from tunecast.session.transfer_state import runs_known
     from tunecast.store import Store
 
-    prepared = prepare_task(settings, progress, dtype=earlier.dtype if earlier else "")
+    progress.finish()
+    prepared = _prepared(folder, settings, earlier, progress)
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
@@ -328,26 +349,44 @@ def _tune_with(
     settings = _with_usable_strategy(settings, state.advised, progress)
     feasible = _feasible(settings, prepared, limit, progress, state.advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
+    strategy = get_strategy(settings.strategy)
     with Store.open(settings.store or folder.path / STORE_FILE) as store:
+        if earlier is not None:
+            runs = list(store.runs(session=state.id))
+            text = resumed_text(settings.budget, state.used_seconds, runs)
+            progress.log(text if strategy.has_baseline else resumed_training_text(runs))
         load_model(executor, prepared.training_task, progress)
         # A resumed session wrote down what the recorded runs said when it began.
         is_kept = state.listed is not None
-        strategy = get_strategy(settings.strategy)
         known = () if is_kept else runs_known(strategy, store, state.id, progress)
-        session = Session(
-            settings,
-            prepared,
-            folder,
-            store,
-            executor,
-            progress,
-            state,
-            feasible,
-            known,
-        )
-        record = session.run()
+        session = Session(settings, prepared, folder, store, executor, progress, state, feasible, known)
+
+        def show_again(zero_shot: Score) -> None:
+            if not strategy.has_baseline:  # the user has decided already
+                return
+            measured = ZeroShotLoss.measured(zero_shot)
+            _show_again(recommended(settings, prepared, limit, measured), progress)
+
+        record = session.run(show_again)
         _write_results(folder, store, state, record, settings)
     return record
+
+
+def _prepared(
+    folder: OutputFolder, settings: SessionSettings, earlier: SessionState | None, progress: Progress
+) -> PreparedTask:
+    """Prepare the task; a resumed session keeps the type of the weights and the length it began with."""
+    from tunecast.session.prepare import prepare_task
+
+    if earlier is None:
+        return prepare_task(settings, progress)
+    if settings.max_length is None:
+        from tunecast.store import Store
+
+        with Store.open(settings.store or folder.path / STORE_FILE) as store:
+            begun = next(iter(store.runs(session=earlier.id)), None)
+        settings = replace(settings, max_length=begun.max_length if begun else None)
+    return prepare_task(settings, progress, dtype=earlier.dtype)
 
 
 def _follow_recommendation(
@@ -358,9 +397,17 @@ def _follow_recommendation(
     A resumed session keeps its candidates, even if memory or recommendations have changed since. Returns the
     bytes that a worker may hold.
     """
+    from tunecast.search import get_strategy
+
+    if state.worker_bytes is None and not get_strategy(settings.strategy).has_baseline:
+        from tunecast.session.feasible import limit_bytes
+
+        state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
     if state.worker_bytes is None:
+        from tunecast.report.wording import final_training_text, wall_time_text
         from tunecast.session.feasible import limit_bytes
         from tunecast.session.recommendation import recommendation_for
+        from tunecast.session.wall_time import final_training_seconds, test_scoring_seconds
 
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
         predicted, lineup = recommendation_for(settings, prepared, state.worker_bytes)
@@ -368,6 +415,12 @@ def _follow_recommendation(
         if settings.value is not None:
             state.predicted = dict(lineup.predicted)
         _show(predicted, progress)
+        if not isinstance(predicted, UserError):
+            seconds = test_scoring_seconds(prepared.training_task, _metric(settings), predicted)
+            progress.log(wall_time_text(settings.budget, seconds, len(prepared.training_task.test)))
+            if (epochs := settings.final_choice.epochs) is not None:
+                seconds = final_training_seconds(prepared.training_task, epochs, predicted)
+                progress.log(final_training_text(epochs, seconds))
     return state.worker_bytes
 
 
@@ -378,7 +431,6 @@ def _feasible(
     progress: Progress,
     lineup: Sequence[Pipeline],
 ) -> Feasible:
-    """Return the candidates that fit a worker's memory."""
     from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.feasible import feasible_candidates
 
@@ -386,7 +438,8 @@ def _feasible(
     candidates = candidate_pipelines(settings, prepared.training_task.facts, lineup)
     feasible = feasible_candidates(settings, prepared.training_task, candidates, worker_bytes)
     left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
-    progress.finish(f"{left_out}, {worker_bytes / 1e9:.2f} GB for a worker")
+    room = f"{worker_bytes / 1e9:.2f} GB for a worker"
+    progress.finish(f"{left_out}, {room}" if len(candidates) > 1 else room)
     for warning in feasible.warnings:
         progress.log(f"Note: {warning}")
     return feasible
@@ -409,33 +462,46 @@ def _with_usable_strategy(
     return replace(settings, strategy=fallback)
 
 
-def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:
-    return {"warnings": [predicted.what]} if isinstance(predicted, UserError) else predicted.as_json()
-
-
 def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
     """Show the first screen: predictions before anything runs."""
-    from tunecast.recommender.explanations import worth_text
-    from tunecast.report.wording import prospect_line
-
     if isinstance(predicted, UserError):
         progress.log(f"Nothing is predicted: {predicted.what}")
         return
     zero_shot = predicted.zero_shot_loss
     ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
     progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
-    for prospect in predicted.recommendations:
-        progress.log(f"  {prospect_line(prospect)}")
-    progress.log(worth_text(predicted.worth_it))
+    _show_prospects(predicted, progress)
     for warning in predicted.warnings:
         progress.log(f"Note: {warning}")
+
+
+def _show_again(predicted: Recommendation | UserError, progress: Progress) -> None:
+    """Show the predictions that follow from the measured zero-shot loss, and whether training is worth it."""
+    from tunecast.recommender.explanations import worth_text
+
+    if isinstance(predicted, UserError):
+        return
+    progress.log(f"Predicted from the untouched model's measured loss, {predicted.zero_shot_loss.value:.2f}:")
+    _show_prospects(predicted, progress)
+    progress.log(worth_text(predicted.worth_it))
+
+
+def _show_prospects(predicted: Recommendation, progress: Progress) -> None:
+    from tunecast.report.wording import prospect_line
+
+    for prospect in predicted.recommendations:
+        progress.log(f"  {prospect_line(prospect)}")
 
 
 def _write_results(
     folder: OutputFolder, store: Store, state: SessionState, record: SessionRecord, settings: SessionSettings
 ) -> None:
     """Write the model card, the report, and last ``session.json``, which marks the session as complete."""
-    from tunecast.report import model_card, write_report
+    import json
+
+    from tunecast.report.card import model_card
+    from tunecast.report.page import write_report
+    from tunecast.session.longer_run import PIPELINE_FILE
 
     runs = list(store.runs(session=record.id))
     store.put_session(record.id, asdict(record))
@@ -443,6 +509,9 @@ def _write_results(
     run = next(run for run in runs if run.id == winner.run)
     card = model_card(record, run, base_model=settings.model)
     folder.write_text("best/README.md", card)
+    if record.longer is not None:
+        content = json.dumps(asdict(record.longer.pipeline), indent=2)
+        folder.write_text(PIPELINE_FILE, f"{content}\n")
     write_report(record, runs, folder.path / "report.html")
     folder.write_session(replace(state, record=record).as_json())
 
@@ -451,15 +520,29 @@ def _check(settings: SessionSettings) -> None:
     """Refuse settings that are wrong by themselves, before anything is read or locked.
 
     Raises:
-        UserError: The budget cannot be read, or a strategy, method, hyperparameter or metric is unknown.
+        UserError: The budget cannot be read, the store is of an unsupported kind, or a strategy, method,
+            hyperparameter or metric is unknown, or a search is asked to stop its trials early.
     """
     from tunecast.methods import check_names
-    from tunecast.search import check_strategy
+    from tunecast.search import check_strategy, get_strategy
 
     Budget.parse(settings.budget)
+    if settings.store:
+        from tunecast.store.connecting import parse_url
+
+        parse_url(settings.store)
     check_strategy(settings.strategy, settings.prior, settings.value)
+    if settings.patience is not None and get_strategy(settings.strategy).has_baseline:
+        raise ConfigurationError(
+            "patience is for tunecast train alone: in tune the strategy decides which trials go on.",
+            "Leave it out.",
+        )
     check_names(settings.restrictions)
     _check_objective(settings.objective)
+
+
+def _metric(settings: SessionSettings) -> str:
+    return "" if settings.objective == "loss" else settings.objective
 
 
 def _check_objective(objective: str) -> None:

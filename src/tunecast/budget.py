@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunecast.errors import BudgetError, ConfigurationError
+from tunecast.ranges import MOST_SECONDS, MOST_TOKENS, MOST_TRIALS
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
@@ -50,20 +51,36 @@ class Budget:
         counted = re.fullmatch(r"\s*([\d.]+)([kKMGB]?)-(tokens|trials)\s*", text)
         try:
             if time:
-                return cls("seconds", _positive(float(time[1]) * _UNITS[time[2]]), text)
+                return cls("seconds", _positive(float(time[1]) * _UNITS[time[2]]), text)._limited()
             if counted:
                 amount = float(_whole(float(counted[1]) * _MULTIPLES[counted[2]]))
-                return cls("tokens" if counted[3] == "tokens" else "trials", amount, text)
+                return cls("tokens" if counted[3] == "tokens" else "trials", amount, text)._limited()
         except ValueError:
             pass
         raise BudgetError(
             f"--budget {text!r} is not a budget.", "Write it as 90s, 30m, 2h, 2M-tokens or 20-trials."
         )
 
+    def _limited(self) -> Budget:
+        """Return it, if it is not more than anybody has."""
+        most = {"seconds": MOST_SECONDS, "tokens": MOST_TOKENS, "trials": MOST_TRIALS}[self.kind]
+        if self.amount > most:
+            shown = self.text if len(self.text) <= 40 else f"{self.text[:40]}…"
+            raise BudgetError(f"--budget {shown} is more than {most:,.0f} {self.kind}.", "Give less.")
+        return self
+
     @property
     def seconds(self) -> float | None:
         """The amount if it is in seconds, else None."""
         return self.amount if self.kind == "seconds" else None
+
+    def times(self, factor: float) -> str:
+        """Write a budget ``factor`` times as large, rounded up, as ``--budget`` takes it."""
+        amount = self.amount * factor
+        if self.kind != "seconds":
+            return f"{math.ceil(amount)}-{self.kind}"
+        unit = "h" if amount >= 36_000 else "m" if amount >= 120 else "s"
+        return f"{math.ceil(amount / _UNITS[unit])}{unit}"
 
     def fraction_left(self, used: Used) -> float:
         """Return the part of the budget that is left, 0 to 1."""

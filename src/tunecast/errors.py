@@ -4,11 +4,13 @@ Every :class:`UserError` says what was wrong, where (file, row, column, flag) an
 line prints it without a traceback and exits with code 2.
 """
 
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -70,13 +72,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def mistakes_told() -> Iterator[None]:
-    """Print a :class:`UserError` on stderr, without a traceback, and exit with code 2."""
-    import typer
+    """Print a :class:`UserError` on stderr, without a traceback, and exit with code 2.
 
+    This also reports names that are too long, for all files that a user may name.
+    """
     try:
         yield
     except UserError as error:
-        typer.secho(f"tunecast: {error.what}", err=True, fg="red")
-        if error.hint:
-            typer.echo(error.hint, err=True)
-        sys.exit(2)
+        _tell(error)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _tell(UserError(f"{str(error.filename)[:60]}… is longer than a file name may be.", "Check the path."))
+
+
+def _tell(error: UserError) -> NoReturn:
+    import typer
+
+    typer.secho(f"tunecast: {error.what}", err=True, fg="red")
+    if error.hint:
+        typer.echo(error.hint, err=True)
+    sys.exit(2)

@@ -16,7 +16,6 @@ class TrialStatus:
     """The status of one trial in the live view of a session.
 
     Args:
-        method: Name of the method.
         learning_rate: The pipeline's learning rate, None if it has none.
         share: Finished part of the full length, 0 to 1.
         losses: Validation loss of every point so far, in order.
@@ -33,6 +32,25 @@ class TrialStatus:
 
 
 @dataclass(frozen=True)
+class TrainingStatus:
+    """The status of the only training of a session, at the latest step that is known.
+
+    Args:
+        step: Finished optimiser steps.
+        total_steps: Steps of the whole training.
+        train_loss: Latest training loss in nats per label token, None before the first report.
+        tokens_per_second: Measured speed of training, None before the first report.
+        seconds_left: Predicted seconds until the training ends.
+    """
+
+    step: int
+    total_steps: int
+    train_loss: float | None
+    tokens_per_second: float | None
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class SessionStatus:
     """The status of a tuning session, sent whole on every change so that a view needs no state.
 
@@ -44,6 +62,7 @@ class SessionStatus:
         trials: All trials, in order of their start.
         incumbent: Index into ``trials`` of the one with the best validation objective, None before any point.
         activity: What happens right now, in a few words.
+        training: Details of the training if the session has only one, else None.
     """
 
     granted_seconds: float | None
@@ -53,6 +72,7 @@ class SessionStatus:
     trials: tuple[TrialStatus, ...]
     incumbent: int | None
     activity: str
+    training: TrainingStatus | None = None
 
 
 class Progress(Protocol):

@@ -199,11 +199,7 @@ class Machine:
     def undisturbed(self, seconds: Seconds, *, exclusive: bool) -> float:
         """Return the seconds that a computation would have taken on an otherwise idle machine.
 
-        On a shared processor, CPU time is more accurate than wall time.
-
-        Args:
-            seconds: The measured seconds.
-            exclusive: Whether nothing else ran.
+        On a processor that was shared (not ``exclusive``), CPU time is more accurate than wall time.
         """
         shared = self.device.startswith("cpu") and not exclusive
         return seconds.cpu / self.threads if shared else seconds.wall
@@ -242,14 +238,9 @@ class Score:
         nats_per_completion: Summed nats divided by the number of examples; comparable across base models.
         bits_per_byte: Summed bits divided by the UTF-8 bytes of the completions; comparable across base
             models.
-        examples: Number of examples scored.
-        label_tokens: Number of label tokens scored.
-        loss_low: Lower end of the 95% bootstrap interval of ``loss``, None if not computed.
-        loss_high: Upper end of that interval.
-        metric: Value of the task's metric, None if not measured.
-        metric_name: The metric's name, empty if not measured.
-        metric_low: Lower end of the 95% bootstrap interval of ``metric``.
-        metric_high: Upper end of that interval.
+        loss_low, loss_high: Ends of the 95% bootstrap interval of ``loss``, None if not computed.
+        metric: Value of the task's metric, None if not measured; ``metric_name`` is then empty.
+        metric_low, metric_high: Ends of the 95% bootstrap interval of ``metric``, None if not computed.
         metric_examples: Number of examples the metric was measured on.
     """
 
@@ -281,8 +272,8 @@ class Point:
         train_loss: Nats per label token over the steps since the previous point; None at 0 tokens.
         gradient_norm: Mean norm before clipping over those steps; None without gradients.
         validation: Score on the fixed validation subset.
-        training: Time spent on those steps.
-        evaluation: Time spent on this point's evaluation.
+        training: Time of those steps.
+        evaluation: Time of this point's evaluation.
         peak_bytes: Peak memory of the worker on its device up to this point; None if unknown.
         micro_batch_size: Examples per forward pass; smaller than the batch if memory required it.
         load_average: One-minute load average of the machine, None if unavailable.
@@ -312,6 +303,8 @@ class Point:
 
 FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
 """``Run.extra`` of a run on part of the data, which serves a forecast and is not a candidate."""
+FINAL_TRAINING: Mapping[str, Any] = {"purpose": "final"}
+"""``Run.extra`` of the longer training of a search's winner, which is not a candidate of the search."""
 
 
 @dataclass(frozen=True)
@@ -330,24 +323,16 @@ class Run:
         id: Hash of everything that determines the run (task contents, pipeline, seed, full length, unique
             examples, ...).
         session: Identifier of the session or collection that made it.
-        task: Names of dataset and base model, and the metric.
-        pipeline: Method and hyperparameters.
         seed: Seed of data order, initialisation and dropout.
         full_length_tokens: Horizon of the learning-rate schedule.
         total_steps: Optimiser steps of the complete schedule.
         unique_examples: Training examples that this run may draw from.
         max_length: Maximum sequence length in tokens; longer sequences were cut.
         validation_hash: Hash of the validation subset that every point is scored on.
-        dataset: Facts of the dataset.
-        model: Facts of the base model.
-        machine: The hardware.
-        versions: The software.
         dtype: Type of frozen weights and of compute (``bfloat16``, ``float32``); trained weights are float32.
-        trainable_parameters: Number of parameters that were trained.
         exclusive: Whether nothing else ran on the machine, so that seconds can be learned from.
         created_at: Start, in seconds since 1970 UTC.
         curve: The points, in order of ``step``.
-        outcome: State of the trial.
         error: Why it ended early, None if it did not.
         validation: Score of the last point on all validation examples that the session uses, None until
             measured.
@@ -382,9 +367,13 @@ class Run:
 
     @property
     def is_candidate(self) -> bool:
-        """Whether a session can choose it: it is neither the zero-shot run nor a forecast's run."""
-        forecast_only = self.extra.get("purpose") == FORECAST_ONLY["purpose"]
-        return self.pipeline.method != ZERO_SHOT.method and not forecast_only
+        """Whether a search can choose it: not the zero-shot run, a forecast's run or a final training."""
+        return self.pipeline.method != ZERO_SHOT.method and not self.is_beside_search
+
+    @property
+    def is_beside_search(self) -> bool:
+        """Whether a session trained it beside its search: for a forecast, or as the final training."""
+        return self.extra.get("purpose") in (FORECAST_ONLY["purpose"], FINAL_TRAINING["purpose"])
 
     @property
     def is_described(self) -> bool:

@@ -10,17 +10,34 @@ from tunecast.records import Pipeline, Score, Task, Versions
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """How much a checkpoint was trained.
+
+    Args:
+        steps: Optimiser steps.
+        examples: Different training examples that it saw.
+        available: Training examples that it could have seen.
+        epochs: Examples that it saw, repeated ones included, divided by ``available``.
+    """
+
+    steps: int
+    examples: int
+    available: int
+    epochs: float
+
+
+@dataclass(frozen=True)
 class Contender:
     """One of the models that a session compares: validation chooses the winner, test is only reported.
 
     Args:
-        name: ``zero_shot``, ``baseline`` or ``incumbent``.
+        name: ``zero_shot``, ``baseline``, ``incumbent``, or ``final`` for a final training of the winner.
         run: Id of its run.
-        pipeline: Method and hyperparameters.
         step: Optimiser step of the checkpoint that was scored.
         test: Score on the test split.
         validation: Score on the validation examples that chose the winner; None in sessions of 0.1.0, which
             chose the winner on the test split.
+        trained_on: How much it was trained; None in sessions of 0.1.0.
     """
 
     name: str
@@ -29,6 +46,41 @@ class Contender:
     step: int
     test: Score
     validation: Score | None = None
+    trained_on: TrainedOn | None = None
+
+
+@dataclass(frozen=True)
+class ConstantAnswer:
+    """A rival that needs no model, since it ignores what is asked.
+
+    Args:
+        name: ``majority_answer`` (the most frequent training answer; its loss is that of a model that knows
+            the shares of the answers, and nothing else), ``empty_answer`` or ``copied_prompt``.
+        answer: What it answers; empty for a copied prompt.
+        test: Score on the test split. The loss is NaN where it has none, as for a copied prompt.
+    """
+
+    name: str
+    answer: str
+    test: Score
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far the winner is ahead of a rival on the same test examples.
+
+    Args:
+        rival: Name of a contender or of a constant answer.
+        value: Difference by the objective: nats per label token, or units of the metric. Positive if the
+            winner is better.
+        low: Lower end of the 95% interval of a paired bootstrap.
+        high: Upper end of that interval.
+    """
+
+    rival: str
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +100,6 @@ class Evaluation:
     Args:
         model: The base model, as the user named it.
         adapter: Folder of its adapter, empty without one.
-        dataset: The dataset's name.
         split: ``test`` or ``validation``.
         score: Loss and metric with their intervals.
         warnings: Warnings for the user, one sentence each.
@@ -69,8 +120,7 @@ class MoreData:
     Args:
         data_size: Unique training examples.
         loss: Validation loss in nats per label token after a complete schedule with as many passes.
-        low: Lower end of the 90% interval of one measurement.
-        high: Upper end of that interval.
+        low, high: Ends of the 90% interval of one measurement.
         law: Name of the scaling law.
         supported: Whether the forecast is reliable enough to act upon.
         reason: Reason why it is not, or its basis.
@@ -96,6 +146,9 @@ class DataForecast:
         reason: Why there are no forecasts, else empty.
         next_size: Data size whose measurement would narrow the farthest forecast most for its cost; None
             without forecasts.
+        budget: Budget that would be enough for a forecast, as ``--budget`` takes it; empty with forecasts,
+            and where no budget helps.
+        new_session: Whether that takes a new session, whose trials are longer, or this one can go on.
     """
 
     data_size: int
@@ -103,6 +156,37 @@ class DataForecast:
     forecasts: tuple[MoreData, ...] = ()
     reason: str = ""
     next_size: int | None = None
+    budget: str = ""
+    new_session: bool = False
+
+
+@dataclass(frozen=True)
+class LongerRun:
+    """A longer training of a session's best pipeline, ready to be run.
+
+    Args:
+        pipeline: The pipeline with the learning rate for the longer run.
+        epochs: Passes over the training examples.
+        examples: Training examples.
+        seconds: Expected seconds of training and its evaluations on the session's machine.
+        seconds_high: Their 90% upper bound.
+        measured_loss: Validation loss so far, in nats per label token.
+        loss: Predicted validation loss.
+        low, high: Ends of its 90% interval.
+        basis: ``forecast`` (a scaling law fitted to runs of the session, for as many passes as so far) or
+            ``recorded runs`` (of other tasks).
+    """
+
+    pipeline: Pipeline
+    epochs: float
+    examples: int
+    seconds: float
+    seconds_high: float
+    measured_loss: float
+    loss: float
+    low: float
+    high: float
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -111,24 +195,31 @@ class SessionRecord:
 
     Args:
         id: Identifier of the session; its runs carry it.
-        task: Names of dataset and base model, and the metric.
         objective: ``loss``, or the metric that decided.
         strategy: Name of the strategy that chose trials.
-        seed: The session's seed.
         budget: The budget as the user wrote it, such as ``30m`` or ``20-trials``.
         granted_seconds: Budget in seconds, None if it was given in tokens or trials.
         used_seconds: Seconds of the budget that were used.
         full_length_tokens: Horizon of every trial's schedule.
-        contenders: Zero-shot, baseline and incumbent, in this order; the incumbent may be the baseline.
+        contenders: Zero-shot, baseline, incumbent and final training, in this order, as far as there are any;
+            the incumbent may be the baseline.
         winner: Name of the contender that was delivered: the best on validation.
         incumbent_loss: The incumbent's loss on all validation examples that the session uses.
         samples: A few test prompts with the outputs before and after.
         warnings: Warnings for the user, one sentence each.
         output_dir: The folder that holds ``best/`` and the report.
         configuration: The resolved configuration, as JSON.
-        versions: Versions of the software that computed it.
         forecast: Forecast for more data; None if it was switched off.
         ahead_on_test: Names of contenders that score better than the winner on the test split.
+        constant_answers: Rivals that need no model.
+        margins: The winner's margin over every other contender and constant answer.
+        validation_margins: The winner's margin over every other contender on the validation examples that
+            chose it.
+        test_scorings: How often the test split was scored: once, and once more each time that a finished
+            session was given a larger budget.
+        only_answer: What the winner answered to every test prompt; None if its answers differ or were not
+            generated.
+        longer: How to train the best pipeline for longer; None if nothing was trained or searched.
     """
 
     id: str
@@ -150,6 +241,12 @@ class SessionRecord:
     versions: Versions
     forecast: DataForecast | None = None
     ahead_on_test: tuple[str, ...] = ()
+    constant_answers: tuple[ConstantAnswer, ...] = ()
+    margins: tuple[Margin, ...] = ()
+    validation_margins: tuple[Margin, ...] = ()
+    test_scorings: int = 1
+    only_answer: str | None = None
+    longer: LongerRun | None = None
 
     def contender(self, name: str) -> Contender:
         """Return the contender called ``name``.
@@ -157,11 +254,19 @@ class SessionRecord:
         Raises:
             KeyError: There is no such contender.
         """
-        found = self.find_contender(name)
-        if found is None:
-            raise KeyError(name)
-        return found
+        return {one.name: one for one in self.contenders}[name]
 
     def find_contender(self, name: str) -> Contender | None:
         """Return the contender called ``name``, None if the session never scored it."""
         return next((one for one in self.contenders if one.name == name), None)
+
+    @property
+    def models(self) -> tuple[Contender, ...]:
+        """The contenders without those that are another one's checkpoint, as the incumbent may be."""
+        first = {(one.run, one.step): one for one in reversed(self.contenders)}
+        return tuple(one for one in self.contenders if first[one.run, one.step] is one)
+
+    @property
+    def unbeaten(self) -> tuple[str, ...]:
+        """Names of rivals that the winner does not beat beyond the 95% interval of its margin."""
+        return tuple(margin.rival for margin in self.margins if margin.low <= 0)

@@ -93,3 +93,17 @@ def test_a_strategy_that_is_not_there_is_refused_before_the_store_is_read(tmp_pa
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     assert isinstance(run("--store", tmp_path / "none.sqlite").exception, StoreError)
+
+
+def test_the_names_of_strategies_stay_whole_at_any_width(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--strategies", "fixed-best,nearest-task", "--budgets", "1,2,3,4,5,6,7,8,9,10,12,16")
+    for columns in ("40", "500"):
+        monkeypatch.setenv("COLUMNS", columns)
+        result = run("--store", store, "--seeds", 1, *options)
+        assert result.exit_code == 0, result.output
+        assert "fixed-best" in result.stdout
+        assert "nearest-task" in result.stdout
+        assert "…" not in result.stdout
+        assert ("[" in result.stdout) is (columns == "500")

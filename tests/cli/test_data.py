@@ -30,7 +30,7 @@ Command = Callable[..., Done]
 
 @pytest.fixture
 def tunecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs ``tunecast data`` in this process, since importing transformers anew takes seconds."""
+    """Runs ``tunecast data`` in this process, since importing transformers again takes seconds."""
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["tunecast", "data", *map(str, arguments)])

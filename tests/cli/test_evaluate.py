@@ -80,7 +80,7 @@ def test_mistakes_are_told(
     ("config", "part"),
     [
         ("{", "adapter_config.json cannot be read"),
-        ("[]", "adapter_config.json is not an adapter's configuration"),
+        ("[]", "adapter_config.json holds a list where names and values were expected"),
         ('{"r": 8}', "no peft_type"),
         ('{"peft_type": "LORA"}', "no adapter_model.safetensors"),
     ],

@@ -25,10 +25,29 @@ def test_files_are_named(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> No
     folder = tmp_path / "axolotl"
     told = ["--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder)]
     lines = run(str(file), "--to", "axolotl", *told).splitlines()
-    assert lines == [str(folder / name) for name in ("config.yaml", "train.jsonl", "validation.jsonl")]
+    assert lines == [
+        str(folder / name) for name in ("config.yaml", "README.md", "train.jsonl", "validation.jsonl")
+    ]
     assert all(Path(line).is_file() for line in lines)
 
 
 def test_an_unknown_trainer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no trainer 'unsloth'"):
-        run(str(tmp_path), "--to", "unsloth")
+    with pytest.raises(ConfigurationError, match="there is no trainer 'torchtune'"):
+        run(str(tmp_path), "--to", "torchtune")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Nothing says what to export"),
+        (["--to", "trl", "--merge"], "--to and --merge exclude each other"),
+    ],
+)
+def test_what_to_export_is_said_once(arguments: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        run(str(tmp_path), *arguments)
+
+
+def test_what_cannot_be_merged_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--merge: the folder .* has no adapter_config\.json"):
+        run(str(tmp_path), "--merge")

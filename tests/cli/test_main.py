@@ -46,6 +46,24 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY)
 
 
+def test_workers_start_and_the_user_reads_before_heavy_libraries_are_imported(tmp_path: Path) -> None:
+    """The workers' libraries take the longest of all, so nothing slow may come before their start."""
+    code = (
+        "import json, os, subprocess, sys\nfrom tunecast.cli import main\n"
+        "def started(*arguments, **options):\n"
+        "    print(json.dumps(sorted(sys.modules)), flush=True)\n    os._exit(0)\n"
+        "subprocess.Popen = started\nmain()\n"
+    )
+    flags = ("--model", "smollm2", "--data", "stdlib", "--output-dir", str(tmp_path / "out"))
+    for command in (("tune",), ("train", "--method", "lora")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command, *flags], capture_output=True, text=True, check=True
+        )
+        assert "Loading the libraries" in done.stderr
+        slow = {"torch", "transformers", "peft", "datasets", "scipy", "sqlalchemy", "ConfigSpace", "plotly"}
+        assert not set(json.loads(done.stdout)) & slow
+
+
 def test_nothing_is_looked_through_for_garbage_at_the_end() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LEAVING, "--version"], capture_output=True, text=True, check=True
@@ -95,6 +113,24 @@ def test_help_shows_every_word_of_the_help_texts(name: str) -> None:
     for parameter in COMMANDS[name].params:
         default = str(getattr(parameter, "help", "")).rpartition("(default: ")[2].rstrip(")").split(" ")[0]
         assert default[:8] in out, f"{parameter.name}: markup has eaten the default"
+    assert "bool" not in out, "a flag takes no value"
+    assert "list[" not in out, "an option that may be repeated takes one value"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    typed = "tunecast tune --bud"
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": "2", "_TYPER_COMPLETE_ARGS": typed}
+    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TUNECAST_COMPLETE": f"complete_{shell}"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\nsys.argv = ['tunecast']\n" + LISTING],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--budget" in done.stdout
+    assert not set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY)
 
 
 def test_version() -> None:

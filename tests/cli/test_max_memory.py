@@ -1,4 +1,4 @@
-"""``tunecast tune --max-memory-gb`` from end to end, on a Llama of which full finetuning holds the most."""
+"""``tunecast tune --max-memory-gb`` from end to end, where full finetuning needs the most memory."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_baseline_that_does_not_fit_is_not_trained(
 
 
 def dry(model: Path, data: Path, *flags: str) -> tuple[int, str, str]:
-    given = ("--model", str(model), "--data", str(data), *COMPUTE, "--dry-run")
+    given = ("--model", str(model), "--data", str(data), *COMPUTE, "--dry-run", "--json")
     return call_main("tune", *given, *flags)
 
 

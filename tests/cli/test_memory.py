@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from tunecast.cli import app
 from tunecast.errors import UserError
+from tunecast.hardware.machine import has_accelerator
 
 BASE = ["--batch-size", "2", "--max-length", "32"]
 
@@ -72,7 +73,42 @@ def test_a_batch_that_cannot_be_counted_is_refused_by_its_flag(config_only: str,
 def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
     shown = run("--model", config_only, *BASE, "--gpu", "T4")
     assert "activations" in shown
-    assert "Fits T4 (15.8 GB)." in shown
+    assert "Fits T4 (15.8 GB, which is 14.7 GiB)." in shown
+
+
+def test_the_named_accelerator_decides_what_can_be_trained(config_only: str, tiny_gpt2: Path) -> None:
+    four_bit = json.loads(run("--model", config_only, "--method", "qlora", *BASE, "--gpu", "4090", "--json"))
+    plain = json.loads(run("--model", config_only, "--method", "lora", *BASE, "--gpu", "4090", "--json"))
+    assert four_bit["parts"]["weights"] < plain["parts"]["weights"]
+    with pytest.raises(UserError, match="Conv1D"):
+        run("--model", str(tiny_gpt2), "--method", "qlora", *BASE, "--gpu", "4090")
+
+
+@pytest.mark.skipif(has_accelerator(), reason="this machine has an accelerator")
+def test_without_a_name_this_machine_decides(config_only: str) -> None:
+    with pytest.raises(
+        UserError, match="--method qlora cannot run on this machine: there is no CUDA"
+    ) as caught:
+        run("--model", config_only, "--method", "qlora", *BASE)
+    assert "--gpu" in caught.value.hint
+
+
+def test_what_leaves_no_headroom_is_tight(config_only: str) -> None:
+    """A card sold as 24 GB offers 23.6 GiB; a plan that fills more than 92% of them is no safe advice."""
+    larger = json.loads(Path(config_only, "config.json").read_text())
+    larger |= {"hidden_size": 8192, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128}
+    verdicts = {}
+    for width in (210_000, 235_000, 260_000):
+        Path(config_only, "config.json").write_text(json.dumps(larger | {"intermediate_size": width}))
+        asked = ["--model", config_only, *BASE, "--gpu", "RTX 4090"]
+        answer = json.loads(run(*asked, "--json"))
+        verdict = "tight" if answer["tight"] else "fits" if answer["fits"] else "none"
+        share = answer["total_bytes"] / (23.6 * 2**30)
+        assert verdict == ("fits" if share <= 0.92 else "tight" if share <= 1 else "none")
+        verdicts[verdict] = run(*asked)
+    assert set(verdicts) == {"fits", "tight", "none"}
+    assert "Tight on RTX 4090 (25.3 GB, which is 23.6 GiB): less than 8% stays free" in verdicts["tight"]
+    assert "Would leave room: a 4-bit base model (QLoRA)" in verdicts["tight"]
 
 
 def test_an_accelerator_without_native_bfloat16_holds_float32(config_only: str) -> None:
@@ -90,7 +126,7 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
     huge |= {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128}
     Path(config_only, "config.json").write_text(json.dumps(huge))
     shown = run("--model", config_only, *BASE, "--gpu", "H100")
-    assert "Does not fit H100 SXM (85.0 GB)." in shown
+    assert "Does not fit H100 SXM (85.0 GB, which is 79.2 GiB)." in shown
     assert "Would fit: a 4-bit base model (QLoRA)" in shown
 
 

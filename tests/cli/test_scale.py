@@ -113,6 +113,8 @@ def test_plot_is_self_contained(models_csv: Path, tmp_path: Path) -> None:
     text = page.read_text()
     assert "Lines of equal loss" in text
     assert "<script src=" not in text
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_plot_is_refused_before_the_work_and_fails_after_the_answer(
     def full(*_: object) -> None:
         raise OutputError("The disk is full.")
 
-    monkeypatch.setattr("tunecast.scaling.plotting.write_plot", full)
+    monkeypatch.setattr("tunecast.report.scaling_plot.write_plot", full)
     asked = (*what, "--table", methods_csv, "--by", "method", "--law", "power", "--plot")
     early, late = run(*asked, tmp_path), run(*asked, tmp_path / "curves.html")
     assert isinstance(early.exception, OutputError)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions import FLAGS, IN_PROCESS, Finished, call_main
+from sessions import FLAGS, IN_PROCESS, Finished, call_main, unfinish
+from tunecast.methods import BASELINE
+from tunecast.records import Pipeline
 from tunecast.store import Store
 
 
@@ -39,6 +41,64 @@ def test_an_incumbent_is_trained_again(
     code, out, _ = call_main(*train, "--resume")
     assert code == 0
     assert "incumbent" in out
+
+
+def test_a_method_without_a_file_stops_where_validation_no_longer_improves(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    """At a rate of next to nothing all points are equal, so the first stays the best."""
+    folder = tmp_path / "out"
+    chosen = ("--method", "lora", "--fix", "lora_r=2", "--fix", "learning_rate=1e-30", "--patience", "2")
+    flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
+    train = ("train", *chosen, *flags, "--epochs", "4", *FLAGS, *IN_PROCESS)
+    code, out, err = call_main(*train, "--json")
+    assert code == 0, err
+    with Store.open(folder / "runs.sqlite", create=False) as store:
+        (run,) = [run for run in store.runs() if run.is_candidate]
+    assert run.pipeline == Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": 2, "learning_rate": 1e-30})
+    assert len(run.curve) == 3
+    first, _, last = (point.step for point in run.curve)
+    result = json.loads(out)
+    assert result["training"]["incumbent"]["steps"] == first
+    stopped = f"Training stopped early at step {last} of {run.total_steps}: for 2 points"
+    assert any(warning.startswith(stopped) for warning in result["warnings"])
+    assert f"step 0 of {run.total_steps}, " in err
+    for beside_the_point in ("budget ", "Predicted", "worth it", "candidates", "per trial"):
+        assert beside_the_point not in err
+    unfinish(folder, keep=2)
+    code, out, err = call_main(*train, "--resume", "--json")
+    assert code == 0, err
+    assert f"Going on after step {last} of {run.total_steps}, best validation loss" in err
+    assert json.loads(out)["training"] == result["training"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "parts"),
+    [
+        ((), ("--pipeline and --method are missing", "--method lora --fix lora_r=16")),
+        (("--method", "lora", "--pipeline", "p.json"), ("are both given",)),
+        (("--method", "lorra"), ("no finetuning method 'lorra'", "Did you mean lora?")),
+        (("--method", "lora", "--fix", "lr=1e-4"), ("'lr' for lora", "Did you mean learning_rate?")),
+        (("--method", "full", "--fix", "lora_r=4"), ("'lora_r' for full",)),
+        (("--method", "lora", "--patience", "0"), ("--patience must be at least 1",)),
+    ],
+)
+def test_what_to_train_must_be_said_once(
+    tmp_path: Path, chosen: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    flags = ("--model", "smollm2", "--data", "stdlib", "--output-dir", str(tmp_path / "out"))
+    code, _, err = call_main("train", *chosen, *flags)
+    assert code == 2
+    for part in parts:
+        assert part in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_stops_no_trial_early(tmp_path: Path) -> None:
+    (tmp_path / "flags.yaml").write_text("patience: 3\n")
+    flags = ("--model", "smollm2", "--data", "stdlib", "--output-dir", str(tmp_path / "out"))
+    code, _, err = call_main("tune", *flags, "--config", str(tmp_path / "flags.yaml"))
+    assert (code, "patience is for tunecast train alone" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

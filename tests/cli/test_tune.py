@@ -22,10 +22,11 @@ from tunecast.store import Store
 def test_json_keeps_the_contract(finished_session: Finished) -> None:
     result = finished_session.result
     assert set(result) == {
-        "incumbent", "validation", "test", "winner", "budget", "output_dir", "warnings", "forecast"
+        "incumbent", "validation", "test", "winner", "budget", "output_dir", "warnings", "forecast",
+        "training", "constant_answers", "margins", "longer",
     }  # fmt: skip
     assert set(result["validation"]) == {"zero_shot", "baseline", "incumbent"}
-    assert all(set(score) == {"loss", "metric"} for score in result["validation"].values())
+    assert all(set(score) == {"loss", "metric", "low", "high"} for score in result["validation"].values())
     assert result["validation"]["incumbent"]["loss"] == result["incumbent"]["validation_loss"]
     assert set(result["incumbent"]) == {"pipeline", "trial", "validation_loss"}
     assert set(result["test"]) == {"zero_shot", "baseline", "incumbent"}
@@ -45,7 +46,7 @@ def test_the_winner_has_the_lowest_validation_loss(finished_session: Finished) -
 
 def test_messages_are_progress_and_nothing_else(finished_session: Finished) -> None:
     assert "Reading data and model" in finished_session.messages
-    assert "Training the baseline" in finished_session.messages
+    assert "Saving the winner" in finished_session.messages
     for noise in ("Warning", "Traceback", "it/s]"):
         assert noise not in finished_session.messages
 
@@ -53,7 +54,9 @@ def test_messages_are_progress_and_nothing_else(finished_session: Finished) -> N
 def test_everything_is_on_disk(finished_session: Finished) -> None:
     folder, incumbent = finished_session.folder, finished_session.result["incumbent"]
     names = {file.name for file in folder.iterdir()}
-    assert names == {".lock", "best", "report.html", "runs.sqlite", "session.json", "trials"}
+    assert names == {
+        *(".lock", "best", "longer-pipeline.json", "report.html", "runs.sqlite", "session.json", "trials"),
+    }
     session = json.loads((folder / "session.json").read_text())
     assert session["configuration"]["budget"] == "6-trials"
     with Store.open(folder / "runs.sqlite", create=False) as store:
@@ -79,6 +82,14 @@ def test_what_is_passed_on_does_not_tell_where_things_lay(finished_session: Fini
         assert f'"{configuration["data"]}' not in text
 
 
+def test_whether_it_is_worth_it_is_said_after_the_base_model_is_measured(finished_session: Finished) -> None:
+    before, after = finished_session.messages.split("Scoring the base model: validation loss")
+    assert "worth it" not in before
+    assert "Predicted from the untouched model's measured loss" in after
+    assert "worth it" in after
+    assert "epochs per trial" in before
+
+
 def test_complete_session_is_told_again(finished_session: Finished) -> None:
     flags = ("tune", "--resume", "--output-dir", str(finished_session.folder))
     code, out, _ = call_main(*flags, "--json")
@@ -88,8 +99,34 @@ def test_complete_session_is_told_again(finished_session: Finished) -> None:
     assert f"Winner: {finished_session.result['winner']}" in out
     assert f"No forecast: {finished_session.result['forecast']['reason']}." in out
     for name, score in finished_session.result["test"].items():
-        assert name.replace("_", "-") in out
+        few = f"LoRA, {finished_session.result['training'][name]['steps']} steps"
+        assert (few if name == "baseline" else name.replace("_", "-")) in out
         assert f"{score['loss']:.4f}"[:5] in out
+
+
+def runs_in(folder: Path) -> list[Run]:
+    with Store.open(folder / "runs.sqlite", create=False) as store:
+        return list(store.runs())
+
+
+def test_a_complete_session_is_given_more(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    more = ("--budget", "2-trials", "--no-forecast", "--test-examples", "5", "--max-length", "96")
+    first = finish(tmp_path / "out", tiny_llama, toy_data, *more)
+    state = json.loads((first.folder / "session.json").read_text())
+    state["configuration"]["max_length"] = None  # as if another version had chosen 96 by its own rule
+    (first.folder / "session.json").write_text(json.dumps(state))
+    before = {run.id: run for run in runs_in(first.folder)}
+    flags = ("tune", "--resume", "--output-dir", str(first.folder), "--executor", "in-process")
+    code, _, err = call_main(*flags, "--budget", "1-trials")
+    assert (code, "--budget 1-trials is less than the 2-trials" in err) == (2, True)
+    code, out, err = call_main(*flags, "--budget", "3-trials", "--json")
+    assert code == 0, err
+    assert "Going on after" in err
+    after = {run.id: run for run in runs_in(first.folder)}
+    assert len(after) == len(before) + 1
+    assert all(after[name].curve[: len(run.curve)] == run.curve for name, run in before.items())
+    assert json.loads(out)["budget"]["used_seconds"] > first.result["budget"]["used_seconds"]
+    assert record_of(first.folder).contender("zero_shot").test.examples == 5
 
 
 def test_paths_are_printed_as_they_are(
@@ -101,7 +138,7 @@ def test_paths_are_printed_as_they_are(
 
 
 def resolved(*flags: str) -> dict[str, Any]:
-    code, out, err = call_main("tune", *flags, "--dry-run")
+    code, out, err = call_main("tune", *flags, "--dry-run", "--json")
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
@@ -120,7 +157,32 @@ def test_dry_run_decides_everything_and_writes_nothing(
     predicted = found["prediction"]["recommendations"]
     assert len(predicted) == 3
     assert all(one["low"] < one["predicted_loss"] < one["high"] for one in predicted)
+    assert sum(found["candidates"]["methods"].values()) == found["candidates"]["left"]
+    assert found["test_scoring"]["examples"] == 16
+    assert found["test_scoring"]["seconds"] > 0
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_prints_a_plan_of_one_screen(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    where = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", "my-folder")
+    code, out, err = call_main("tune", *where, "--fix", "lora_r=8", "--dry-run")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    for part in ("128 train, 16 validation, 16 test", "loss on validation", "30m for search", "advised over"):
+        assert part in out
+    for part in (
+        "lora_r=8",
+        "lora, rate 2e-4, batch 16, r=8",
+        "gain, loss",
+        "my-folder",
+        "Nothing was trained",
+    ):
+        assert part in out
 
 
 def test_flags_override_the_file(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
@@ -160,7 +222,7 @@ def tried_in(folder: Path) -> list[Run]:
 def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    flags = ["--strategy", strategy, "--no-forecast", "--budget", "4-trials"]
+    flags = ["--strategy", strategy, "--no-forecast", "--budget", "4-trials", "--epochs", "1"]
     done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
     assert done.result["winner"] in done.result["test"]
     before = tried_in(tmp_path / "out")
@@ -195,7 +257,10 @@ def test_every_other_strategy_runs_to_the_end(
 def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_not_begin_with(
     tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    prior, flags = tmp_path / "prior", ["--strategy", "transfer", "--no-forecast", "--budget", "3-trials"]
+    prior, flags = (
+        tmp_path / "prior",
+        ["--strategy", "transfer", "--no-forecast", "--budget", "3-trials", "--epochs", "1"],
+    )
     load_prior().save(prior)
     finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--prior", str(prior))
     state = unfinish(tmp_path / "out", keep=2)
@@ -219,7 +284,7 @@ def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_
 def test_where_no_gain_is_worth_its_seconds_nothing_is_tried_beside_the_baseline(
     strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    flags = ["--strategy", strategy, "--value", "1e-6", "--no-forecast"]
+    flags = ["--strategy", strategy, "--value", "1e-6", "--no-forecast", "--epochs", "1"]
     done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
     state = json.loads((tmp_path / "out" / "session.json").read_text())
     assert state["configuration"]["value"] == 1e-6
@@ -231,7 +296,7 @@ def test_where_no_gain_is_worth_its_seconds_nothing_is_tried_beside_the_baseline
 def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
     tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    flags = ["--strategy", "advised", "--no-forecast", "--budget", "4-trials"]
+    flags = ["--strategy", "advised", "--no-forecast", "--budget", "4-trials", "--epochs", "1"]
     finish(tmp_path / "out", tiny_llama, toy_data, *flags)
     file = tmp_path / "out" / "session.json"
     state = json.loads(file.read_text())

@@ -17,7 +17,7 @@ from tunecast.session.folder import OutputFolder
 
 
 class Case:
-    """A correct command line of which a test breaks one part."""
+    """A correct command line; each test breaks one part of it."""
 
     def __init__(self, model: Path, data: Path, output: Path) -> None:
         self.flags = {"--model": str(model), "--data": str(data), "--output-dir": str(output)}
@@ -118,10 +118,10 @@ def test_model_with_damaged_weights(case: Case, tiny_llama: Path, tmp_path: Path
         ("budget", "0.5-trials", ("--budget",)),
         ("budget", "9" * 400 + "-tokens", ("--budget", "30m")),
         ("budget", "9" * 400 + "s", ("--budget", "30m")),
-        ("workers", "0", ("--workers", "positive")),
-        ("epochs", "-1", ("--epochs", "positive")),
+        ("workers", "0", ("--workers", "at least 1")),
+        ("epochs", "-1", ("--epochs", "above 0")),
         ("epochs", "inf", ("--epochs", "finite")),
-        ("max-memory-gb", "0", ("--max-memory-gb", "positive")),
+        ("max-memory-gb", "0", ("--max-memory-gb", "above 0")),
         ("seed", "-1", ("--seed",)),
         ("dtype", "float8", ("--dtype", "bfloat16")),
         ("device", "tpu", ("--device", "cpu")),
@@ -211,7 +211,7 @@ def test_what_was_fixed_to_no_value_is_said_once_before_anything_else(case: Case
     assert "Nothing is predicted" not in err
 
 
-def test_folder_of_a_user_nobody_knows(case: Case) -> None:
+def test_folder_of_an_unknown_user(case: Case) -> None:
     case.refused("--output-dir ~nosuchuser/out", "user", output_dir="~nosuchuser/out")
     assert not Path("~nosuchuser").exists()
 
@@ -286,3 +286,16 @@ def test_full_disk(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     code, out, err = call_main("tune", *flags, *IN_PROCESS, "--resume", "--json")
     assert code == 0, err[-2000:]
     assert json.loads(out)["test"]["baseline"]["loss"] > 0
+
+
+@pytest.mark.parametrize("store", ["mysql://host/runs", "oracle://x", "://"])
+def test_a_store_of_an_unsupported_kind_is_told_first(store: str, case: Case) -> None:
+    case.refused("Use a file (runs.sqlite)", store=store, data="not looked at")
+
+
+def test_places_of_the_results_are_checked_first(case: Case, tmp_path: Path) -> None:
+    case.output = tmp_path / "nothing"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "best").write_text("mine")
+    case.refused("best is a file", output_dir=tmp_path / "out", data="not looked at")
+    case.refused("cannot be written", output_dir="/dev/null", data="not looked at")

@@ -16,7 +16,6 @@ from scripted_executor import ScriptedExecutor
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
 from tunecast.collect.planfile import DatasetChoice
 from tunecast.collect.run_specs import Expansion, RunSpec
-from tunecast.collect.worker import BlankRun
 from tunecast.executors.base import Broken, Crash, Handle
 from tunecast.progress import Silent
 from tunecast.records import Outcome
@@ -77,13 +76,12 @@ class Script(ScriptedExecutor):
         answers: list[tuple[Handle, Any]] = []
         for handle, request in sorted(self.busy.items(), key=lambda item: item[0].slot):
             scripted = self.script.get(request.run_spec.id)
-            blank = isinstance(request, BlankRun)
-            if blank and request.run_spec.id in self.unopened:
+            if request.blank and request.run_spec.id in self.unopened:
                 answers.append((handle, Broken("DataError", "no rows", False)))
-            elif scripted and not blank:
+            elif scripted and not request.blank:
                 answers.append((handle, scripted.pop(0)))
             else:
-                answers.append((handle, made(request.run_spec, blank)))
+                answers.append((handle, made(request.run_spec, request.blank)))
         self.busy.clear()
         return answers
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,52 @@ def test_a_metric_that_is_none_is_told_before_anything_is_made(write_plan: Calla
     with pytest.raises(ConfigurationError, match="metric 'rouge' of stdlib cannot be used") as caught:
         read_plan(path)
     assert "Did you mean rougeL?" in caught.value.hint
+
+
+def test_a_plan_alone_runs_no_code(
+    write_plan: Callable[..., Path],
+    roots: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "sent_with_it.py").write_text("open('trace', 'w').close()\nscore = len\n", encoding="utf-8")
+    path = write_plan(datasets=[{"path": "stdlib", "metric": "sent_with_it:score"}])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="stdlib is scored by sent_with_it:score") as caught:
+        read_plan(path, roots, allowed_metrics=["another:score"])
+    assert caught.value.hint.endswith("--allow-metric sent_with_it:score")
+    assert not (tmp_path / "trace").exists()
+    assert (
+        read_plan(path, roots, allowed_metrics=["sent_with_it:score"]).datasets[0].metric
+        == "sent_with_it:score"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": [{"path": "m", "runs_per_dataset": 10**12}]}, "runs_per_dataset: .*less than or equal"),
+        ({"seed": 10**40}, "seed: "),
+        ({"seeds": [-1]}, "seeds.0: "),
+        ({"full_length_tokens": {10**40: 1}}, "full_length_tokens"),
+        ({"pipelines": {"methods": {"lora": float("inf")}}}, "methods.lora: "),
+        ({"name": "p" * 500}, "name: "),
+        (
+            {
+                "pipelines": {"grid": [{"method": "lora", "rate": 1}]},
+                "seeds": [*range(1001)],
+                "full_length_tokens": dict.fromkeys(range(1, 1001), 1),
+                "unique_examples": ["all"],
+            },
+            "the grid has 1,001,000 runs on each dataset; the most are 1,000,000",
+        ),
+    ],
+)
+def test_an_impossible_plan(
+    changes: dict[str, Any], message: str, write_plan: Callable[..., Path], roots: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"is not a plan: .*{message}"):
+        read_plan(write_plan(**changes), roots)
 
 
 def test_a_row_without_a_metric_is_told(
@@ -88,7 +135,7 @@ def test_names_that_match_nothing_are_told(write_plan: Callable[..., Path], root
 def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"plan\.yaml(, line \d+)?:? (this is not YAML|is not a)"):
+    with pytest.raises(ConfigurationError, match=r"plan\.yaml (cannot be read as YAML|holds )"):
         read_plan(path)
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read_plan(tmp_path / "other.yaml")
@@ -124,6 +171,7 @@ def test_shipped_plans_are_there() -> None:
     assert [path.stem for path in PLANS] == [
         "calibration",
         "ladder",
+        "longer-runs",
         "replay-smollm2",
         "replay",
         "smollm2-gpu",

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,8 +34,8 @@ def test_ids_are_unique_and_the_same_each_time(plan: Plan) -> None:
 
 def test_what_changes_a_run_changes_its_id(plan: Plan) -> None:
     ids = {run_spec.id for run_spec in listed(plan)}
-    assert ids.isdisjoint(run_spec.id for run_spec in listed(replace(plan, exclusive=True)))
-    assert ids.isdisjoint(run_spec.id for run_spec in listed(replace(plan, seeds=(7, 8))))
+    assert ids.isdisjoint(run_spec.id for run_spec in listed(plan.model_copy(update={"exclusive": True})))
+    assert ids.isdisjoint(run_spec.id for run_spec in listed(plan.model_copy(update={"seeds": (7, 8)})))
 
 
 def test_zero_shot_and_baselines_are_always_there(plan: Plan) -> None:
@@ -55,7 +54,7 @@ def test_zero_shot_and_baselines_are_always_there(plan: Plan) -> None:
 def test_the_untouched_model_comes_first_on_every_dataset(plan: Plan) -> None:
     for always in (plan.always, tuple(reversed(plan.always))):
         begun: set[tuple[str, str]] = set()
-        for run_spec in listed(replace(plan, always=always)):
+        for run_spec in listed(plan.model_copy(update={"always": always})):
             where = (run_spec.model, run_spec.dataset.path)
             assert (where in begun) == (run_spec.pipeline.method != "zero-shot")
             begun.add(where)
@@ -81,11 +80,11 @@ def test_subset_sizes_follow_the_dataset(plan: Plan) -> None:
 def test_runs_get_enough_steps(plan: Plan) -> None:
     lengths = {2000: 1.0, 8000: 1.0, 32000: 1.0}
     for least in (1, 16, 60):
-        for run_spec in listed(replace(plan, least_steps=least, full_lengths=lengths)):
+        for run_spec in listed(plan.model_copy(update={"least_steps": least, "full_lengths": lengths})):
             batch = run_spec.pipeline.number("per_device_train_batch_size")
             if run_spec.number >= 0:
                 assert run_spec.full_length_tokens / (43 * batch) >= 0.75 * least
-    drawn = listed(replace(plan, least_steps=10_000))
+    drawn = listed(plan.model_copy(update={"least_steps": 10_000}))
     assert {run_spec.full_length_tokens for run_spec in drawn} == {1600}
     assert {c.pipeline.number("per_device_train_batch_size") for c in drawn if c.number >= 0} == {4}
 
@@ -131,7 +130,9 @@ def test_what_cannot_be_used_is_told_once_and_changes_no_other_run(plan: Plan, t
     datasets = (apples, houses.model_copy(update={"path": gone}), rivers)
     models = (narrow.model_copy(update={"path": empty}), wide)
     said = Said()
-    expansion = expand(replace(plan, datasets=datasets, models=models), device="cpu", progress=said)
+    expansion = expand(
+        plan.model_copy(update={"datasets": datasets, "models": models}), device="cpu", progress=said
+    )
     assert expansion.run_specs == expected
     assert expansion.unusable == 3 * (23 + 13) - len(expected)
     assert len(said.lines) == 2
@@ -142,10 +143,10 @@ def test_what_cannot_be_used_is_told_once_and_changes_no_other_run(plan: Plan, t
 def test_a_plan_of_which_nothing_can_be_used_is_an_error(plan: Plan, tmp_path: Path) -> None:
     gone = DatasetChoice(path=str(tmp_path / "gone"))
     with pytest.raises(DataError, match="gone"):
-        listed(replace(plan, datasets=(gone,)))
+        listed(plan.model_copy(update={"datasets": (gone,)}))
     empty = ModelChoice(path=str(tmp_path), runs_per_dataset=5)
     with pytest.raises(ModelError):
-        listed(replace(plan, models=(empty,)))
+        listed(plan.model_copy(update={"models": (empty,)}))
 
 
 def test_a_grid_has_every_pipeline_at_every_amount(

@@ -9,7 +9,7 @@ import pytest
 
 from tunecast.collect.planfile import Plan, read_plan
 from tunecast.collect.run_specs import RunSpec, expand
-from tunecast.collect.worker import LEAST_METRIC_EXAMPLES, BlankRun, CollectWorker, Host, MakeRun
+from tunecast.collect.worker import LEAST_METRIC_EXAMPLES, CollectWorker, Host, MakeRun
 from tunecast.errors import DataError
 from tunecast.progress import Silent
 from tunecast.records import Outcome
@@ -171,7 +171,7 @@ def test_a_metric_that_fails_costs_no_run(host: Host, run_specs: Cells) -> None:
 
 
 def test_a_blank_run_trains_nothing(host: Host, run_specs: Cells) -> None:
-    run = BlankRun(chosen(run_specs, "lora")).perform(host)
+    run = MakeRun(chosen(run_specs, "lora"), blank=True).perform(host)
     assert run.curve == ()
     assert run.outcome is Outcome.PAUSED
     assert run.total_steps > 0

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tunecast.data.files import read_file
 from tunecast.errors import DataError
+from tunecast.scaling import read_table
 
 ROWS = [
     {"prompt": "Grüße, 世界?", "completion": 'He said "no",\nthen left.'},
@@ -163,3 +166,56 @@ def test_one_bad_row_in_ten_thousand(
     with pytest.raises(DataError, match="line 4322: ") as caught:
         read_file(path)
     assert "bad lines" not in caught.value.what
+
+
+@pytest.mark.parametrize("name", ["bom.csv", "bom.tsv", "bom.jsonl", "bom.json"])
+def test_a_byte_order_mark_alone_is_an_empty_file(name: str, tmp_path: Path) -> None:
+    for content in (b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name} is empty"):
+            read_file(tmp_path / name)
+
+
+def damaged_pages(data: bytearray) -> None:
+    data[20:120] = b"\xff" * 100
+
+
+def invalid_text(data: bytearray) -> None:
+    place = data.find(b"prompt-7")
+    data[place : place + 2] = b"\xff\xfe"
+
+
+def cut_off(data: bytearray) -> None:
+    data[4:-4] = b"\0" * 50
+
+
+@pytest.mark.parametrize("damage", [damaged_pages, invalid_text, cut_off])
+def test_a_damaged_parquet_file(damage: Callable[[bytearray], None], tmp_path: Path) -> None:
+    rows = pa.table({"prompt": [f"prompt-{n}" for n in range(50)], "completion": ["a"] * 50})
+    pq.write_table(rows, tmp_path / "rows.parquet", compression="none", use_dictionary=False)
+    data = bytearray((tmp_path / "rows.parquet").read_bytes())
+    damage(data)
+    (tmp_path / "rows.parquet").write_bytes(data)
+    with pytest.raises(DataError, match=r"rows\.parquet is not a readable parquet file: ."):
+        read_file(tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet is not a readable Parquet file: ."):
+        read_table(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.duration("s"), pa.timestamp("us")])
+def test_times_out_of_range(kind: pa.DataType, tmp_path: Path) -> None:
+    table = pa.table({"loss": [1.0], "data_size": [2], "when": pa.array([2**62], kind)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        read_file(tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        read_table(tmp_path / "rows.parquet")
+
+
+def test_integers_of_thousands_of_digits(tmp_path: Path) -> None:
+    row = f'{{"prompt": "a", "completion": {"9" * 6000}}}'
+    (tmp_path / "a.jsonl").write_text(f'{{"prompt": "a", "completion": "b"}}\n{row}\n')
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    for name in ("a.jsonl", "a.json"):
+        with pytest.raises(DataError, match="an integer of 6,000 digits"):
+            read_file(tmp_path / name)

@@ -26,6 +26,7 @@ def turns(row: dict[str, Any], **columns: str) -> tuple[str, list[tuple[str, str
 USER, ANSWER = ("user", "Q", False), ("assistant", "A", True)
 MESSAGES = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 
+MESSAGE = {"role": "assistant", "content": "A"}
 FORMATS: list[tuple[str, dict[str, Any], list[tuple[str, str, bool]]]] = [
     ("prompt-completion", {"prompt": "Q", "completion": "A"}, [USER, ANSWER]),
     ("prompt-completion", {"Question": "Q", "ANSWER": "A", "id": 3}, [USER, ANSWER]),
@@ -101,6 +102,31 @@ def test_unknown_columns_are_listed_with_what_was_expected() -> None:
     with pytest.raises(DataError, match=r"d\.jsonl, line 1: .* columns 'alpha', 'beta'") as caught:
         detect(table({"alpha": "1", "beta": "2"}))
     assert caught.value.hint == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        (
+            {"prompt": "Q", "chosen": "A", "rejected": "B"},
+            "--prompt-column prompt --completion-column chosen",
+        ),
+        (
+            {"Prompt": "Q", "Chosen": [MESSAGE], "Rejected": [MESSAGE]},
+            "'Chosen' alone, renamed to 'messages'",
+        ),
+        ({"chosen": "Human: Q", "rejected": "Human: Q"}, "'chosen' alone, renamed to 'text'"),
+    ],
+)
+def test_preference_data_are_refused_by_their_name(row: dict[str, Any], hint: str) -> None:
+    with pytest.raises(DataError, match=r"preference data .* are not supported yet") as caught:
+        detect(table(row))
+    assert hint in caught.value.hint
+
+
+def test_the_preferred_answers_can_be_trained_as_the_message_says() -> None:
+    row = {"prompt": "Q", "chosen": "A", "rejected": "B"}
+    assert turns(row, prompt_column="prompt", completion_column="chosen")[1] == [USER, ANSWER]
 
 
 BAD_ROWS: list[tuple[dict[str, Any], dict[str, Any], str]] = [

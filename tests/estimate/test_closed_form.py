@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import workshop
 from tunecast.estimate import Workload, coefficients, estimate_bytes, estimate_memory, estimate_seconds
 from tunecast.estimate.closed_form import bytes_held, optimizer_seconds, step_seconds
-from tunecast.estimate.coefficients import FILE, as_json, fitted
+from tunecast.estimate.coefficients import FILE, fitted
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.forms import Form, form_of, is_known, lora_parameters
 from tunecast.methods import get_method
@@ -175,7 +175,7 @@ def test_four_bits_hold_less_and_attention_alone_too(fitting: ModuleType) -> Non
 
 def test_coefficients_stand_as_the_benchmark_writes_them(fitting: ModuleType) -> None:
     file = Path(coefficients.__file__).with_name(FILE)
-    assert file.read_text(encoding="utf-8") == as_json(fitted(), fitting.FITTED_TO)
+    assert file.read_text(encoding="utf-8") == fitting.as_json(fitted(), fitting.FITTED_TO)
 
 
 def test_a_fit_is_close_to_its_own_dry_runs(fitting: ModuleType) -> None:

@@ -2,89 +2,223 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+import sessions
+import tiny
 import workshop
+from exported import changed, completed, conversations, tunecast_losses, write_pipeline
 from tunecast.api import export
+from tunecast.data import read
 from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
+from tunecast.methods.rates import STEPS_EXPONENT
 from tunecast.models import describe, resolve
 from tunecast.records import Pipeline
+from tunecast.store import Store
 from tunecast.training.plan import nested_subset
 
 GOLDEN = Path(__file__).parent / "golden"
 QLORA: dict[str, Any] = {"learning_rate": 1e-4, "lora_r": 8, "lora_alpha": 16, "target_modules": "attention"}
 
 
-def write_pipeline(folder: Path, pipeline: Pipeline) -> str:
-    file = folder / "pipeline.json"
-    file.write_text(
-        json.dumps({"method": pipeline.method, "hyperparameters": dict(pipeline.hyperparameters)})
-    )
-    return str(file)
-
-
-def changed(method: str = "lora", **values: Any) -> Pipeline:
-    return Pipeline(method, {**BASELINE.hyperparameters, **values})
-
-
+PAIRS: dict[str, Any] = {"learning_rate": 1e-2, "per_device_train_batch_size": 8}
 TRAINED = {
-    "lora": changed(learning_rate=1e-2),
-    "full": Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8}),
-    "ia3": Pipeline("ia3", {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}),
+    "pairs": changed(**PAIRS),
+    "conversations": changed(**PAIRS),
+    "plain": Pipeline("full", {**PAIRS, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_ratio": 0.0}),
+    "loraplus": changed(**{**PAIRS, "learning_rate": 2e-3}, loraplus_ratio=4.0, weight_decay=0.1),
+    "sgd": changed(**PAIRS, optim="sgd", lr_scheduler_type="constant", warmup_ratio=0.0),
+    "pissa": changed(**PAIRS, init_lora_weights="pissa"),
+    "ia3": Pipeline("ia3", {**PAIRS, "optim": "adafactor", "lr_scheduler_type": "linear"}),
+    "apet": Pipeline("apet", {**PAIRS, "budget_r": 2, "placement": 1}),
+    "prompt_tuning": Pipeline("prompt_tuning", {**PAIRS, "num_virtual_tokens": 10}),
+    "unsloth": changed(**PAIRS, use_rslora=True),
 }
+"""Pipelines whose scripts are run; the first three differ in their data or model, the last in its trainer."""
+STAND_IN = """
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+class FastLanguageModel:
+    @staticmethod
+    def from_pretrained(model_name, max_seq_length, load_in_4bit, random_state):
+        assert not load_in_4bit
+        return AutoModelForCausalLM.from_pretrained(model_name), AutoTokenizer.from_pretrained(model_name)
+
+    @staticmethod
+    def get_peft_model(model, use_gradient_checkpointing, random_state, **config):
+        set_seed(random_state)
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
+"""
+"""Unsloth's two functions for a CPU: the package cannot be imported without a GPU."""
+EPOCHS = 1.3
+"""Seven steps: an epoch of six, whose batches include a smaller one, and the beginning of another."""
 RUN = """
 import contextlib, io, runpy
 
 def run(script, result):
-    sys.argv = [script, result]
+    sys.argv = [script, "--output-dir", result, "--logging-steps", "1", "--eval-steps", "3"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         runpy.run_path(script, run_name="__main__")
     return printed.getvalue()
 
+sys.path.insert(0, arguments[1])
 printed = [run(*one) for one in arguments[0]]
 assert "tunecast" not in sys.modules
 print(json.dumps(printed))
 """
 
 
+@dataclass(frozen=True)
+class Trained:
+    """One export for TRL: where it was written, where its script saved, and Tunecast's own losses."""
+
+    folder: Path
+    result: Path
+    model: Path
+    losses: list[float]
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        history: list[dict[str, Any]] = json.loads((self.result / "trainer_state.json").read_text())[
+            "log_history"
+        ]
+        return history
+
+
 @pytest.fixture(scope="module")
 def trl_runs(
-    tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[str, Path]]:
-    """What TRL's scripts print and where they save, all run by one process, which imports TRL once."""
+    tiny_llama: Path, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Trained]:
+    """The results of TRL's scripts, all run by one process, which imports TRL once."""
     pytest.importorskip("trl")
-    folders = {method: tmp_path_factory.mktemp(method) for method in TRAINED}
-    given = {"model": str(tiny_llama), "data": str(toy_data), "epochs": 1.0}
-    for method, folder in folders.items():
-        source = write_pipeline(folder, TRAINED[method])
-        written = export(source, "trl", **given, output_dir=folder / "out")
+    home = tmp_path_factory.mktemp("trl")
+    pairs = tiny.write_jsonl(home / "pairs.jsonl", tiny.toy_rows(60))
+    talks = conversations(home / "talks.jsonl")
+    calm = shutil.copytree(tiny_gpt2, home / "gpt2")  # without dropout, which TRL draws differently
+    config = json.loads((calm / "config.json").read_text())
+    dropouts = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
+    (calm / "config.json").write_text(json.dumps(config | dropouts))
+    runs = {}
+    for name, pipeline in TRAINED.items():
+        folder = home / name
+        model = calm if name == "plain" else tiny_llama
+        data = talks if name == "conversations" else pairs
+        given = {"model": str(model), "data": str(data), "epochs": EPOCHS}
+        to = "unsloth" if name == "unsloth" else "trl"
+        written = export(write_pipeline(folder, pipeline), to, **given, output_dir=folder / "out")
         assert written[0] == folder / "out" / "train.py"
-    calls = [(str(folder / "out" / "train.py"), str(folder / "result")) for folder in folders.values()]
-    printed = workshop.fresh_process(RUN, calls)
-    return {
-        method: (text, folder / "result")
-        for (method, folder), text in zip(folders.items(), printed, strict=True)
-    }
+        own = tunecast_losses(model, data, completed(model, pipeline), epochs=EPOCHS, seed=0)
+        runs[name] = Trained(folder / "out", folder / "result", model, own)
+    calls = [(str(run.folder / "train.py"), str(run.result)) for run in runs.values()]
+    (home / "unsloth.py").write_text(STAND_IN)
+    printed = workshop.fresh_process(RUN, calls, str(home))
+    assert all("eval_loss" in text for text in printed)
+    return runs
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_script_trains_what_tunecast_trains(name: str, trl_runs: dict[str, Trained]) -> None:
+    """The same labels, order, schedule, optimiser and start: the losses of all steps agree."""
+    run = trl_runs[name]
+    losses = [entry["loss"] for entry in run.log if "loss" in entry]
+    assert len(losses) == len(run.losses) >= 7
+    assert losses == pytest.approx(run.losses, abs=1e-4)
+    assert losses[0] - losses[-1] > 1e-3  # they are worth comparing
+
+
+@pytest.mark.parametrize("name", ["pairs", "pissa", "plain", "prompt_tuning"])
+def test_what_the_trl_script_saves_is_what_it_trained(name: str, trl_runs: dict[str, Trained]) -> None:
+    run = trl_runs[name]
+    adapted = (run.result / "adapter_model.safetensors").is_file()
+    assert adapted == (name != "plain")
+    model = AutoModelForCausalLM.from_pretrained(run.model if adapted else run.result, dtype=torch.float32)
+    if adapted:
+        model = PeftModel.from_pretrained(model, str(run.result))
+    nats, weights = [], []
+    for line in (run.folder / "validation.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        with torch.no_grad():
+            batch = {key: torch.tensor([row[key]]) for key in ("input_ids", "labels")}
+            loss = model.eval()(**batch).loss
+        nats.append(float(loss))
+        weights.append(len(row["trained"]))
+    assert set(weights) == {1}
+    # All completions are about as long, so the mean of means is near the mean of all.
+    last = [entry["eval_loss"] for entry in run.log if "eval_loss" in entry][-1]
+    assert sum(nats) / len(nats) == pytest.approx(last, abs=2e-3)
+
+
+def test_every_assistant_turn_and_nothing_else_is_trained(trl_runs: dict[str, Trained]) -> None:
+    rows = [
+        json.loads(line)
+        for line in (trl_runs["conversations"].folder / "train.jsonl").read_text().splitlines()
+    ]
+    assert {len(row["trained"]) for row in rows} == {1, 2}
+    for row in rows:
+        assert row["text"].count("<|im_start|>assistant") == len(row["trained"])
+        assert all(text.endswith(".<|im_end|>") for text in row["trained"])
+
+
+def test_the_result_of_the_trl_script_is_imported_with_its_curve(trl_runs: dict[str, Trained]) -> None:
+    from tunecast.store.importing.trainer import read_trainer_folder
+
+    (run,) = read_trainer_folder(trl_runs["pairs"].result).runs
+    assert [evaluation.step for evaluation in run.evaluations] == [3, 6, 7]
+    assert run.total_steps == 7
+    assert run.hyperparameters["learning_rate"] == 1e-2
+    assert run.hyperparameters["per_device_train_batch_size"] == 8
+    assert run.seed == 0
 
 
 @pytest.mark.parametrize(
-    ("method", "weights"),
+    ("pipeline", "loading", "adapter"),
     [
-        ("lora", "adapter_model.safetensors"),
-        ("ia3", "adapter_model.safetensors"),
-        ("full", "model.safetensors"),
+        (
+            Pipeline("qlora", QLORA),
+            {"max_seq_length": 64, "load_in_4bit": True, "random_state": 0},
+            {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+        ),
+        (Pipeline("full", {"learning_rate": 2e-5}), {"load_in_4bit": False, "full_finetuning": True}, None),
     ],
 )
-def test_the_trl_script_trains(method: str, weights: str, trl_runs: dict[str, tuple[str, Path]]) -> None:
-    printed, result = trl_runs[method]
-    assert "eval_loss" in printed
-    assert (result / weights).is_file()
+def test_unsloth_is_told_the_method(
+    pipeline: Pipeline,
+    loading: dict[str, Any],
+    adapter: dict[str, Any] | None,
+    tiny_llama: Path,
+    toy_data: Path,
+    tmp_path: Path,
+) -> None:
+    source = write_pipeline(tmp_path, pipeline)
+    written = export(
+        source, "unsloth", model=str(tiny_llama), data=str(toy_data), output_dir=tmp_path / "out"
+    )
+    text = written[0].read_text()
+    compile(text, "train.py", "exec")
+    assigned = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("LOADING", "ADAPTER")
+    }
+    assert loading.items() <= assigned["LOADING"].items()
+    if adapter is None:
+        assert assigned["ADAPTER"] is None
+    else:
+        assert {key: assigned["ADAPTER"][key] for key in adapter} == adapter
+    assert "has never been run with Unsloth" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -126,8 +260,11 @@ def test_without_a_chat_template_prompts_are_text(tiny_gpt2: Path, toy_data: Pat
     folder = tmp_path / "out"
     export(source, "trl", model=str(tiny_gpt2), data=str(toy_data), output_dir=folder)
     row = json.loads((folder / "train.jsonl").read_text().splitlines()[0])
-    assert row["prompt"].endswith("?\n")
-    assert row["completion"].startswith("The ")
+    (trained,) = row["trained"]
+    assert trained.startswith("The ")
+    assert trained.endswith(".<|endoftext|>")
+    assert row["text"].endswith(f"?\n{trained}")
+    assert len(row["input_ids"]) == len(row["labels"])
 
 
 def session_folder(folder: Path, model: Path, data: Path, pipeline: Pipeline) -> str:
@@ -144,7 +281,82 @@ def test_a_session_knows_its_model_and_data(tiny_llama: Path, toy_data: Path, tm
     written = export(folder, "axolotl")
     assert written[0] == tmp_path / "out" / "export-axolotl" / "config.yaml"
     settings = yaml.safe_load(written[0].read_text())
-    assert (settings["num_epochs"], settings["seed"]) == (2.0, 3)
+    assert (settings["max_steps"], settings["seed"]) == (16, 3)
+
+
+def script_values(file: Path) -> dict[str, Any]:
+    """The hyperparameters at the head of a script."""
+    text = file.read_text(encoding="utf-8")
+    found: dict[str, Any] = ast.literal_eval(text.split("HYPERPARAMETERS = ")[1].split("\n}")[0] + "\n}")
+    return found
+
+
+def test_a_session_is_exported_at_the_length_that_it_tested(
+    finished_session: sessions.Finished, tmp_path: Path
+) -> None:
+    record = json.loads((finished_session.folder / "session.json").read_text())["record"]
+    winner = next(one for one in record["contenders"] if one["name"] == record["winner"])
+    with Store.open(finished_session.folder / "runs.sqlite") as store:
+        run = store.get(winner["run"])
+    written = export(str(finished_session.folder), "trl", output_dir=tmp_path / "as-tested")
+    values = script_values(written[0])
+    assert values["max_steps"] == run.total_steps
+    assert values["learning_rate"] == run.pipeline.number("learning_rate")
+    kept = values.get("save_steps", values["max_steps"])
+    assert kept == winner["step"]
+    rows = (tmp_path / "as-tested" / "train.jsonl").read_text().splitlines()
+    assert len(rows) == run.unique_examples
+    readme = (tmp_path / "as-tested" / "README.md").read_text()
+    assert f"{run.total_steps} optimiser steps, as the session trained them" in readme
+
+
+def test_a_longer_run_gets_another_rate_and_says_so(
+    finished_session: sessions.Finished, tmp_path: Path
+) -> None:
+    tested = script_values(export(str(finished_session.folder), "trl", output_dir=tmp_path / "tested")[0])
+    longer = script_values(
+        export(str(finished_session.folder), "trl", epochs=20.0, output_dir=tmp_path / "long")[0]
+    )
+    shorter = script_values(
+        export(str(finished_session.folder), "trl", epochs=0.1, output_dir=tmp_path / "short")[0]
+    )
+    assert longer["max_steps"] > tested["max_steps"] > shorter["max_steps"]
+    times = longer["max_steps"] / tested["max_steps"]
+    assert longer["learning_rate"] == pytest.approx(
+        tested["learning_rate"] * times**-STEPS_EXPONENT, rel=0.01
+    )
+    assert shorter["learning_rate"] == tested["learning_rate"]
+    readme = (tmp_path / "long" / "README.md").read_text()
+    assert f"instead of the tested {tested['learning_rate']:g}" in readme
+    assert "It is not tested" in readme
+
+
+def test_data_that_changed_since_the_session_are_not_exported_unasked(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    data = tiny.write_jsonl(tmp_path / "data.jsonl", tiny.toy_rows(60))
+    folder = session_folder(tmp_path / "out", tiny_llama, data, BASELINE)
+    session = json.loads((tmp_path / "out" / "session.json").read_text())
+    fingerprint = read(str(data), seed=3).fingerprint
+    (tmp_path / "out" / "session.json").write_text(
+        json.dumps({**session, "dataset_fingerprint": fingerprint})
+    )
+    export(folder, "axolotl")
+    tiny.write_jsonl(data, tiny.toy_rows(60, seed=9))
+    with pytest.raises(ConfigurationError, match="has changed since the session"):
+        export(folder, "axolotl")
+    export(folder, "axolotl", data=str(data))
+
+
+def test_a_session_in_float32_is_exported_in_float32(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = session_folder(tmp_path / "out", tiny_llama, toy_data, BASELINE)
+    assert "bf16 = cuda and" in export(folder, "trl")[0].read_text()
+    session = json.loads((tmp_path / "out" / "session.json").read_text())
+    session["configuration"]["dtype"] = "float32"
+    (tmp_path / "out" / "session.json").write_text(json.dumps(session))
+    assert "bf16 = False" in export(folder, "trl")[0].read_text()
 
 
 def test_as_many_training_examples_are_handed_over_as_the_session_used(
@@ -182,12 +394,16 @@ def test_where_the_untouched_model_won_there_is_nothing_to_train(
     ("to", "pipeline", "message"),
     [
         ("trl", Pipeline("mezo", {"learning_rate": 1e-6}), "TRL cannot train it"),
-        ("trl", changed(loraplus_ratio=4.0), "TRL does not support loraplus_ratio"),
+        ("trl", changed(loraplus_ratio=4.0, optim="adafactor"), "TRL does not support loraplus_ratio with"),
+        ("trl", Pipeline("adalora", {"learning_rate": 1e-3}), "leaves out what the method does after every"),
+        ("axolotl", changed(optim="sgd"), "The SGD of Axolotl has no momentum"),
         ("trl", changed(optim="muon"), "Only Tunecast has the optimiser muon"),
         ("axolotl", Pipeline("ia3", {"learning_rate": 1e-2}), "Axolotl does not support ia3"),
         ("axolotl", changed(label_smoothing=0.1), "label_smoothing"),
         ("llamafactory", Pipeline("vera", {"learning_rate": 1e-2}), "LLaMA-Factory does not support"),
-        ("unsloth", BASELINE, "there is no trainer 'unsloth'"),
+        ("unsloth", changed(use_dora=True), "The export for Unsloth does not support use_dora"),
+        ("unsloth", Pipeline("ia3", {"learning_rate": 1e-2}), "Unsloth does not support ia3"),
+        ("torchtune", BASELINE, "there is no trainer 'torchtune'"),
     ],
 )
 def test_what_cannot_be_handed_over_is_said(
@@ -239,8 +455,8 @@ def test_an_export_that_cannot_be_written_leaves_the_earlier_one_whole(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"epochs": float("nan")}, "--epochs must be a positive number, not nan"),
-        ({"epochs": -1.0}, "--epochs must be a positive number"),
+        ({"epochs": float("nan")}, "--epochs must be a finite number, not nan"),
+        ({"epochs": -1.0}, "--epochs must be above 0"),
         ({"max_length": 0}, "--max-length must be at least 1"),
         ({"max_length": 99_999}, "longer than the context"),
     ],
@@ -260,7 +476,7 @@ def test_an_encoder_decoder_is_refused(tiny_t5: Path, toy_data: Path, tmp_path: 
 
 
 def test_a_model_that_cannot_be_had_is_named(toy_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="--model nobody/nothing cannot be loaded"):
+    with pytest.raises(ModelError, match="cannot load the configuration of hub id nobody/nothing"):
         export(write_pipeline(tmp_path, BASELINE), "trl", model="nobody/nothing", data=str(toy_data))
 
 
@@ -268,7 +484,7 @@ def test_a_model_that_cannot_be_had_is_named(toy_data: Path, tmp_path: Path) -> 
 def test_a_damaged_session_is_named(content: Any, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     folder = session_folder(tmp_path / "out", tiny_llama, toy_data, BASELINE)
     (tmp_path / "out" / "session.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigurationError, match="is damaged"):
+    with pytest.raises(ConfigurationError, match=r"is damaged|holds a list"):
         export(folder, "trl")
 
 

@@ -46,7 +46,12 @@ def test_names_are_unique_and_figures_plausible() -> None:
         assert 1e11 < item.bandwidth < 1e13
 
 
+@pytest.mark.parametrize(("name", "sold_gb"), [("RTX 4090", 24), ("L4", 24), ("A100 40GB", 40), ("T4", 16)])
+def test_a_card_offers_the_gib_it_is_sold_with_minus_what_is_reserved(name: str, sold_gb: int) -> None:
+    assert 0.9 * sold_gb < find_accelerator(name).memory_bytes / 2**30 < sold_gb
+
+
 def test_machine_leaves_out_what_the_hardware_lacks() -> None:
     machine = as_machine(find_accelerator("T4"))
     assert "bfloat16" not in machine.flops_per_second
-    assert machine.device_memory_bytes == 15_800_000_000
+    assert machine.device_memory_bytes == round(14.7 * 2**30)

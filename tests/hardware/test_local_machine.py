@@ -104,7 +104,7 @@ def test_a_driver_without_a_device_is_no_accelerator(driver: Path) -> None:
 
 @pytest.mark.parametrize("memory", [0.0, -3.0, float("nan"), float("inf")])
 def test_impossible_memory_is_refused(memory: float) -> None:
-    with pytest.raises(ConfigurationError, match="must be a positive number"):
+    with pytest.raises(ConfigurationError, match="--memory-gb must be"):
         target_of("H100", memory)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +128,21 @@ def test_accelerator_reports_peak_and_device_seconds() -> None:
     assert machine.peak_bytes("cuda") >= block.numel()
     assert seconds.device is not None
     assert seconds.device >= 0
+
+
+def test_a_worker_measures_a_cpu_once_a_week(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    monkeypatch.setattr(machine, "_measured", {})  # other tests may have measured with fewer cores
+    first = machine.worker_machine("cpu", 1)
+    assert first == machine.measure_machine("cpu", 1)
+    monkeypatch.setattr(machine, "_measured", {})  # as in a later process
+    monkeypatch.setattr(machine, "_measure", None)
+    assert machine.worker_machine("cpu", 1) == first
+    (kept,) = (tmp_path / "machines").iterdir()
+    week_ago = time.time() - 8 * 86_400
+    os.utime(kept, (week_ago, week_ago))
+    with pytest.raises(TypeError):
+        machine.worker_machine("cpu", 1)
+    kept.write_text('{"device": "cpu", "flops_per_second": {"float32": 0}}')
+    with pytest.raises(TypeError):
+        machine.worker_machine("cpu", 1)

@@ -23,7 +23,7 @@ def test_the_method_is_searched_and_trained(
 ) -> None:
     folder = tmp_path / "out"
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
-    flags += ("--methods", "values", "--budget", "2-trials", *FLAGS, *IN_PROCESS)
+    flags += ("--methods", "values", "--budget", "2-trials", *FLAGS, *IN_PROCESS, "--no-forecast")
     done = tunecast_with(installed, "tune", *flags, "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)

@@ -26,8 +26,8 @@ def test_both_shapes_are_read(tmp_path: Path, content: object) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "not JSON"),
-        ("[1]", "names no method"),
+        ("{", "cannot be read as JSON"),
+        ("[1]", "holds a list"),
         ('{"hyperparameters": {}}', "names no method"),
         ('{"method": "lora", "hyperparameters": [1]}', "names and values"),
         ('{"method": "lora", "lora_r": [8, 16]}', "lora_r must be one value, not a list"),

@@ -131,7 +131,7 @@ def test_generates_what_each_prompt_gets_alone(method: str, family: str, task: A
 
 
 def greedy(model: Any, tokenizer: Any, prompt: Any, method: str, encoder_decoder: bool) -> str:
-    """Greedy decoding of one prompt, every step computed anew."""
+    """Greedy decoding of one prompt, every step computed again from the start."""
     written: list[int] = []
     base = model.get_base_model()
     start = [base.config.decoder_start_token_id] if encoder_decoder else list(prompt)

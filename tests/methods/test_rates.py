@@ -8,7 +8,8 @@ import pytest
 
 from sample_runs import sample_model
 from tunecast.methods import central_rate, get_method, method_names
-from tunecast.methods.rates import WIDE_RATE, adapter_rate, around
+from tunecast.methods.rates import WIDE_RATE, adapter_rate, around, with_rate_for_steps
+from tunecast.records import ZERO_SHOT, Pipeline
 
 
 @pytest.mark.parametrize(("width", "best"), [(128, 1e-2), (576, 2e-3), (4096, 2.6e-4)])
@@ -41,3 +42,16 @@ def test_a_constant_holds_for_wide_models_and_a_power_of_the_width_below() -> No
 
 def test_recorded_runs_of_an_unknown_method_are_seen_around_the_rate_of_lora() -> None:
     assert central_rate("brought-by-nobody", sample_model()) == adapter_rate(sample_model())
+
+
+def test_a_longer_run_takes_a_lower_rate() -> None:
+    found = Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16})
+    longer = with_rate_for_steps(found, 50, 400)
+    assert 5e-4 < longer.number("learning_rate") < 1e-3
+    assert longer["lora_r"] == 16
+    back = with_rate_for_steps(longer, 400, 50)
+    assert back.number("learning_rate") == pytest.approx(1e-3, rel=5e-3)
+    assert with_rate_for_steps(found, 50, 50) is found
+    assert with_rate_for_steps(ZERO_SHOT, 50, 400) is ZERO_SHOT
+    with pytest.raises(ValueError, match="at least one step"):
+        with_rate_for_steps(found, 0, 50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,14 @@ from tunecast.methods import (
     sample_pipelines,
 )
 from tunecast.methods.rates import optimizer_rate
-from tunecast.methods.space import at_3e4
-from tunecast.records import Pipeline
+from tunecast.methods.space import (
+    OPTIONS,
+    OTHER_NAMES,
+    at_3e4,
+    check_restrictions,
+    hyperparameter_names,
+)
+from tunecast.records import ModelFacts, Pipeline
 
 MODEL = sample_model()
 
@@ -149,6 +156,10 @@ def test_baseline_is_the_careful_engineers_choice() -> None:
     [
         ({"methods": ("lorra",)}, "Did you mean lora"),
         ({"fixed": {"lora_rr": 4}}, "--fix.*lora_rr(.|\n)*Did you mean lora_r"),
+        ({"fixed": {"lr": 1e-4}}, "'lr'(.|\n)*Did you mean learning_rate[?]"),
+        ({"fixed": {"batch-size": 4}}, "Did you mean per_device_train_batch_size[?]"),
+        ({"fixed": {"rank": 4}, "methods": ("full",)}, "'rank' for full(.|\n)*\nKnown ones"),
+        ({"fixed": {"epochs": 4}}, "'epochs'(.|\n)*That is the option --epochs"),
         ({"fixed": {"lora_r": 4}, "methods": ("full",)}, "lora_r.* for full"),
         ({"fixed": {"lora_r": 16.5}}, "lora_r=16.5"),
         ({"fixed": {"lora_r": "many"}}, "lora_r=many(.|\n)*4, 8, 16"),
@@ -166,9 +177,12 @@ def test_baseline_is_the_careful_engineers_choice() -> None:
         ({"ranges": {"optim": (0, 1)}}, "no value of optim"),
     ],
 )
-def test_impossible_restrictions_are_explained(restrictions: dict[str, Any], complaint: str) -> None:
+@pytest.mark.parametrize("refusing", [pipeline_space, check_restrictions])
+def test_impossible_restrictions_are_explained(
+    refusing: Callable[[ModelFacts, Restrictions], object], restrictions: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        pipeline_space(MODEL, Restrictions(**restrictions))
+        refusing(MODEL, Restrictions(**restrictions))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +210,7 @@ def test_impossible_restrictions_are_explained(restrictions: dict[str, Any], com
     ],
 )
 def test_the_baseline_and_the_space_refuse_alike(restrictions: dict[str, Any], complaint: str) -> None:
-    for refusing in (pipeline_space, baseline_pipeline):
+    for refusing in (pipeline_space, check_restrictions, baseline_pipeline):
         with pytest.raises(ConfigurationError, match=complaint):
             refusing(MODEL, Restrictions(**restrictions))
 
@@ -218,3 +232,9 @@ def test_the_baseline_at_3e4_differs_in_its_rate_alone() -> None:
     assert other.number("learning_rate") == 3e-4
     rate = {"learning_rate": BASELINE.number("learning_rate")}
     assert replace(other, hyperparameters={**other.hyperparameters, **rate}) == BASELINE
+
+
+def test_what_others_call_a_hyperparameter_leads_to_one_that_exists() -> None:
+    known = {name for method in method_names() for name in hyperparameter_names(method)}
+    assert set(OTHER_NAMES.values()) <= known
+    assert not known & {*OTHER_NAMES, *OPTIONS}

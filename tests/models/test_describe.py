@@ -151,7 +151,7 @@ def test_a_damaged_file_beside_the_weights_is_named(
     name: str, content: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_llama, tmp_path / "damaged"))
-    (folder / "chat_template.jinja").unlink()  # with it nobody looks into the tokenizer's configuration
+    (folder / "chat_template.jinja").unlink()  # with it, the tokenizer's configuration would not be read
     (folder / name).write_text(content)
     with pytest.raises(ModelError, match=name):
         models.describe(models.resolve(str(folder)))

@@ -116,8 +116,8 @@ def one_layer_lost(folder: Path) -> None:
         (one_layer_lost, r"3 weights of copied are missing, such as model\.layers\.1\.mlp"),
         (lambda folder: edit_config(folder, hidden_size=16), "cannot load the weights"),
         (lambda folder: edit_config(folder, model_type="nonesuch"), "cannot load the configuration"),
-        (lambda folder: edit_config(folder, hidden_size="x"), "cannot load the configuration"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot load the configuration"),
+        (lambda folder: edit_config(folder, hidden_size="x"), "hidden_size is"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
     ],
 )
 def test_damaged_models(damage: Callable[[Path], object], complaint: str, copied: Path) -> None:

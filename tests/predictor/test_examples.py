@@ -36,7 +36,7 @@ def test_divergence_counts_as_the_worst_end() -> None:
 
 def test_what_cannot_teach_is_left_out() -> None:
     zero, run = planted_runs(tasks=1, runs=1)
-    assert len(examples_of([run])) == 0  # nobody knows its zero-shot loss
+    assert len(examples_of([run])) == 0  # its zero-shot loss is unknown
     for outcome in (Outcome.OUT_OF_MEMORY, Outcome.FAILED, Outcome.PAUSED):
         assert len(examples_of([zero, replace(run, outcome=outcome)])) == 0
         assert teaching_runs([zero, replace(run, outcome=outcome)]) == []

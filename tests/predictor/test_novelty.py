@@ -58,7 +58,7 @@ def test_one_known_dataset_or_none_of_the_features_tells_nothing() -> None:
         assert Novelty.of(known.items()).farthest(datasets(1)["d0"]) == ""
 
 
-def test_what_nobody_measured_makes_nothing_new() -> None:
+def test_an_unmeasured_meta_feature_makes_no_dataset_new() -> None:
     assert not Novelty.of(datasets(10).items()).is_new({})
 
 

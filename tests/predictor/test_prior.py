@@ -9,13 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from planted_runs import planted_dataset, planted_model, planted_pipeline, planted_runs
 from tunecast.errors import StoreError
 from tunecast.predictor import Prior, TaskDescription, WorkerCapacity, read_prior, shipped_prior
+from tunecast.predictor import prior as prior_module
 from tunecast.predictor.features import feature_rows
 from tunecast.predictor.train import train
 
@@ -142,3 +146,44 @@ def test_the_shipped_prior_has_not_seen_what_is_held_back() -> None:
     tasks = read_prior(path).provenance.tasks
     held_back = ("_slots", "_match", "privacy_question_category", "e2e_nlg")
     assert not [task for task in tasks if task.endswith(held_back)]
+
+
+HEADERS: list[tuple[str, Any]] = [
+    *(("whole", value) for value in ("text", [1], None, {}, "[" * 5000 + "]" * 5000)),
+    *(("family", value) for value in ("nonsense", [1], None)),
+    *(("provenance", value) for value in (5, {"tasks": 5}, {"x": 1})),
+    *(("cost", value) for value in (5, {"cpu": "x"}, {"abacus": 1.0})),
+    *(("novelty", value) for value in (5, ["x"])),
+    *(("features", value) for value in (5, [["x"]])),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), HEADERS)
+def test_a_header_of_another_form_is_refused(name: str, value: Any, saved: Path, tmp_path: Path) -> None:
+    with safe_open(saved, framework="numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        header = json.loads(file.metadata()["prior"])
+    text = value if isinstance(value, str) and name == "whole" else None
+    if text is None:
+        text = json.dumps(value if name == "whole" else {**header, name: value})
+    rewrite(tmp_path / "other", tensors, text)
+    with pytest.raises(StoreError, match=r"The prior .*other is (damaged|of another version)"):
+        read_prior(tmp_path / "other")
+
+
+@pytest.mark.parametrize("change", [lambda values: values.ravel()[:1], lambda values: values * np.nan])
+def test_arrays_of_another_form_are_refused(
+    change: Callable[[Any], Any], saved: Path, tmp_path: Path
+) -> None:
+    with safe_open(saved, framework="numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        text = file.metadata()["prior"]
+    changed = {key: change(values) for key, values in tensors.items() if values.dtype.kind == "f"}
+    rewrite(tmp_path / "other", {**tensors, **changed}, text)
+    with pytest.raises(StoreError, match=r"The prior .*other is damaged \("):
+        read_prior(tmp_path / "other")
+
+
+def rewrite(path: Path, tensors: dict[str, Any], text: str) -> None:
+    """Write a prior with a right checksum, whatever it holds."""
+    path.write_bytes(save(tensors, {"prior": text, "checksum": prior_module._checksum(tensors, text)}))

@@ -33,8 +33,8 @@ def test_finds_the_planted_law_on_tasks_left_out(name: str, examples: Examples) 
 @families
 def test_a_rebuilt_regressor_predicts_the_same(name: str, examples: Examples) -> None:
     learned = FAMILIES[name].fit(examples, seed=0)
-    copied = {key: np.array(values) for key, values in learned.arrays().items()}
-    again = FAMILIES[name].regressor.from_arrays(copied)
+    copied = {key: np.array(values) for key, values in learned.arrays.items()}
+    again = FAMILIES[name].regressor(copied)
     for one, other in zip(learned.predict(examples.features), again.predict(examples.features), strict=True):
         assert np.array_equal(one, other)
 
@@ -87,7 +87,7 @@ def test_a_process_of_an_earlier_prior_predicts_its_posterior() -> None:
     rows = draw.normal(size=(5, 2))
     across = covariance(rows, inputs)
     for family in ("gp", "deep-kernel"):
-        mean, variance = regressor_of(family).from_arrays(arrays).predict(rows)
+        mean, variance = regressor_of(family)(arrays).predict(rows)
         assert mean == pytest.approx(constant + across @ np.linalg.solve(known, target - constant), abs=1e-4)
         explained = np.einsum("ns,sn->n", across, np.linalg.solve(known, across.T))
         assert variance == pytest.approx(kernel - explained + noise, abs=1e-4)

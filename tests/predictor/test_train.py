@@ -194,7 +194,7 @@ def test_machines_that_were_shared_tell_how_methods_compare_and_exclusive_ones_h
     assert mixed == pytest.approx(alone, abs=0.1)
 
 
-def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread() -> None:
+def test_a_base_model_that_was_not_learned_from_is_predicted_with_a_wider_spread() -> None:
     def falling(run: Run, times: float) -> Run:
         points = [
             replace(
@@ -218,9 +218,9 @@ def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread(
     pipeline = Pipeline("lora", {"learning_rate": adapter_rate(planted_model(160)), "lora_r": 8})
     known = TaskDescription(planted_dataset(1), planted_model(160), 64_000, 400, ZERO_SHOT_LOSS)
     other = replace(known, model=replace(known.model, weights_hash="another"))
-    here, abroad = (prior.predict(one, feature_rows(one, [pipeline])) for one in (known, other))
-    assert abroad.end == here.end
-    assert abroad.variance > 1.5 * here.variance
+    trained, new = (prior.predict(one, feature_rows(one, [pipeline])) for one in (known, other))
+    assert new.end == trained.end
+    assert new.variance > 1.5 * trained.variance
     judged = score_unseen_models("forest", examples_of(runs))
     assert {row.name for row in judged} == {f"small-{width}" for width in widths}
     unseen = [row for row in judged if row.stage == "no curve"]

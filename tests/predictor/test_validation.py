@@ -56,7 +56,7 @@ def test_the_better_family_is_chosen(examples: Examples) -> None:
 
 
 class Seen(Family):
-    """Notes which datasets and base models it learned from, and of which it predicts."""
+    """Notes which datasets and base models it learned from, and which it predicts."""
 
     name: ClassVar[str] = "seen"
 

@@ -99,7 +99,7 @@ def test_what_formulas_do_not_know_is_left_out(endings: Sequence[FinalResult]) -
 @pytest.mark.parametrize(
     ("held", "most", "share"), [("micro", 0.33, 0.5), ("mini", 0.28, 0.5), ("SmolLM2", 0.34, 0.8)]
 )
-def test_models_that_were_held_out_take_what_is_foretold(
+def test_held_out_models_take_as_long_as_predicted(
     endings: Sequence[FinalResult], held: str, most: float, share: float
 ) -> None:
     known = Efficiency([e for e in endings if not e.model.name.startswith(held)])

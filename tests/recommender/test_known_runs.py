@@ -11,8 +11,7 @@ import pytest
 from sample_runs import sample_dataset
 from tunecast.methods import BASELINE
 from tunecast.predictor import TaskDescription
-from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan
+from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.records import Outcome, Pipeline
 from tunecast.store.final_results import FinalResult, read_final_results
 from tunecast.store.shipping import shipped

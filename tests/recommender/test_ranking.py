@@ -11,7 +11,7 @@ from sample_runs import sample_dataset
 from tunecast.models.describe import describe_config
 from tunecast.predictor import Prediction, TaskDescription
 from tunecast.recommender.efficiency import Efficiency
-from tunecast.recommender.quality_model import Neighbour, Plan
+from tunecast.recommender.known_runs import Neighbour, Plan
 from tunecast.recommender.ranking import predict_ends
 from tunecast.records import Pipeline
 

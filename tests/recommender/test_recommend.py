@@ -195,10 +195,10 @@ def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path
     ("changes", "error", "message"),
     [
         ({"gpu": "RTX 4080"}, ConfigurationError, "Did you mean RTX 4090"),
-        ({"memory_gb": -1.0}, ConfigurationError, "--memory-gb must be a positive number"),
+        ({"memory_gb": -1.0}, ConfigurationError, "--memory-gb must be above 0"),
         ({"top": 0}, ConfigurationError, "--top must be at least 1"),
-        ({"epochs": 0.0}, ConfigurationError, "--epochs must be a positive"),
-        ({"price": -2.0}, ConfigurationError, "--price must not be negative"),
+        ({"epochs": 0.0}, ConfigurationError, "--epochs must be above 0"),
+        ({"price": -2.0}, ConfigurationError, "--price must be at least 0"),
         ({"budget": "soon"}, BudgetError, "is not a budget"),
         ({"budget": "3-trials"}, BudgetError, "trial budgets do not apply"),
         ({"budget": "0.0001s"}, BudgetError, "a single optimiser step takes"),

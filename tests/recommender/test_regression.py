@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from tunecast.recommender.regression import Design, fit
+from tunecast.recommender.regression import BLOCK, Design, fit, solve_lower
 
 MEAN, SPREAD = np.array([0.0, 0.0]), np.array([1.0, 1.0])
 
@@ -75,3 +76,28 @@ def test_a_dataset_keeps_the_slope_that_its_own_runs_showed() -> None:
     mean, _ = posterior.predict(query)
     assert mean[0] < mean[2] < mean[1]
     assert mean[1] - mean[0] > 0.6
+
+
+@pytest.mark.parametrize("rows", [1, BLOCK, 2 * BLOCK + 5])
+def test_a_triangular_system_is_solved(rows: int) -> None:
+    draw = np.random.default_rng(rows)
+    factor = np.tril(draw.normal(size=(rows, rows))) / rows + 2 * np.eye(rows)
+    for wanted in (draw.normal(size=rows), draw.normal(size=(rows, 3))):
+        np.testing.assert_allclose(solve_lower(factor, factor @ wanted), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_small_matrices_are_factored_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs import numpy with all its threads before Tunecast can choose; the command line does not."""
+    threads: list[int] = []
+    factor = np.linalg.cholesky
+
+    def watched(matrix: np.ndarray) -> np.ndarray:
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return factor(matrix)
+
+    monkeypatch.setattr(np.linalg, "cholesky", watched)
+    with threadpool_limits(2, user_api="blas"):
+        fit(Design(np.ones((3, 1)), np.eye(3), ["a", "b", "c"]), np.arange(3.0), np.zeros(1), np.ones(1))
+        after = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert set(threads) == {1}
+    assert after == {2}

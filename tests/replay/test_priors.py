@@ -36,7 +36,7 @@ def runs() -> list[Run]:
 
 
 def same(left: Prior, right: Prior) -> bool:
-    ours, theirs = left.performance.arrays(), right.performance.arrays()
+    ours, theirs = left.performance.arrays, right.performance.arrays
     return left.family == right.family and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 

@@ -14,18 +14,18 @@ from tunecast.replay.comparing import Comparison, compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.standings import Standings
 
-STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-baseline")
+STRATEGIES = ("random", "fixed-best", "fixed-baseline")
 
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
     runs = many_tasks(16, shift=0.1)
-    return compare_strategies(cases_of(runs)[0], runs, STRATEGIES, seeds=3, thinking_seconds=0.0)
+    return compare_strategies(cases_of(runs)[0], runs, STRATEGIES, seeds=2, thinking_seconds=0.0)
 
 
 def test_json_has_the_contracts_keys(comparison: Comparison) -> None:
     found = json.loads(json.dumps(Standings(comparison).as_json()))
-    assert (found["tasks"], found["seeds"], found["fold"]) == (16, 3, "task")
+    assert (found["tasks"], found["seeds"], found["fold"]) == (16, 2, "task")
     assert list(found["strategies"]) == list(STRATEGIES)
     for figures in found["strategies"].values():
         assert figures["regret"] == figures["normalised_regret"]
@@ -62,7 +62,7 @@ def test_the_share_of_exhausted_replays_is_told() -> None:
 
 def test_the_header_says_what_was_left_out(comparison: Comparison) -> None:
     header = Standings(comparison).header
-    assert header.startswith("6 strategies on 16 tasks of 8 families (16 replays), 3 seeds;")
+    assert header.startswith("3 strategies on 16 tasks of 8 families (16 replays), 2 seeds;")
     by_fold = {fold: Standings(replace(comparison, fold=fold)).header.split(": ")[1] for fold in Fold}
     assert by_fold[Fold.FAMILY] == "all tasks of its family."
     assert len(set(by_fold.values())) == len(Fold)

@@ -22,7 +22,15 @@ from tunecast.records import (
     Task,
     Versions,
 )
-from tunecast.results import Contender, DataForecast, MoreData, SampleOutput, SessionRecord
+from tunecast.results import (
+    ConstantAnswer,
+    Contender,
+    DataForecast,
+    MoreData,
+    SampleOutput,
+    SessionRecord,
+    TrainedOn,
+)
 
 FULL_LENGTH = 131_072
 ZERO_SHOT_LOSS = 4.143
@@ -240,3 +248,27 @@ def full_session() -> tuple[SessionRecord, list[Run]]:
     """The usual case: 25 trials, four failures, and a forecast that reaches not all the way."""
     runs = [*make_runs(), *failures()]
     return dataclasses.replace(make_record(runs), forecast=OUTLOOK), runs
+
+
+def metric_session() -> tuple[SessionRecord, list[Run]]:
+    """A session that exact match decided: a short baseline, a majority answer, and no forecast."""
+    runs = make_runs(4)
+    record = make_record(runs)
+
+    def named(found: Score | None) -> Score | None:
+        return found and dataclasses.replace(found, metric_name="exact_match")
+
+    zero_shot, baseline, incumbent = (
+        dataclasses.replace(one, test=named(one.test), validation=named(one.validation))
+        for one in record.contenders
+    )
+    majority = score(0.4, half_width=0.02, metric=0.31, examples=281)
+    baseline = dataclasses.replace(baseline, trained_on=TrainedOn(10, 160, 2242, 0.07))
+    incumbent = dataclasses.replace(incumbent, run=runs[2].id)
+    return dataclasses.replace(
+        record,
+        objective="exact_match",
+        contenders=(zero_shot, baseline, incumbent),
+        constant_answers=(ConstantAnswer("majority_answer", "yes", majority),),
+        forecast=DataForecast(2242, reason="it takes 15% of the budget, and it may take 10%", budget="8m"),
+    ), runs

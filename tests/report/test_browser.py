@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from report.browser import Browser, Page, chromium, find_chromium
-from report.sample_session import failures, full_session, make_record, make_runs
-from tunecast.report import write_report
+from report.sample_recommendation import sample_recommendation
+from report.sample_session import failures, full_session, make_record, make_runs, metric_session
+from scaling.planted import models_table
+from tunecast.report.page import write_report
+from tunecast.report.recommendation_plot import write_prospects
+from tunecast.report.scaling_plot import write_plot
 
 DRAWN = """[...document.querySelectorAll('.plot')].map(
-  (plot) => plot.querySelectorAll('.main-svg').length > 0 && plot.querySelectorAll('.trace').length > 0)"""
+  (plot) => ['.main-svg', '.trace, .contour'].every((part) => plot.querySelectorAll(part).length > 0))"""
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,35 @@ def test_few_and_many_trials(browser: Browser, tmp_path: Path, trials: int) -> N
     page.emulate(390, 844, phone=True)
     assert_sound(page, tmp_path / "report.html")
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+
+
+def test_no_table_is_cut_off_at_any_width(browser: Browser, tmp_path: Path) -> None:
+    record, runs = metric_session()
+    write_report(record, runs, tmp_path / "report.html")
+    page = browser.page()
+    page.emulate(1280, 844)
+    assert_sound(page, tmp_path / "report.html")
+    right = "getBoundingClientRect().right"
+    tables = f"""[...document.querySelectorAll('.scroll')].map((one) => [
+      one.scrollWidth - one.clientWidth,
+      one.querySelector('tbody tr > :last-child').{right} > one.{right}])"""
+    for width in (1280, 1000, *range(900, 700, -20), 600, 500, 390, 320):
+        page.emulate(width, 844)
+        assert page.evaluate(tables) == [[0, False]], width
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_of_charts_are_sound_on_a_phone_and_in_the_readers_theme(
+    browser: Browser, tmp_path: Path, dark: bool
+) -> None:
+    path = tmp_path / "page.html"
+    for write in (
+        lambda: write_prospects(sample_recommendation(0.4), path),
+        lambda: write_plot(path, models_table(count=3), "power", 1e6, [5000.0]),
+    ):
+        write()
+        page = browser.page()
+        page.emulate(390, 844, dark=dark, phone=True)
+        assert_sound(page, path)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")

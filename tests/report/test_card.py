@@ -10,7 +10,7 @@ import yaml
 from report.sample_session import full_session, make_record, make_runs
 from tunecast.methods import get_method, method_names
 from tunecast.records import Pipeline, Run
-from tunecast.report import model_card
+from tunecast.report.card import model_card
 from tunecast.results import SessionRecord
 
 

@@ -7,7 +7,7 @@ from tunecast.report.trials import view_trials
 
 def panels() -> dict[str, object]:
     record, runs = full_session()
-    return {plot.name: plot.figure for plot in hyperparameter_plots(view_trials(record, runs))}
+    return {plot.name: plot.figure for plot in hyperparameter_plots(view_trials(record, runs), 4.14)}
 
 
 def test_learning_rate_comes_first_on_a_log_axis() -> None:
@@ -34,7 +34,17 @@ def test_panels_share_one_range_of_losses() -> None:
     assert len(ranges) == 1
 
 
-def test_nothing_varies_in_one_trial() -> None:
-    runs = make_runs(1)
-    assert hyperparameter_plots(view_trials(make_record(runs), runs)) == []
-    assert hyperparameter_plots([]) == []
+def test_few_trials_have_no_panels() -> None:
+    names = {
+        trials: [plot.name for plot in hyperparameter_plots(view_trials(make_record(runs), runs), None)]
+        for trials in (1, 4, 5)
+        if (runs := make_runs(trials))
+    }
+    assert names[1] == names[4] == []
+    assert names[5][0] == "hyper-learning_rate"
+    assert hyperparameter_plots([], None) == []
+
+
+def test_every_panel_has_five_dots() -> None:
+    for figure in panels().values():
+        assert sum(len(trace.x) for trace in figure.data) >= 5  # type: ignore[attr-defined]

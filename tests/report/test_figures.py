@@ -7,7 +7,16 @@ from importlib.resources import files
 import pytest
 
 from report.sample_session import full_session
-from tunecast.report.figures import SYMBOLS, log_axis, loss_range, method_styles, token_axis
+from tunecast.report.figures import (
+    SYMBOLS,
+    log_axis,
+    loss_axis,
+    method_styles,
+    new_figure,
+    reference_line,
+    styles,
+    token_axis,
+)
 from tunecast.report.numbers import rate
 from tunecast.report.trials import view_trials
 
@@ -57,15 +66,46 @@ def test_methods_differ_in_colour_and_marker() -> None:
 
 
 def test_an_explosion_does_not_stretch_the_axis() -> None:
-    low, high = loss_range([2.7 + 0.01 * step for step in range(60)] + [40.0, 1e9], 4.1) or (0, 0)
-    assert low < 2.7
-    assert 4.1 < high < 5
+    losses = [2.7 + 0.01 * step for step in range(60)] + [40.0, 1e9]
+    for known, top in ((losses, 5.0), ([2.6, 2.8, 9.0], 5.0), ([2.6, 1e9], 5.0)):
+        axis = loss_axis(known, 4.1, shows_zero_shot=True)
+        assert axis is not None
+        assert axis.low < 2.7
+        assert 4.1 < axis.high < top
 
 
-def test_loss_range_of_nothing_and_of_one() -> None:
-    assert loss_range([]) is None
-    low, high = loss_range([2.0]) or (0, 0)
-    assert low < 2.0 < high
+def test_losses_of_different_magnitude_get_a_logarithmic_axis() -> None:
+    axis = loss_axis([0.165, 0.1655, 5.5], 6.5, shows_zero_shot=True)
+    assert axis is not None
+    assert axis.layout["type"] == "log"
+    assert "0.5" in axis.layout["ticktext"]
+    low, high = axis.layout["range"]
+    assert low < math.log10(0.165) < math.log10(6.5) < high
+
+
+def test_noise_is_not_magnified() -> None:
+    axis = loss_axis([0.1648, 0.1655])
+    assert axis is not None
+    assert axis.high - axis.low > 0.05 * 0.165
+
+
+def test_loss_axis_of_nothing_and_of_one() -> None:
+    assert loss_axis([]) is None
+    axis = loss_axis([2.0])
+    assert axis is not None
+    assert axis.low < 2.0 < axis.high
+
+
+@pytest.mark.parametrize(("scale", "place"), [("linear", 100.0), ("log", 2.0)])
+def test_the_name_of_a_line_is_beside_it(scale: str, place: float) -> None:
+    figure = new_figure("", "")
+    figure.update_xaxes(type=scale)
+    reference_line(figure, 100.0, "crossover", "x")
+    assert (figure.layout.shapes[0].x0, figure.layout.annotations[0].x) == (100.0, place)
+
+
+def test_many_names_differ() -> None:
+    assert len(set(styles(map(str, range(64))).values())) == 64
 
 
 def test_tokens_are_marked_on_the_fidelity_grid() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from report.sample_session import OUTLOOK
-from tunecast.report.forecast import forecast_sentences, forecast_table
+from tunecast.report.forecast import forecast_sentences, forecast_table, missing_forecast
 from tunecast.report.forecast_plot import forecast_plot
 from tunecast.results import DataForecast
 
@@ -42,6 +42,25 @@ def test_the_refusal_leads_where_nothing_is_supported() -> None:
     assert forecast_sentences(ALL_REFUSED)[0].startswith("No forecast: too far. ")
     assert forecast_sentences(UNMEASURED) == ("No forecast: no trial reached the end of its schedule.",)
     assert forecast_table(UNMEASURED) is None
+
+
+def test_the_command_that_would_make_a_forecast() -> None:
+    settings = {"model": "smollm2", "data": "my rows.jsonl", "objective": "rougeL", "output_dir": "out"}
+
+    def command(forecast: DataForecast) -> str:
+        missing = missing_forecast(forecast, settings)
+        assert missing is not None
+        assert missing.reason == "No trial reached the end of its schedule."
+        return missing.command
+
+    assert command(UNMEASURED) == ""
+    more = replace(UNMEASURED, budget="20m")
+    assert command(more) == "tunecast tune --resume --budget 20m --output-dir out"
+    assert command(replace(more, new_session=True)) == (
+        "tunecast tune --budget 20m --model smollm2 --data 'my rows.jsonl' --objective rougeL"
+    )
+    assert missing_forecast(OUTLOOK, settings) is None
+    assert missing_forecast(None, settings) is None
 
 
 def test_the_plot_shows_supported_forecasts_only() -> None:

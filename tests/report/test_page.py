@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from report.sample_session import SAMPLES, failures, full_session, make_record, make_runs
-from tunecast.report import write_report
+from tunecast.report.page import write_report
 from tunecast.results import DataForecast, SampleOutput
 
 FIGURE = re.compile(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', re.S)
@@ -50,7 +50,15 @@ def test_report_shows_every_part(tmp_path: Path) -> None:
         "Load the model",
     ]
     names = [name for name, _ in FIGURE.findall(page)]
-    assert names[:6] == ["scores", "forecast", "curves", "incumbent", "cost-seconds", "cost-bytes"]
+    assert names[:7] == [
+        "scores-loss",
+        "scores-metric",
+        "forecast",
+        "curves",
+        "incumbent",
+        "cost-seconds",
+        "cost-bytes",
+    ]
     assert {"hyper-learning_rate", "hyper-lora_r", "hyper-neftune_noise_alpha"} <= set(names)
     for _, figure in FIGURE.findall(page):
         assert json.loads(figure)["data"]
@@ -138,13 +146,16 @@ def test_a_thousand_trials_stay_small(tmp_path: Path) -> None:
     assert "At most 400 of 1,000 trials are drawn" in page
 
 
-def test_a_forecast_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+def test_a_forecast_that_could_not_be_made_has_its_reason_and_command_but_no_section(tmp_path: Path) -> None:
     record, runs = full_session()
-    refused = DataForecast(0, reason="no trial reached the <b>end</b>")
-    page = written(tmp_path, dataclasses.replace(record, forecast=refused), runs)
-    assert "No forecast: no trial reached the &lt;b&gt;end&lt;/b&gt;." in page
+    refused = DataForecast(0, reason="no trial reached the <b>end</b>", budget="10m")
+    record = dataclasses.replace(record, forecast=refused, configuration={"output_dir": "/home/me/my out"})
+    page = written(tmp_path, record, runs)
+    assert "No trial reached the &lt;b&gt;end&lt;/b&gt;." in page
+    assert "tunecast tune --resume --budget 10m --output-dir &#39;my out&#39;</pre>" in page
     assert 'id="figure-forecast"' not in page
-    assert "What more data" not in written(tmp_path, dataclasses.replace(record, forecast=None), runs)
+    assert "<h2>What more data" not in page
+    assert "would bring" not in written(tmp_path, dataclasses.replace(record, forecast=None), runs)
 
 
 def test_samples_keep_their_lines(tmp_path: Path) -> None:

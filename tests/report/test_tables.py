@@ -12,6 +12,7 @@ from tunecast.report.tables import (
     failures_table,
     hardware_facts,
     pretty_json,
+    split_sizes,
     version_facts,
 )
 from tunecast.report.trials import view_trials
@@ -32,8 +33,13 @@ def test_comparison_has_a_row_a_contender_and_stresses_the_winner() -> None:
 def test_the_objective_is_what_validation_shows() -> None:
     record, runs = full_session()
     table = comparison_table(dataclasses.replace(record, objective="rouge_l"), runs)
-    assert table.header[1] == "validation rouge_l"
-    assert [row[1] for row in table.rows] == ["0.141", "0.248", "0.296"]
+    assert table.header[1:4] == ("validation rouge_l", "test rouge_l (95%)", "test loss (95%)")
+    assert [row[1] for row in table.rows] == [
+        "0.141\n0.120 to 0.162",
+        "0.248\n0.227 to 0.269",
+        "0.296\n0.275 to 0.317",
+    ]
+    assert table.rows[0][3] == "4.163\n4.113 to 4.213"
 
 
 def test_a_session_chosen_by_test_shows_no_validation() -> None:
@@ -85,3 +91,19 @@ def test_facts() -> None:
     assert hardware_facts(runs[1].machine)["measured rate"] == "float32 91 GFLOP/s, bfloat16 44 GFLOP/s"
     assert version_facts(record)["peft"] == "0.19.1"
     assert json.loads(pretty_json({"path": Path("a")})) == {"path": "a"}
+
+
+def test_an_incumbent_that_is_the_baseline_s_checkpoint_has_no_row_of_its_own() -> None:
+    record, runs = full_session()
+    baseline = record.contender("baseline")
+    same = (record.contenders[0], baseline, dataclasses.replace(baseline, name="incumbent"))
+    table = comparison_table(dataclasses.replace(record, contenders=same, winner="baseline"), runs)
+    assert [row[0] for row in table.rows] == ["zero-shot", "baseline"]
+    assert table.winner == 1
+
+
+def test_a_test_split_that_was_scored_again_is_said_to_be() -> None:
+    record, _ = full_session()
+    assert split_sizes(record).endswith("were scored once, afterwards.")
+    again = dataclasses.replace(record, test_scorings=2)
+    assert split_sizes(again).endswith("were scored 2 times, after each budget that the session was given.")

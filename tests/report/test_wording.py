@@ -6,8 +6,8 @@ import pytest
 
 from report.sample_session import BASELINE, full_session, make_record, make_runs
 from tunecast.records import ZERO_SHOT, Pipeline, Score
-from tunecast.report.wording import describe_pipeline, pipeline_line, verdict
-from tunecast.results import Contender, SessionRecord
+from tunecast.report.wording import describe_pipeline, pipeline_line, training_text, verdict
+from tunecast.results import ConstantAnswer, Contender, Margin, SessionRecord, TrainedOn
 
 
 def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRecord:
@@ -37,17 +37,57 @@ def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
     assert words.sentences[-1] == "Cost: 4 min 51 s for 29 trials on a budget of 5m; 4 failed."
 
 
-def test_overlapping_intervals_are_called_uncertain() -> None:
-    record, runs = full_session()
-    record = with_test(record, "baseline", loss=2.75, loss_low=2.70, loss_high=2.80)
-    words = verdict(record, runs)
-    assert "intervals of winner and the baseline overlap: the difference is not certain" in str(words)
+def with_margins(record: SessionRecord, **lows: float) -> SessionRecord:
+    """The record with margins over rivals whose intervals begin at these values and are 0.2 wide."""
+    margins = tuple(Margin(name, low + 0.1, low, low + 0.2) for name, low in lows.items())
+    return dataclasses.replace(record, margins=margins)
 
 
-def test_missing_intervals_are_called_unknown() -> None:
+def test_a_margin_is_said_with_its_paired_interval() -> None:
     record, runs = full_session()
-    words = verdict(with_test(record, "baseline", loss_low=None), runs)
-    assert "Without intervals, the difference to the baseline may not be certain" in str(words)
+    words = verdict(with_margins(record, zero_shot=1.2, baseline=0.15), runs)
+    assert words.text.startswith("The search won: lora")
+    assert "on the same examples the winner is 0.150 to 0.350 better." in str(words)
+
+
+def test_a_margin_that_includes_zero_is_no_clear_win() -> None:
+    record, runs = full_session()
+    words = verdict(with_margins(record, zero_shot=1.2, baseline=-0.05), runs)
+    assert words.text == "No clear win: the winner may be no better than the baseline"
+    assert "the winner is -0.050 to 0.150 better, which is not certain." in str(words)
+
+
+def test_a_constant_answer_that_is_not_beaten_is_said_first() -> None:
+    record, runs = full_session()
+    constant = ConstantAnswer(
+        "majority_answer", "no", dataclasses.replace(record.contenders[0].test, loss=0.5)
+    )
+    record = dataclasses.replace(record, constant_answers=(constant,))
+    words = verdict(with_margins(record, zero_shot=1.2, majority_answer=-2.0), runs)
+    assert words.text == "No gain: the winner is no better than a constant answer"
+    assert words.sentences[0] == (
+        "The winner is no better than guessing by how frequent each answer is, which has a loss of 0.500."
+    )
+    beaten = verdict(with_margins(record, zero_shot=1.2, majority_answer=0.1), runs)
+    assert beaten.text.startswith("The search won")
+
+
+def test_a_baseline_of_few_steps_is_named_by_them() -> None:
+    record, runs = full_session()
+
+    def trained(steps: int) -> SessionRecord:
+        change = {"baseline": TrainedOn(steps, 8 * steps, 2242, 8 * steps / 2242)}
+        contenders = (dataclasses.replace(one, trained_on=change.get(one.name)) for one in record.contenders)
+        return dataclasses.replace(record, contenders=tuple(contenders))
+
+    few, many = verdict(trained(10), runs), verdict(trained(60), runs)
+    assert few.text.endswith(", against LoRA, 10 steps")
+    assert "lower than LoRA, 10 steps, 2.939" in str(few)
+    assert "LoRA" not in many.text
+    assert "lower than the baseline, 2.939" in str(many)
+    assert training_text(trained(60).contender("baseline")) == (
+        "60 steps, 480 of 2,242 examples (21%), 0.21 epochs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +128,9 @@ def test_incumbent_that_is_the_baseline_pipeline_wins_as_the_baseline() -> None:
 def test_metric_decides_where_it_is_the_objective() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, objective="rouge_l"), runs)
-    assert words.sentences[0].startswith("Chosen on 281 validation examples: rouge_l 0.296, against 0.141")
+    assert words.sentences[0].startswith(
+        "Chosen on 281 validation examples: rouge_l 0.296 (0.275 to 0.317), against 0.141"
+    )
     assert words.sentences[1].startswith("Test rouge_l 0.296 (0.275 to 0.317), test loss 2.708")
     assert "rouge_l: 0.048 higher than the baseline, 0.248" in str(words)
 
@@ -112,3 +154,30 @@ def test_pipeline_in_one_line() -> None:
     )
     assert describe_pipeline(pipeline) == "lora, learning_rate 2e-4, use_dora yes, lora_dropout 0.05"
     assert dataclasses.replace(pipeline, hyperparameters={}).learning_rate is None
+
+
+def with_steps(record: SessionRecord, steps: int) -> SessionRecord:
+    trained = TrainedOn(steps, 4 * steps, 2242, 4 * steps / 2242)
+    changed = [dataclasses.replace(one, trained_on=trained) for one in record.contenders]
+    return dataclasses.replace(record, contenders=tuple(changed))
+
+
+def test_a_baseline_of_a_few_steps_makes_no_win() -> None:
+    record, runs = full_session()
+    words = verdict(with_steps(record, 2), runs)
+    assert words.text == "lora is ahead, but the baseline had only 2 steps"
+
+
+def test_a_session_that_measured_no_trial_says_so() -> None:
+    record, runs = full_session()
+    base = record.contender("zero_shot")
+    alone = (base, dataclasses.replace(base, name="incumbent"))
+    words = verdict(dataclasses.replace(record, contenders=alone, winner="zero_shot"), runs)
+    assert words.text == "Nothing was measured after training: the untouched base model is delivered"
+
+
+def test_equal_scores_are_called_equal() -> None:
+    record, runs = full_session()
+    loss = record.contender("incumbent").test.loss
+    words = verdict(with_test(record, "baseline", loss=loss), runs)
+    assert "Test loss: equal to the baseline" in str(words)

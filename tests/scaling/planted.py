@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.scaling import LossRow, LossTable, build_table
-from tunecast.scaling.arrays import Floats
 
 SIZES = 200 * 2.0 ** np.arange(12)
 

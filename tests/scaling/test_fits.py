@@ -64,7 +64,7 @@ def test_units_of_data_size_do_not_change_the_curve() -> None:
 
 
 def test_pooled_fit_describes_its_curves_and_auto_chooses_a_law() -> None:
-    table = models_table(count=5, noise=0.002)
+    table = models_table(count=3, noise=0.002)
     pooled = fit(table, "joint-rectified")
     assert max(entry.rmsd_log for entry in pooled) < 0.006
     assert all(entry.rmsd_log_leave_one_out is not None for entry in pooled)

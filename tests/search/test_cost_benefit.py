@@ -56,7 +56,7 @@ def test_seconds_are_worth_what_the_expected_gain_is() -> None:
     assert worth([-0.02], 1.0, failure=0.5) == [False]
 
 
-def test_advice_is_followed_while_what_it_foretells_is_worth_its_seconds() -> None:
+def test_recommendations_are_tried_while_their_predicted_gain_is_worth_the_seconds() -> None:
     begun = seen(BASELINE, Trial(), Trial())
     ends = predicted(3.0, 2.9, 2.99)
     assert following(ends, 1.0)(begun, Remaining(0.5)) == 1, "3.4% are worth 200 s"
@@ -71,7 +71,7 @@ def test_what_is_uncertain_may_gain_much() -> None:
     assert following(predicted(3.0, 3.1, 3.1, deviation=0.2), 1.0)(begun, Remaining(0.5)) == 1
 
 
-def test_what_is_foretold_moves_with_the_trials_that_ended() -> None:
+def test_predictions_move_with_the_trials_that_ended() -> None:
     ends = predicted(2.5, 2.49, 2.49)
     assert following(ends, 1.0)(seen(BASELINE, Trial(), Trial()), Remaining(0.5)) is None, "0.4% of gain"
     diverged = replace(BASELINE, losses=BASELINE.losses[:3], outcome=Outcome.DIVERGED)
@@ -94,7 +94,7 @@ def test_a_trial_that_has_begun_is_told_by_its_own_loss_the_surer_the_further_it
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.OUT_OF_MEMORY])
-def test_without_a_yardstick_a_begun_trial_is_told_by_what_was_foretold(
+def test_without_a_yardstick_a_begun_trial_keeps_its_prediction(
     outcome: Outcome,
 ) -> None:
     lost = Trial(BASELINE.losses[:1] if outcome is Outcome.DIVERGED else (), outcome)
@@ -104,7 +104,7 @@ def test_without_a_yardstick_a_begun_trial_is_told_by_what_was_foretold(
     assert following(predicted(9.0, 3.0, 2.99), 1.0)(trials, Remaining(0.5)) is None
 
 
-def test_of_what_nobody_foretold_anything_nothing_is_expected() -> None:
+def test_nothing_is_expected_of_a_trial_without_a_prediction() -> None:
     ends = predicted(3.0, 2.9)
     assert following(ends, 100.0)(seen(BASELINE, Trial(), Trial()), Remaining(0.5)) == 1
     tried = seen(BASELINE, Trial((9.0,), Outcome.DIVERGED), Trial())

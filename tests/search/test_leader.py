@@ -26,7 +26,7 @@ def test_carries_the_advantage_at_an_equal_share_to_the_end() -> None:
     assert late < early < 2.0
 
 
-def test_what_cannot_be_foretold() -> None:
+def test_ends_that_cannot_be_predicted() -> None:
     assert end(Trial()) == math.inf
     assert end(Trial((1.0,), Outcome.DIVERGED)) == math.inf
     assert end(Trial((3.0, 2.9)), reference=Trial((4.0,))) == 2.9

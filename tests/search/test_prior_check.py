@@ -40,7 +40,7 @@ def test_a_prior_that_orders_at_random_or_backwards_is_left_aside() -> None:
     assert rates(-1.0, 8) < 0.05
 
 
-def test_trials_that_were_foretold_to_end_alike_say_little() -> None:
+def test_trials_predicted_to_end_alike_say_little() -> None:
     draw = np.random.default_rng(0)
     spread = np.full(6, 0.5)
     for _ in range(50):

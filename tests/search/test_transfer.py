@@ -44,7 +44,7 @@ from tunecast.search import (
 from tunecast.search.failure import memory_odds
 from tunecast.search.ranking import ranked
 from tunecast.search.task_predictor import TaskPredictor, TrialPredictions
-from tunecast.search.transfer import ASIDE, NEW, OTHER, guided_by, transfer
+from tunecast.search.transfer import ASIDE, NEW, OTHER, Guided, transfer
 
 MODEL = planted_model()
 DATASET = planted_dataset(9)
@@ -118,7 +118,7 @@ def test_is_a_pure_function_of_the_history(prior: Prior) -> None:
         assert strategy(history, Remaining(0.5)) == other(history, Remaining(0.5))
 
 
-def test_a_point_better_than_foretold_draws_the_search_on(prior: Prior) -> None:
+def test_a_point_better_than_predicted_attracts_the_search(prior: Prior) -> None:
     runs = candidates(12)
     predictor = TaskPredictor(context(), prior)
     blank = predictor.predict(History(tuple(view(run, 0) for run in runs)))
@@ -157,7 +157,7 @@ def test_a_trial_that_broke_down_tells_what_it_told_before(prior: Prior) -> None
     assert after.deviation == pytest.approx(before.deviation)
 
 
-def test_a_prior_that_foretold_a_divergence_is_not_doubted_for_it(prior: Prior) -> None:
+def test_a_predicted_divergence_is_no_evidence_against_the_prior(prior: Prior) -> None:
     """Its last point before it broke down may be a good one."""
     high, low = 60 * adapter_rate(MODEL), adapter_rate(MODEL)
     pipelines = [_lora(rate) for rate in (high, 1.1 * high, 1.2 * high, low, 1.1 * low, 0.9 * low)]
@@ -274,7 +274,7 @@ def test_the_best_goes_on_to_its_end_once_half_as_much_was_probed(left: Remainin
     def chosen(history: History, ends: Sequence[float], value: float | None = None) -> int | None:
         told = Dreamt([*ends, *[-0.3] * (8 - len(ends))], [90.0] * 8)
         told.is_new = False
-        return guided_by(told, context(value_minutes=value))(history, left)  # type: ignore[arg-type]
+        return Guided(told, context(value_minutes=value))(history, left)  # type: ignore[arg-type]
 
     assert chosen(few, [-0.2, -0.1]) not in (0, 1), "what has not begun may end better"
     assert chosen(many, [-0.2, -0.1]) == 0
@@ -295,7 +295,7 @@ def test_a_cheap_point_of_a_slow_trial_is_not_worth_more_than_a_dear_one_of_a_qu
 
     told = Told([0.0, -0.1, -0.1], [100.0, 100.0, 50.0])
     told.is_new = False
-    assert guided_by(told, context())(history, Remaining(0.5, seconds=9000.0)) == 2  # type: ignore[arg-type]
+    assert Guided(told, context())(history, Remaining(0.5, seconds=9000.0)) == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("begun", "chosen"), [(0, 5), (1, 4), (2, 4), (3, 5)])
@@ -310,8 +310,8 @@ def test_who_may_end_anywhere_is_hoped_to_end_best_in_every_third_turn(begun: in
             return replace(super().predict(_), deviation=np.array([0.01] * 5 + [4.0]))
 
     told, left = Told([0.0] * 4 + [-0.1, -0.06], [50.0] * 6), Remaining(0.5, seconds=900.0)
-    assert guided_by(told, context())(history, left) == chosen  # type: ignore[arg-type]
-    assert guided_by(told, context(), most_uncertainty=math.inf)(history, left) == 5  # type: ignore[arg-type]
+    assert Guided(told, context())(history, left) == chosen  # type: ignore[arg-type]
+    assert Guided(told, context(), most_uncertainty=math.inf)(history, left) == 5  # type: ignore[arg-type]
 
 
 def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
@@ -359,7 +359,7 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
     told = Told()
 
     def chosen(value_minutes: float | None) -> int | None:
-        strategy = guided_by(told, context(value_minutes=value_minutes))  # type: ignore[arg-type]
+        strategy = Guided(told, context(value_minutes=value_minutes))  # type: ignore[arg-type]
         return strategy(begun, Remaining(0.5, 1000.0))
 
     assert chosen(None) == 1
@@ -390,7 +390,7 @@ def test_chance_draws_from_what_can_end_and_is_worth_its_seconds() -> None:
     first, second, *_ = sorted(range(2, 8), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
 
     def drawn_of(mean: Sequence[float], seconds: Sequence[float], value: float | None = None) -> int | None:
-        strategy = guided_by(Dreamt(mean, seconds), context(value_minutes=value))  # type: ignore[arg-type]
+        strategy = Guided(Dreamt(mean, seconds), context(value_minutes=value))  # type: ignore[arg-type]
         return strategy(history, Remaining(0.5, seconds=100.0))
 
     hopeful, quick = [0.0, 0.0, *[-0.1] * 6], [50.0] * 8
@@ -409,7 +409,7 @@ def test_where_the_prior_is_left_aside_halving_goes_on_while_it_is_worth_it() ->
 
     def chosen(value: float | None, new: float = -1.0, seconds: float = 100.0) -> int | None:
         told = Dreamt([*ends, *[new] * 4], [seconds] * 8, is_reliable=False)
-        strategy = guided_by(told, context(value_minutes=value))  # type: ignore[arg-type]
+        strategy = Guided(told, context(value_minutes=value))  # type: ignore[arg-type]
         return strategy(history, Remaining(0.5))
 
     drawn_first = chosen(None)
@@ -427,7 +427,7 @@ def test_tokens_are_kept_for_the_best_trial_while_a_worker_advances_it(left: Rem
     best, other = view(runs[0], 2, running=True), view(runs[1], 2)
     history = History((best, other, *(view(run, 0) for run in runs[2:])))
     told = Dreamt([-0.2, -0.1, 0.0, 0.0], [90.0, 90.0, 100.0, 100.0])
-    strategy = guided_by(told, context())  # type: ignore[arg-type]
+    strategy = Guided(told, context())  # type: ignore[arg-type]
     assert strategy(history, left) == (None if left.seconds is None else 1)
     waiting = replace(history, trials=(view(runs[0], 3), *history.trials[1:]))
     assert strategy(waiting, left) == 0
@@ -468,7 +468,7 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
     backwards = History((history.trials[0], *reversed(history.trials[1:])))
     again = strategy(backwards, Remaining(0.5))
     assert again is not None
-    # With other candidates around it, the dice fall anew: a fixed order would be the same in every session.
+    # With other candidates around it, the draw differs: a fixed order would be the same in every session.
     others = {
         strategy(History((*history.trials, view(candidates(1, seed)[0], 0))), Remaining(0.5))
         for seed in range(100, 112)

@@ -36,6 +36,22 @@ def test_tokens_that_the_rest_of_the_seconds_affords() -> None:
     assert BudgetTracker(Budget.parse("100s"), 60.0).affordable_tokens(10.0) == pytest.approx(400.0, rel=0.05)
 
 
+def test_a_step_may_not_run_into_the_time_for_comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = BudgetTracker(Budget.parse("100s"), 90.0)
+    assert not tracker.is_overrun
+    tracker.reserve_for_comparing(20.0)
+    assert tracker.is_overrun
+
+
+def test_what_was_spent_beside_the_search_is_not_left() -> None:
+    tracker = BudgetTracker(Budget.parse("1000-tokens"), 0.0)
+    tracker.reserve_for_final(500.0)
+    assert tracker.left_for_final(Used(tokens=900)) == 100.0
+    tracker.count_beside(Used(tokens=300))
+    assert tracker.left_for_final(Used(tokens=600)) == 100.0
+    assert tracker.left(Used(tokens=100)) == 100.0
+
+
 def test_a_last_step_may_overrun_a_little_and_only_seconds() -> None:
     seconds = [BudgetTracker(Budget.parse("100s"), before) for before in (99.0, 104.0, 106.0)]
     assert [budget_tracker.is_overrun for budget_tracker in seconds] == [False, False, True]
@@ -77,7 +93,7 @@ def test_a_step_fits_only_with_what_is_reserved(prepared: PreparedTask) -> None:
     assert not budget_tracker.fits(trial, other, spent, runtime_model)
 
 
-def test_what_is_held_back_is_nobodys_until_it_is_given_back(prepared: PreparedTask) -> None:
+def test_a_reserve_cannot_be_spent_until_it_is_released(prepared: PreparedTask) -> None:
     trial = a_trial(prepared)
     budget_tracker = BudgetTracker(Budget("tokens", trial.tokens_to_end, ""), 0.0)
     budget_tracker.hold_back(1.0)
@@ -95,6 +111,20 @@ def test_strategies_are_not_told_of_what_is_held_back() -> None:
     budget_tracker.hold_back(2.0)
     remaining = budget_tracker.remaining(Used(trials=9), 500)
     assert (remaining.fraction, remaining.new_trials) == (0.5, 9)
+
+
+def test_time_for_comparing_is_not_searched_with_and_stays_small() -> None:
+    tracker = BudgetTracker(Budget.parse("100s"), 0.0)
+    tracker.reserve_for_comparing(15.0)
+    tracker.hold_back(10.0)
+    used = Used(seconds=50.0)
+    assert tracker.remaining(used, 1000).seconds == pytest.approx(25.0)
+    assert tracker.left(used) == pytest.approx(35.0)
+    tracker.reserve_for_comparing(90.0)
+    assert tracker.left(used) == pytest.approx(30.0), "at most a fifth of the budget"
+    trials = BudgetTracker(Budget.parse("10-trials"), 0.0)
+    trials.reserve_for_comparing(90.0)
+    assert trials.left(Used(trials=4)) == 6.0
 
 
 @pytest.mark.parametrize(("text", "tenth"), [("29-trials", 2.0), ("70-trials", 7.0), ("25-tokens", 2.0)])
@@ -119,6 +149,9 @@ def test_seconds_are_judged_by_their_upper_bound(prepared: PreparedTask) -> None
     upper = runtime_model.upper("lora", trial.tokens_to_next)
     between = Budget("seconds", (expected + upper) / 2, "")
     assert not BudgetTracker(between, 0.0).fits(trial, None, Used(), runtime_model)
+    assert BudgetTracker(between, 0.0).is_expected_to_fit(trial, Used(), runtime_model)
+    less = Budget("seconds", 0.9 * expected, "")
+    assert not BudgetTracker(less, 0.0).is_expected_to_fit(trial, Used(), runtime_model)
     assert BudgetTracker(Budget("seconds", 1.01 * upper, ""), 0.0).fits(trial, None, Used(), runtime_model)
 
 
@@ -167,3 +200,24 @@ def test_a_bound_that_reaches_the_end_holds_the_last_scoring(prepared: PreparedT
     assert tight.fits(longer, None, Used(), scoring), "its next point is not its last"
     assert not tight.affords_end(longer, Used(), scoring)
     assert not tight.fits(longer, trial, Used(), scoring)
+
+
+def test_what_is_kept_for_a_final_training_is_not_searched_with() -> None:
+    budget_tracker = BudgetTracker(Budget.parse("10k-tokens"), 0.0)
+    budget_tracker.reserve_for_final(4000.0)
+    budget_tracker.hold_back(1000.0)
+    used = Used(tokens=2000)
+    assert budget_tracker.remaining(used, 1000).full_lengths == 3.0
+    assert budget_tracker.left(used) == 4000.0
+    assert budget_tracker.left_for_final(used) == 8000.0
+    budget_tracker.reserve_for_final(0.0)
+    assert budget_tracker.left(used) == 8000.0
+
+
+def test_a_budget_that_ended_uses_no_more() -> None:
+    budget_tracker = BudgetTracker(Budget.parse("90s"), seconds_before=100.0)
+    budget_tracker.end()
+    used = budget_tracker.elapsed()
+    time.sleep(0.01)
+    assert budget_tracker.elapsed() == used
+    assert not budget_tracker.is_overrun

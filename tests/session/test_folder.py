@@ -126,3 +126,19 @@ def test_place_that_cannot_be_a_folder(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         OutputFolder(tmp_path / where)
+
+
+@pytest.mark.parametrize("name", ["best", "trials"])
+def test_a_file_in_the_place_of_a_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"{name} is a file, where a folder is needed"):
+        OutputFolder(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["report.html", "session.json", "runs.sqlite", ".lock"])
+def test_a_folder_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(OutputError, match=f"{name} is a folder, where a file is needed"):
+        OutputFolder(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]

@@ -13,7 +13,7 @@ import pytest
 
 from kills import Victim, check_between, check_end, committed
 from sample_runs import sample_point, sample_slot
-from sessions import Finished, call_main, finish, unfinish
+from sessions import IN_PROCESS, Finished, call_main, finish, unfinish
 from tunecast.budget import Budget, Used
 from tunecast.executors import base as executor
 from tunecast.methods.space import BASELINE
@@ -60,7 +60,8 @@ def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outc
 
 def recorded(part: Trials, loss: float, outcome: Outcome) -> Run:
     score = Score(loss, loss, loss, 16, 96) if outcome is Outcome.COMPLETED else None
-    measured = Measurement(part[0].spec.run, sample_point(loss=9.0), outcome, validation=score)
+    point = sample_point(part[0].plan.total_steps, loss=9.0)
+    measured = Measurement(part[0].spec.run, point, outcome, validation=score)
     return part.record(0, measured, SLOT, 7.0)
 
 
@@ -161,7 +162,13 @@ def test_too_few_steps(prepared: PreparedTask, store: Store) -> None:
     large = Pipeline("lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 16})
     decides = surveyor(prepared, store, "1G-tokens")
     survey = decides.survey(leading(prepared, store, pipeline=large), Used())
-    assert survey.reason.startswith("the leading trial has 8 optimiser steps")
+    assert survey.reason == (
+        "a forecast repeats the completed trial with the lowest loss (lora, learning rate 0.0002) on parts "
+        "of its data; that trial has 8 optimiser steps, and 16 are needed"
+    )
+    assert survey.budget == "", "it saw all examples, so longer trials would not help"
+    short = decides.survey(leading(prepared, store, pipeline=large, epochs=0.5), Used())
+    assert (short.budget, short.new_session) == ("6000000000-tokens", True)
     assert decides.to_hold_back(a_trial(prepared, pipeline=large), 1e-3) == 0
     twice = leading(prepared, store, pipeline=large, epochs=2.0)
     assert sizes(decides.survey(twice, Used())) == [32, 64], "an eighth has 2 steps"
@@ -177,7 +184,9 @@ def test_the_leading_trial_ended_best_on_all_validation_examples(
     assert leading_trial(trials) is trials[1]
     assert [end_loss(trial) for trial in trials] == [3.0, 2.0, None, None]
     assert leading_trial(trials[2:]) is None
-    assert decides.survey(None, Used()).forecast(0).reason == "no trial reached the end of its schedule"
+    unfinished = decides.survey(None, Used()).forecast(0)
+    assert unfinished.reason == "no trial reached the end of its schedule"
+    assert (unfinished.budget, unfinished.new_session) == ("2-trials", False)
 
 
 def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> None:
@@ -190,10 +199,18 @@ def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> No
     outlook = survey.forecast(0)
     assert outlook.measured == ((32, 4.0), (128, 3.0))
     assert outlook.forecasts == ()
+    assert outlook.budget == "60-trials"
     assert outlook.reason == (
         "too few sizes: 2 measured, 3 are needed; the run on 16 examples: diverged; "
         "the run on 64 examples: not started"
     )
+
+
+def unfinish_forecast(finished: Finished, folder: Path) -> None:
+    """Copy a finished session as it was when its search had ended and no part was measured."""
+    shutil.copytree(finished.folder, folder)
+    candidates = [run for run in committed(folder) if run.is_candidate]
+    unfinish(folder, keep=1 + len(candidates))
 
 
 @pytest.fixture(scope="module")
@@ -250,17 +267,15 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
     forecast_session: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out"
-    shutil.copytree(forecast_session.folder, folder)
-    candidates = [run for run in committed(folder) if run.is_candidate]
-    unfinish(folder, keep=1 + len(candidates))
+    unfinish_forecast(forecast_session, folder)
     begun: list[Trials] = []
-    measure = Session._measure_part
+    advance = Session._advance
 
-    def watched(session: Session, part: Trials) -> None:
+    def watched(session: Session, part: Trials, step: int) -> bool:
         begun.append(part)
-        measure(session, part)
+        return advance(session, part, step)
 
-    monkeypatch.setattr(Session, "_measure_part", watched)
+    monkeypatch.setattr(Session, "_advance", watched)
     monkeypatch.setattr(BudgetTracker, "is_overrun", property(lambda _: bool(begun)))
     monkeypatch.setattr(executor, "POLL_SECONDS", 0.001)
     # A request can be given up in a worker process only.
@@ -273,25 +288,25 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
     assert (folder / "best" / "README.md").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_kill_while_it_measures_changes_nothing(forecast_session: Finished, tmp_path: Path) -> None:
     victim = Victim(forecast_session.flags, tmp_path / "out")
+    unfinish_forecast(forecast_session, victim.folder)
     victim.launch()
-    victim.wait_until(lambda: victim.phase() == "forecast")
     victim.wait_until(lambda: any(run.extra for run in committed(victim.folder)))
     assert victim.kill("session")
     kept = [run for run in committed(victim.folder) if run.extra]
     assert kept
     whole = committed(forecast_session.folder)
     check_between(victim, whole)
-    victim.launch()
-    assert victim.process.wait(timeout=240) == 0, victim.log.read_text()[-3000:]
+    code, out, err = call_main(
+        "tune", *victim.flags, *IN_PROCESS, "--output-dir", str(victim.folder), "--resume", "--json"
+    )
+    assert code == 0, err[-3000:]
     check_end(victim, whole)
     again = {run.id: run for run in committed(victim.folder)}
     assert [again[run.id] for run in kept] == kept, "it was repeated"
-    record = json.loads((victim.folder / "session.json").read_text())["record"]
-    assert record["forecast"] == forecast_session.result["forecast"]
+    assert json.loads(out)["forecast"] == forecast_session.result["forecast"]
 
 
 def test_a_budget_of_few_trials_says_why(finished_session: Finished) -> None:
@@ -300,4 +315,6 @@ def test_a_budget_of_few_trials_says_why(finished_session: Finished) -> None:
     assert outlook["reason"] == (
         "the runs on parts of the data would take 33.3% of the budget, and a forecast may take at most 10%"
     )
-    assert "No forecast: " in (finished_session.folder / "report.html").read_text()
+    assert outlook["budget"] == "30-trials"
+    command = f"tunecast tune --resume --budget 30-trials --output-dir {finished_session.folder.name}\n"
+    assert command in (finished_session.folder / "report.html").read_text().replace("</pre>", "\n")

@@ -6,11 +6,16 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
-from kills import PHASES, Killer, Victim, committed, table
-from sessions import FLAGS, Finished
+from kills import PHASES, Disturbing, Killer, committed, table
+from sessions import Finished
+from tunecast import api
+from tunecast.progress import SessionStatus
 from tunecast.records import Outcome
+from tunecast.session import loop
+from tunecast.session.settings import SessionSettings
 
 
 def killed_at_random(whole: Finished, folder: Path, *, kills: int, sessions: int) -> list[Killer]:
@@ -40,31 +45,47 @@ def test_four_kills(finished_session: Finished, tmp_path: Path) -> None:
     try:
         killer.in_phases(("step", "worker"), ("evaluation", "session"))
         killer.in_phases(("step", "worker"), ("export", "session"))
-        killer.finish()
+        killer.finish_in_process()
     finally:
         killer.close()
     print(table(killer.hits))
     assert killer.hits.total() == 4
 
 
+class Killing(Disturbing):
+    """Kills the worker, at its first step and when the next worker repeats it."""
+
+    def disturb(self, worker: psutil.Process, status: SessionStatus) -> bool:
+        worker.kill()
+        return True
+
+
 @pytest.mark.timeout(900)
-def test_a_step_that_kills_twice_ends_its_trial(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
-    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "2-trials", *FLAGS]
-    # Nothing is measured in warm-up, so that the first step to a point is long enough to be hit twice.
-    flags += ["--epochs", "12", "--fix", "warmup_ratio=0.5"]
-    victim = Victim(flags, tmp_path / "out")
-    victim.launch()
-    for _ in range(2):
-        victim.wait_until(lambda: victim.phase() == "step")
-        assert victim.kill("worker")
-        victim.wait_until(lambda: victim.phase() != "step")
-    assert victim.process.wait() == 0, victim.log.read_text()[-2000:]
-    zero_shot, baseline, other = committed(victim.folder)
+def test_a_step_that_kills_twice_ends_its_trial(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    told = Killing(times=2)
+    settings = SessionSettings(
+        str(tiny_llama),
+        str(toy_data),
+        output_dir=str(folder),
+        budget="2-trials",
+        epochs=6,
+        threads=1,
+        # Nothing is measured in warm-up, so that the first step to a point is long enough to be hit twice.
+        fixed={"warmup_ratio": 0.5},
+    )
+    monkeypatch.setattr(loop, "POLL_SECONDS", 0.02)
+    api.tune(settings, progress=told)
+    assert len(told.disturbed) == 2
+    zero_shot, baseline, other = committed(folder)
     assert (baseline.outcome, baseline.curve) == (Outcome.OUT_OF_MEMORY, ())
+    assert baseline.error is not None
     assert "SIGKILL" in baseline.error.text
     assert zero_shot.outcome is Outcome.COMPLETED
     assert other.curve
-    assert (victim.folder / "best" / "README.md").is_file()
+    assert (folder / "best" / "README.md").is_file()
 
 
 @pytest.mark.soak

@@ -18,18 +18,17 @@ from tunecast.executors.base import Broken, Crash, Handle, Request
 from tunecast.executors.requests import Advance
 from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
-from tunecast.records import Outcome, Pipeline, Seconds
+from tunecast.records import Outcome, Pipeline
 from tunecast.search import History, Policy, Remaining, random_search
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.final_evaluation import Judge, leading_checkpoints, validate
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trials, retraining_note
+from tunecast.session.trials import Trials
 from tunecast.store import Store
-from tunecast.training.runner import Measurement, Scored
+from tunecast.training.runner import Measurement
 
 CANDIDATES = [
     BASELINE,
@@ -323,17 +322,6 @@ def test_what_is_trained_once_more_is_told(begin: Begin) -> None:
     assert told.lines[0] == (
         f"The checkpoint of trial {run} was gone or damaged: 1,234 tokens were trained once more."
     )
-
-
-def test_finalists_that_are_trained_once_more_are_told(begin: Begin) -> None:
-    told = Told()
-    search, _ = begin(1.0, random_search())
-    search.spend()
-    leading = leading_checkpoints(search.trials)
-    run = leading[0].run
-    again = Scored(run.curve[-1].validation, Seconds(1.0, 1.0), retrained_tokens=77)
-    validate(leading, Judge("loss"), lambda request: again, told)
-    assert told.lines == [retraining_note(run.id, 77)]
 
 
 class Wavering:

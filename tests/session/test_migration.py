@@ -11,7 +11,8 @@ import pytest
 import sessions
 import tiny
 from tunecast.records import Outcome, Run
-from tunecast.report import model_card, write_report
+from tunecast.report.card import model_card
+from tunecast.report.page import write_report
 from tunecast.session.folder import read_session
 from tunecast.session.migration import with_current_names
 from tunecast.session.state import read_state

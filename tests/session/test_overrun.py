@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import psutil
 import pytest
 
-from kills import Victim, committed
-from sessions import FLAGS
-from tunecast.records import Outcome
+from kills import Disturbing, committed
+from tunecast import api
+from tunecast.progress import SessionStatus
+from tunecast.records import Outcome, Run
+from tunecast.session.settings import SessionSettings
+
+SECONDS = 8.0
+
+
+class Suspending(Disturbing):
+    """Suspends the worker while it advances a trial after the first one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.before: list[Run] = []
+        self._folder = folder
+
+    def disturb(self, worker: psutil.Process, status: SessionStatus) -> bool:
+        if len(status.trials) < 2:
+            return False
+        self.before = committed(self._folder)
+        worker.suspend()
+        return True
 
 
 @pytest.mark.timeout(300)
 def test_a_step_without_end_is_broken_off(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
-    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "12s", *FLAGS]
-    victim = Victim(flags, tmp_path / "out")
-    victim.launch()
-    victim.wait_until(lambda: victim.phase() == "step" and len(committed(victim.folder)) > 2)
-    before = committed(victim.folder)
-    (worker,) = victim.workers()
-    worker.suspend()
-    assert victim.process.wait() == 0, victim.log.read_text()[-2000:]
+    folder = tmp_path / "out"
+    told = Suspending(folder)
+    settings = SessionSettings(
+        str(tiny_llama), str(toy_data), output_dir=str(folder), budget=f"{SECONDS:g}s", threads=1
+    )
+    record = api.tune(settings, progress=told)
+    (worker,) = told.disturbed
     assert not worker.is_running()
-    assert "The budget is over and was not enough for a step of trial" in victim.log.read_text()
-    after = committed(victim.folder)
-    assert [run.id for run in after[: len(before)]] == [run.id for run in before]
-    assert all(set(old.curve) <= set(new.curve) for old, new in zip(before, after, strict=False))
+    assert any("The budget is over and was not enough for a step of trial" in line for line in told.lines)
+    after = committed(folder)
+    assert len(told.before) > 1
+    assert [run.id for run in after[: len(told.before)]] == [run.id for run in told.before]
+    assert all(set(old.curve) <= set(new.curve) for old, new in zip(told.before, after, strict=False))
     assert {run.outcome for run in after} <= {Outcome.COMPLETED, Outcome.PAUSED, Outcome.DIVERGED}
-    used = json.loads((victim.folder / "session.json").read_text())["used_seconds"]
-    assert 12.0 < used < 120.0, "it would have stood still for ever"
-    assert (victim.folder / "best" / "README.md").is_file()
+    assert SECONDS < record.used_seconds < 120.0, "it would have stood still for ever"
+    assert (folder / "best" / "README.md").is_file()

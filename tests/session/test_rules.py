@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_passed_over() -> None:
     budget_view = Coins(steps=(2,))
     assert choose(random_search(), history([Trial(), Trial(), Trial()]), budget_view) == 2
     assert [index for index, _ in budget_view.asked] == [0, 1, 2]
-    assert budget_view.looks == 3, "an answer takes time, of which the next one is to know"
+    assert budget_view.looks == 3, "an answer takes time, which the next one has to include"
 
 
 def test_a_strategy_that_names_what_does_not_fit_again_and_again_is_left() -> None:
@@ -89,7 +89,7 @@ def test_the_leaders_end_is_kept_free() -> None:
     assert reserved(waiting, Coins(steps=(1,), ends=(0, 2))) == 2
     assert reserved(waiting, Coins(steps=(1,), ends=(0, 1))) is None, "it may not end, the other does"
     assert reserved(waiting, Coins(steps=(2,), ends=(0, 2)), index=2) is None, "it is the leader itself"
-    assert reserved([Trial(), Trial()], Coins(steps=(1,), ends=(0, 1))) is None, "nobody leads"
+    assert reserved([Trial(), Trial()], Coins(steps=(1,), ends=(0, 1))) is None, "there is no leader"
 
 
 def test_a_leader_that_may_not_end_gets_what_is_left() -> None:

@@ -1,20 +1,37 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.run_factory import affordable_validation, explosion_nats
+from tunecast.session.run_factory import affordable_validation, explosion_nats, sized_validation
 
 
 def test_validation_fits_the_full_length(prepared: PreparedTask) -> None:
     training_task = prepared.training_task
     few = affordable_validation(training_task, 1, seed=0)
     many = affordable_validation(training_task, 10**9, seed=0)
-    assert (len(few[0]), len(few[1])) == (16, 16)
+    assert (len(few[0]), len(few[1])) == (16, min(64, len(training_task.validation)))
     assert (len(many[0]), len(many[1])) == (len(training_task.validation), len(training_task.validation))
-    assert affordable_validation(training_task, 10**4, seed=0) == affordable_validation(
-        training_task, 10**4, seed=0
-    )
+
+
+def test_a_small_difference_in_speed_changes_no_example(prepared: PreparedTask) -> None:
+    training_task = prepared.training_task
+    task = replace(training_task, validation=training_task.validation * 40)
+    lengths = [round(10**5 * (1 + 0.01 * number)) for number in range(5)]
+    subsets = {tuple(map(id, affordable_validation(task, length, seed=0)[0])) for length in lengths}
+    assert len(subsets) == 1
+    sizes = {len(affordable_validation(task, length, seed=0)[0]) for length in (10**4, 10**5, 3 * 10**5)}
+    assert sizes <= {16, 32, 64, 128, 256, 512}
+    assert len(sizes) == 3
+
+
+def test_a_session_of_0_1_0_keeps_its_validation_examples(prepared: PreparedTask) -> None:
+    task = replace(prepared.training_task, validation=prepared.training_task.validation * 40)
+    old = affordable_validation(task, 3 * 10**4, seed=0, as_in_0_1_0=True)
+    new = affordable_validation(task, 3 * 10**4, seed=0)
+    assert len(old[0]) not in (16, 32, 64, 128), "as many as fit, which is no power of two here"
+    assert sized_validation(task, (len(new[0]), len(new[1])), seed=0) == new
 
 
 def test_a_loss_explodes_well_above_knowing_nothing() -> None:

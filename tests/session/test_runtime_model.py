@@ -48,7 +48,7 @@ def test_more_steps_narrow_the_bound() -> None:
     assert widths[0] > widths[1] > widths[2] > 1
 
 
-def test_steady_steps_are_foretold_exactly() -> None:
+def test_steady_steps_are_predicted_exactly() -> None:
     runtime_model = RuntimeModel(1.0)
     for tokens in (100, 300, 500):
         runtime_model.learn("lora", tokens, tokens * 0.002, 0.5)

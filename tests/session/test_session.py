@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+import tunecast
 from tunecast.executors.in_process import InProcessExecutor
 from tunecast.executors.requests import TrainingPlace
 from tunecast.predictor import WorkerCapacity
@@ -41,3 +44,24 @@ def test_a_strategy_is_told_what_a_worker_may_hold(
     folder.close()
     training_task = prepared.training_task
     assert told.room == WorkerCapacity("cpu", training_task.dtype, training_task.max_length, 1_500_000_000)
+
+
+def test_the_length_and_the_validation_examples_are_written_together(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    """A session that is killed between the two would go on with the examples that 0.1.0 chose."""
+
+    class Reading(Silent):
+        state: ClassVar[dict[str, Any]] = {}
+
+        def start(self, stage: str, total: float | None = None, unit: str = "") -> None:
+            if stage == "Scoring the base model":
+                self.state.update(json.loads((tmp_path / "session.json").read_text()))
+
+    settings = SessionSettings(
+        str(tiny_llama), str(toy_data), "1-trials", str(tmp_path), "fixed-baseline",
+        threads=1, executor="in-process", forecast=False, epochs=0.5,
+    )  # fmt: skip
+    tunecast.tune(settings, progress=Reading())
+    assert Reading.state["full_length_tokens"] > 0
+    assert len(Reading.state["validation_sizes"]) == 2

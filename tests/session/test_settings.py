@@ -27,6 +27,7 @@ from tunecast.session.settings import SessionSettings
         ("value", 0),
         ("value", float("nan")),
         ("seed", -1),
+        ("test_examples", 0),
         ("dtype", "float8"),
     ],
 )

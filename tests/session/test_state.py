@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from report.sample_session import full_session
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.space import BASELINE
 from tunecast.predictor import Prediction
 from tunecast.records import Pipeline
@@ -16,6 +16,9 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import Part, SessionState, SurveyPlan, earlier_state, read_state, state_of
 
+CANDIDATE = Pipeline(
+    "lora", {"learning_rate": 1e-2, "use_rslora": True, "lora_r": 8, "per_device_train_batch_size": 4}
+)
 SETTINGS = SessionSettings("model", "data", threads=1)
 
 
@@ -67,6 +70,34 @@ def test_a_session_goes_on_as_it_began(tmp_path: Path, changed: dict[str, Any], 
         earlier_state(folder, replace(SETTINGS, **changed), resume=True)
 
 
+def test_a_session_may_be_given_more(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    complete = replace(decided(), configuration=replace(SETTINGS, budget="5m").as_json())
+    folder.write_session(complete.as_json())
+    more = replace(SETTINGS, budget="20m")
+    found = earlier_state(folder, more, resume=True)
+    assert found is not None
+    assert found.configuration == more.as_json()
+    assert (found.record, found.survey, found.held_back) == (None, None, None)
+    assert (found.candidates, found.used_seconds) == (complete.candidates, complete.used_seconds)
+    same = earlier_state(folder, replace(SETTINGS, budget="5m"), resume=True)
+    assert same == complete
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ("4m", "--budget 4m is less than the 5m"),
+        ("8-trials", "began with a budget in seconds, not in trials"),
+    ],
+)
+def test_a_session_is_given_neither_less_nor_something_else(tmp_path: Path, budget: str, words: str) -> None:
+    folder = OutputFolder(tmp_path)
+    folder.write_session(replace(decided(), configuration=replace(SETTINGS, budget="5m").as_json()).as_json())
+    with pytest.raises(BudgetError, match=words):
+        earlier_state(folder, replace(SETTINGS, budget=budget), resume=True)
+
+
 def decided() -> SessionState:
     """A session that has decided everything and is complete."""
     record, _ = full_session()
@@ -83,7 +114,7 @@ def decided() -> SessionState:
         full_length_tokens=1000,
         seconds_per_token=1e-3,
         validation_seconds=2.0,
-        candidates=[BASELINE, Pipeline("ia3", {"learning_rate": 1e-2, "kept": True, "seen": 1})],
+        candidates=[BASELINE, CANDIDATE],
         prior="of that name",
         listed=[BASELINE.id],
         held_back=0.0,
@@ -98,7 +129,7 @@ def test_what_was_decided_is_read_back_as_written() -> None:
     again = read_state(as_kept(state))
     assert again == state
     values = again.candidates[1].hyperparameters
-    assert [type(values[name]) for name in ("learning_rate", "kept", "seen")] == [float, bool, int]
+    assert [type(values[name]) for name in ("learning_rate", "use_rslora", "lora_r")] == [float, bool, int]
 
 
 def test_what_is_not_decided_is_not_kept() -> None:
@@ -118,3 +149,47 @@ def test_a_record_of_an_earlier_version_has_no_forecast() -> None:
     record = read_state(older).record
     assert record is not None
     assert record.forecast is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("full_length_tokens", 0),
+        ("full_length_tokens", -5),
+        ("full_length_tokens", 10**40),
+        ("worker_bytes", 0),
+        ("used_seconds", float("nan")),
+        ("used_seconds", -1.0),
+        ("seconds_per_token", float("inf")),
+        ("validation_seconds", -1.0),
+        ("held_back", float("nan")),
+        ("started_at", 1e300),
+    ],
+)
+def test_figures_that_no_session_has(name: str, value: float) -> None:
+    with pytest.raises(OutputError, match=f"session.json (is damaged: {name} is|contains fields)"):
+        read_state({**as_kept(decided()), name: value})
+
+
+@pytest.mark.parametrize("place", ["advised", "candidates"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"per_device_train_batch_size": 0},
+        {"per_device_train_batch_size": "x"},
+        {"learning_rate": -1e-3},
+        {"learning_rate": float("inf")},
+        {"lora_r": 10**40},
+        {"nonsense": 1},
+        {"lora_r": [8]},
+    ],
+)
+def test_candidates_that_cannot_be_trained(place: str, changes: dict[str, Any]) -> None:
+    baseline = {"method": "lora", "hyperparameters": {**BASELINE.hyperparameters, **changes}}
+    with pytest.raises(OutputError, match=r"session\.json (is damaged: a candidate of lora|contains fields)"):
+        read_state({**as_kept(decided()), place: [baseline]})
+
+
+def test_a_candidate_without_a_batch_size() -> None:
+    with pytest.raises(OutputError, match="per_device_train_batch_size is missing"):
+        read_state({**as_kept(decided()), "candidates": [{"method": "lora", "hyperparameters": {}}]})

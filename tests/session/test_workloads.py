@@ -71,5 +71,5 @@ def test_what_a_thousand_candidates_share_is_computed_once(
     assert len(asked) == 1
 
 
-def test_nothing_is_known_of_layers_that_nobody_described(training_task: TrainingTask) -> None:
+def test_undescribed_layers_add_no_effort(training_task: TrainingTask) -> None:
     assert effort(muon(), replace(training_task, facts=replace(training_task.facts, family="own"))) == 1.0

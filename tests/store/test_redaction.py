@@ -79,7 +79,7 @@ def _secretive_run() -> Run:
             note=f"{SECRET} ran this on gpu-box-3.corp.example.com",
             optim=f"C:\\Users\\{SECRET}\\adapter",
             init_lora_weights=f"{SECRET}.corp.example.com",
-            lora_dropout=SECRET,
+            lora_bias=SECRET,
             user=SECRET,
             **{f"{SECRET}_alpha": 3},
         ),
@@ -301,7 +301,7 @@ def test_every_hyperparameter_of_a_method_or_an_importer_is_permitted() -> None:
     from tunecast.store.importing import arguments, csv_runs
 
     read = set(arguments.TRAINING_NAMES) | set(csv_runs._KNOWN_HYPERPARAMETERS)
-    read |= {ours for names in arguments._PEFT_NAMES.values() for ours in names.values()}
+    read |= {name for names in arguments._PEFT_NAMES.values() for name in names if name != "r"}  # r is lora_r
     own = {
         parameter.name
         for name in method_names()

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def _write(url: str, writer: int, start: Any) -> None:
             run = sample_run(writer * RUNS_EACH + number, session=f"writer-{writer}", curve=())
             store.put(run)
             for step in range(POINTS_EACH):
-                store.add_point(run.id, sample_point(step))
+                store.put(replace(run, curve=(sample_point(step),)))
         # All write this one: the same facts, the same id.
         store.put(sample_run(9999))
 
@@ -37,8 +38,7 @@ def _die_in_a_transaction(url: str, start: Any, inside: str) -> None:
     """Commit one point, then stop for ever in the middle of writing the next and another run."""
     with Store.open(url) as store:
         run = sample_run(VICTIM, curve=())
-        store.put(run)
-        store.add_point(run.id, sample_point(0))
+        store.put(replace(run, curve=(sample_point(0),)))
         start.wait()
 
         def write(connection: Any) -> None:

@@ -30,7 +30,8 @@ PHASES = {
     ("session.py", "_measure_parts"): "forecast",
     ("final_evaluation.py", "_deliver"): "export",
     ("api.py", "_write_results"): "export",
-    ("final_evaluation.py", "run"): "scoring",
+    ("final_evaluation.py", "compare"): "scoring",
+    ("final_evaluation.py", "deliver"): "scoring",
     ("loop.py", "_finish_leader"): "final training",
     ("loop.py", "_search"): "search",
     ("checkpoint.py", "write"): "checkpoint write",
@@ -52,7 +53,13 @@ def start_trace() -> None:
     if path and SESSION in sys.orig_argv:
         _start_watching(path)
     elif path and SERVER in sys.orig_argv:
-        os.register_at_fork(after_in_child=partial(_start_watching, path))
+        os.register_at_fork(after_in_child=partial(_watch_worker, path, os.getpid()))
+
+
+def _watch_worker(path: str, server: int) -> None:
+    """Begin to trace a fork of the server; a worker's own forks, which try a template, are none of these."""
+    if os.getppid() == server:
+        _start_watching(path)
 
 
 def _start_watching(path: str) -> None:

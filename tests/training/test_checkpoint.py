@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tunecast.training.checkpoint import CheckpointFolder, Position
+from tunecast.training.checkpoint import CheckpointFolder, Position, StepReport
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
 STATE = {"0.exp_avg": torch.full((2, 3), 0.5)}
@@ -51,6 +51,33 @@ def test_reads_back_what_was_written(folder: CheckpointFolder) -> None:
     assert torch.equal(state["0.exp_avg"], STATE["0.exp_avg"])
     assert where == Position(8, 4, 120, weights_hash, {"0.step": 3, "0.nothing": None})
     assert names(folder) == {"weights-8.safetensors", "state-8.safetensors"}
+
+
+def test_a_report_is_there_until_the_next_point(folder: CheckpointFolder) -> None:
+    assert folder.read_report() is None
+    folder.write_report(StepReport(5, 2.5, 1000.0))
+    folder.write_report(StepReport(6, 2.4, 1100.0))
+    assert folder.read_report() == StepReport(6, 2.4, 1100.0)
+    folder.keep_only(continue_from=(), weights_of=())
+    assert folder.read_report() is None
+    assert names(folder) == set()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"step": "5", "train_loss": 1, "tokens_per_second": 1}',
+        '{"step": 5, "train_loss": 1, "tokens_per_second": 0}',
+        '{"step": 5, "train_loss": {}, "tokens_per_second": 1}',
+    ],
+)
+def test_a_report_that_says_nothing_is_none(folder: CheckpointFolder, content: str) -> None:
+    folder.write_report(StepReport(5, 2.5, 1000.0))
+    (folder.folder / "report.json").write_text(content)
+    assert folder.read_report() is None
 
 
 def test_a_trial_that_does_not_go_on_leaves_its_weights_alone(folder: CheckpointFolder) -> None:
@@ -152,3 +179,21 @@ def test_an_unwritable_place_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         CheckpointFolder(tmp_path / "file" / "one").write(WEIGHTS, STATE, position(4))
+
+
+def test_files_of_other_names_are_no_checkpoints(folder: CheckpointFolder) -> None:
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("state-abc", "state-1.5", "state--3", "state-٣", f"state-{'9' * 100}"):
+        (folder.folder / f"{name}.safetensors").write_bytes(b"x")
+        (folder.folder / f"{name.replace('state', 'weights')}.safetensors").write_bytes(b"x")
+    assert folder.latest(10**30) == 0
+    folder.keep_only(continue_from=[], weights_of=[])
+    assert not list(folder.folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", '{"frozen_layers": [1]}', "[" * 5000 + "]" * 5000, "{"])
+def test_a_choice_that_is_none(content: str, folder: CheckpointFolder) -> None:
+    folder.write_choice({"frozen_layers": 2})
+    assert folder.read_choice() == {"frozen_layers": 2}
+    (folder.folder / "choice.json").write_text(content)
+    assert folder.read_choice() is None

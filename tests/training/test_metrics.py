@@ -152,3 +152,14 @@ def test_unknown_names(own_metrics: str) -> None:
 def test_faults_of_own_functions_are_said(own_metrics: str, function: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         get_metric(f"{own_metrics}:{function}").score(["a", "b"], ["a", "b"])
+
+
+@pytest.mark.parametrize("name", METRIC_NAMES)
+def test_a_difference_is_resampled_in_pairs(name: str) -> None:
+    metric = get_metric(name)
+    low, high = metric.difference_interval(REFERENCES, PREDICTIONS, REFERENCES, resamples=200)
+    gap = metric.score(REFERENCES, REFERENCES) - metric.score(PREDICTIONS, REFERENCES)
+    assert low <= gap <= high
+    assert metric.difference_interval(PREDICTIONS, PREDICTIONS, REFERENCES, resamples=50) == (0.0, 0.0)
+    back = metric.difference_interval(PREDICTIONS, REFERENCES, REFERENCES, resamples=200)
+    assert back == pytest.approx((-high, -low))

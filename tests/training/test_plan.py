@@ -52,6 +52,22 @@ def test_every_example_once_an_epoch_in_full_batches(
 
 
 @tasks
+def test_even_points_are_added_and_change_nothing_else(
+    lengths: np.ndarray, batch: int, epochs: float, warmup: float
+) -> None:
+    pipeline = workshop.pipeline(per_device_train_batch_size=batch, warmup_ratio=warmup)
+    full_length = max(1, int(epochs * lengths.sum()))
+    plain = plan_trial(lengths.tolist(), pipeline, seed=0, full_length_tokens=full_length)
+    finer = plan_trial(lengths.tolist(), pipeline, seed=0, full_length_tokens=full_length, even_points=16)
+    assert all(np.array_equal(one, other) for one, other in zip(plain.batches, finer.batches, strict=True))
+    assert set(plain.grid) <= set(finer.grid)
+    assert list(finer.grid) == sorted(set(finer.grid))
+    if plain.total_steps > 32:
+        late = [plain.share_at(step) for step in finer.grid if plain.share_at(step) > 0.5]
+        assert max(after - before for before, after in pairwise([0.5, *late])) < 2 / 16
+
+
+@tasks
 def test_tokens_are_exact_and_end_with_the_full_length(
     lengths: np.ndarray, batch: int, epochs: float, warmup: float
 ) -> None:

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 import workshop
 from tunecast.errors import ModelError
 from tunecast.records import Outcome, Pipeline
+from tunecast.training import live_trial
+from tunecast.training.checkpoint import CheckpointFolder, StepReport
 from tunecast.training.compute import Compute
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask
@@ -52,6 +54,25 @@ def test_points_of_a_trial(runner: Runner, task: TrainingTask, tmp_path: Path) -
         assert (point.micro_batch_size, point.workers) == (4, 3)
         assert (tmp_path / f"weights-{point.step}.safetensors").is_file()
     assert points[-1].validation.loss < points[0].validation.loss
+
+
+def test_reports_come_from_between_the_points(
+    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_trial, "REPORT_SECONDS", 0.0)
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path, epochs=2)
+    CheckpointFolder(tmp_path).write_report(StepReport(99, 1.0, 1.0))  # of a process that was killed
+    told: list[StepReport] = []
+    monkeypatch.setattr(CheckpointFolder, "write_report", lambda _, report: told.append(report))
+    measured = workshop.run_trial(Runner(task), trial)
+    assert [report.step for report in told] == list(range(1, task.plan(trial).total_steps + 1))
+    assert CheckpointFolder(tmp_path).read_report() is None
+    first = measured[0].point
+    assert first
+    assert sum(report.train_loss for report in told[: first.step]) / first.step == pytest.approx(
+        first.train_loss, rel=0.05
+    )
+    assert all(report.tokens_per_second > 0 for report in told)
 
 
 def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
@@ -307,6 +328,7 @@ def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task:
         workshop.run_trial(own, workshop.spec(task, workshop.pipeline("pissa")), points=1)
         own.release()
         assert base() is None
+        assert gc.get_freeze_count() > 0, "later collections pass over the libraries again"
     finally:
         gc.unfreeze()
 

@@ -1,4 +1,4 @@
-"""Search algorithms of other libraries, by these libraries, as strategies of a replay.
+"""Search algorithms of other libraries as strategies of a replay.
 
 They are imported, and Quick-Tune-Tool's process is started, only on use.
 """
@@ -52,8 +52,8 @@ LIBRARIES = {
     "dehb-package": Library("dehb", partial(_dehb, by_index=False)),
     "dehb-package-index": Library("dehb", partial(_dehb, by_index=True)),
 }
-"""Optuna's TPE with its Hyperband pruner, and the authors' DEHB, by name. They propose freely and get the
-most similar candidate, or choose by index."""
+"""Optuna's TPE with its Hyperband pruner, and the authors' DEHB, by name. Their proposals are replaced by the
+most similar candidate, or they choose by index."""
 
 QUICKTUNE = {"quicktunetool": True, "quicktunetool-costless": False}
 """Quick-Tune-Tool by name, and whether its acquisition is cost-aware: as published, or as the package's
@@ -64,13 +64,13 @@ RIVALS = (*LIBRARIES, *QUICKTUNE)
 
 
 class MetaTraining:
-    """Quick-Tune-Tool as it was last meta-trained: cases that may know the same runs share it."""
+    """The last meta-trained Quick-Tune-Tool; cases that may know the same runs share it."""
 
     def __init__(self) -> None:
         self._last: tuple[frozenset[str], QuickTuneProcess] | None = None
 
     def __call__(self, context: Context) -> QuickTuneProcess:
-        """Start a process that has learned from a context's runs.
+        """Start a process that is meta-trained on a context's runs.
 
         Raises:
             ConfigurationError: Its environment is not installed, or too few runs are known.
@@ -84,14 +84,14 @@ class MetaTraining:
 
 
 def usual_rivals() -> tuple[str, ...]:
-    """Names that ``--rivals`` means: Quick-Tune-Tool joins where its environment is named."""
+    """The names behind ``--rivals``; Quick-Tune-Tool is among them if its environment is named."""
     from tunecast_benchmarks.rivals.quicktune import INTERPRETER
 
     return RIVALS if os.environ.get(INTERPRETER) else tuple(LIBRARIES)
 
 
 def contestants(names: Iterable[str]) -> dict[str, Contestant]:
-    """Prepare rivals for a comparison; those that learn from other tasks share what they learned.
+    """Prepare rivals for a comparison; rivals that learn from other tasks share their knowledge.
 
     Args:
         names: Names in :data:`RIVALS`.
@@ -108,7 +108,7 @@ def contestants(names: Iterable[str]) -> dict[str, Contestant]:
 
 
 def check_rival(name: str) -> None:
-    """Refuse a rival that cannot be run here.
+    """Refuse a rival that cannot run here.
 
     Raises:
         ConfigurationError: Its library or environment is not installed.
@@ -134,12 +134,12 @@ def _quicktune(name: str, training: MetaTraining, context: Context) -> Maker:
 
 @dataclass
 class Asked:
-    """How often a library was asked, and what became of its answers.
+    """Number of a library's answers, and their distances from the candidates.
 
     Args:
         version: The library and its version.
         asks: Number of its answers.
-        distances: How far the candidates were from what it proposed.
+        distances: Distances between candidates and the library's proposals.
     """
 
     version: str
@@ -148,7 +148,7 @@ class Asked:
 
 
 class Watch:
-    """Counts what libraries are asked during a comparison; pass it as ``watch``."""
+    """Counts libraries' answers during a comparison; pass it as ``watch``."""
 
     def __init__(self) -> None:
         self.asked: dict[str, Asked] = {}
@@ -162,7 +162,7 @@ class Watch:
 
 
 def of_sessions(asks: Mapping[str, int]) -> dict[str, Asked]:
-    """The libraries that are strategies of sessions, by name, from how often each strategy was asked."""
+    """Counts of the libraries that are session strategies, by name, from the strategies' answers."""
     return {
         one.name: Asked(f"{one.library} {version(one.library)}", asks[one.name])
         for one in strategies()

@@ -1,5 +1,5 @@
-"""Adapts another library's optimiser to a Strategy: each proposal is mapped to the nearest untried candidate,
-whose losses are reported back."""
+"""Adapts another library's optimiser to a Strategy: it maps each proposal to the nearest untried candidate
+and reports the candidate's losses back."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tunecast.search.simple import best_waiting
 ASKS_IN_VAIN = 10
 """After so many proposals in a row without a candidate, the next new candidate is taken."""
 LEAST_SHARE = 2.0**-6
-"""Smallest fidelity: where the fidelity grid begins."""
+"""Smallest fidelity, the first of the fidelity grid."""
 ROUNDING = 0.03
-"""Shares of the full length are snapped to whole steps: this far below a fidelity counts as at it."""
+"""Shares of the full length are rounded to whole steps; a share this far below a fidelity reaches it."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,15 @@ class _Job:
 class Rival(ABC):
     """A search by another library, for one replay or session.
 
-    Unlike Tunecast's own strategies it has a memory, because its library has one. It follows one history from
-    the beginning and must not be used for another.
+    Unlike Tunecast's own strategies, it has a memory, because its library has one. It follows one history
+    from the beginning and must not be used for another.
 
-    If the library proposes pipelines, the most similar candidate of the same method stands for each proposal,
-    unless it already stood for another up to that share. The library is told the candidate's losses. A
-    proposal is dropped if no candidate is left, or if the candidate still stands for another proposal; a
-    library that cannot drop a proposal is told the loss of the most similar candidate. If the library chooses
-    candidates by index, a candidate that has already come that far is told again at no cost.
+    If the library proposes pipelines, each proposal is replaced by the most similar candidate of the same
+    method, unless that candidate already replaced another proposal up to that share. The library receives the
+    candidate's losses. A proposal is dropped if no candidate is left, or if its candidate is still in use for
+    another proposal. If the library cannot drop a proposal, it receives the loss of the most similar
+    candidate. If the library chooses by index, it receives the known loss of a candidate that has already
+    come that far, at no cost.
 
     Args:
         pipelines: The candidates; in the history they follow its first place.
@@ -107,11 +108,11 @@ class Rival(ABC):
 
     @abstractmethod
     def _ask(self) -> Proposal | None:
-        """Return the library's next proposal; None if it wants nothing more."""
+        """Return the library's next proposal; None if it has no more."""
 
     @abstractmethod
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
-        """Tell the library a proposal's loss, None for a failure, and the share that was reached."""
+        """Tell the library a proposal's loss (None for a failure) and the reached share."""
 
     @abstractmethod
     def _drop(self, token: Any, loss: float | None) -> None:
@@ -124,11 +125,11 @@ class Rival(ABC):
         """
 
     def _go_on(self, token: Any, point: Point) -> bool:
-        """Tell the library of a point on the way; False if it gives the proposal up."""
+        """Tell the library an intermediate point; return False if it gives the proposal up."""
         return True
 
     def _is_over(self, job: _Job, trial: TrialView) -> bool:
-        """Tell the library what is new of a job; return whether the job is over."""
+        """Tell the library a job's new points; return whether the job is over."""
         for point in trial.curve[job.told :]:
             job.told += 1
             if point.share >= job.proposal.share * (1 - ROUNDING):
@@ -145,7 +146,7 @@ class Rival(ABC):
         return False
 
     def _of_the_most_alike(self, proposal: Proposal, trials: Sequence[TrialView]) -> float | None:
-        """Loss, at a proposal's fidelity, of the candidate most like it among those that got there."""
+        """Loss at a proposal's fidelity of the most similar candidate that reached it."""
         measured = {
             index: loss
             for index in range(len(self._pipelines))
@@ -159,9 +160,7 @@ class Rival(ABC):
         return None if found is None else measured[places[found[0]]]
 
     def _placed(self, proposal: Proposal, trials: Sequence[TrialView]) -> tuple[int | None, float | None]:
-        """The place in the history of the candidate that would stand for a proposal, and how far it is from
-        it: None where the proposal is an index.
-        """
+        """The place in the history of the candidate for a proposal, and its distance; None for an index."""
         if proposal.index is not None:
             return 1 + proposal.index, None
         assert proposal.pipeline is not None
@@ -175,11 +174,11 @@ class Rival(ABC):
 
 
 Search = Callable[[Sequence[Pipeline], int], Rival]
-"""Builds a library's search, new and without knowledge, from the candidates and the library's own seed."""
+"""Builds a new search without knowledge from the candidates and the library's own seed."""
 
 
 def _loss_at(trial: TrialView, share: float) -> float | None:
-    """Loss where a trial first was at a fidelity, infinite if it failed on the way, None if it never was."""
+    """Loss when a trial first reached a fidelity; infinite if it failed before, else None."""
     for point in trial.curve:
         if point.share >= share * (1 - ROUNDING):
             loss = point.validation.loss

@@ -15,20 +15,20 @@ from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast_benchmarks.rivals.space import CandidateSpace
 
 WORST = 1e6
-"""Nats that stand for a failure: the package takes no infinite fitness."""
+"""Loss of a failure in nats; the package accepts no infinite fitness."""
 
 
 class DehbPackage(Rival):
     """``dehb.DEHB`` through ask and tell, with its own defaults, on vectors of the unit cube.
 
-    A pipeline is a vector: the method's place, then every method's axes, of which those of other methods have
-    no effect. Fidelities are shares of the full length, from 1/64 to 1.
+    A pipeline is a vector: the method's place, then every method's axes. The axes of other methods have no
+    effect. Fidelities are shares of the full length, from 1/64 to 1.
 
     Args:
         pipelines: The candidates.
         seed: Seed of the package.
-        by_index: Whether it chooses among indices, along one dimension, on which candidates of one method lie
-            side by side in the order of their learning rates: in another, neighbours have nothing in common.
+        by_index: Whether it chooses among indices along one dimension. Candidates of one method are adjacent
+            in the order of their learning rates; in any other order, neighbours would have nothing in common.
     """
 
     version = f"dehb {version('dehb')}"
@@ -68,8 +68,8 @@ class DehbPackage(Rival):
         self._end(token, fitness)
 
     def _drop(self, token: Any, loss: float | None) -> None:
-        # The package knows no other way to end a job than by its fitness. That of a failure would teach it
-        # that a method of which every candidate was tried, maybe for being the best, is a catastrophe.
+        # The package can end a job only by its fitness. If every candidate of a method was tried, maybe
+        # because it is the best method, a failure's fitness would mark the method as a catastrophe.
         if loss is None:
             loss = self._worst_measured
         self._end(token, loss if loss is not None and math.isfinite(loss) else WORST)

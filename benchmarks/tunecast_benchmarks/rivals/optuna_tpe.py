@@ -54,7 +54,7 @@ class OptunaTpe(Rival):
 
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
         if loss is None or not math.isfinite(loss):
-            # A failed trial teaches TPE nothing; the worst possible value does.
+            # TPE ignores failed trials but learns from the worst possible value.
             loss = math.inf
         self._study.tell(token, loss)
 

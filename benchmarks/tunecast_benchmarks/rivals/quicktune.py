@@ -1,7 +1,7 @@
-"""Quick-Tune-Tool by its authors' package (Rapant et al., AutoML 2024 workshop), in a process of its own.
+"""Runs the authors' package of Quick-Tune-Tool (Rapant et al., AutoML 2024 workshop) in its own process.
 
-The package wants older libraries than Tunecast, so it lives in an environment of its own, whose interpreter
-:data:`INTERPRETER` names (``benchmarks/quicktunetool/install.sh`` makes one).
+The package requires older libraries than Tunecast, so it has an environment of its own. :data:`INTERPRETER`
+names the environment's interpreter; ``benchmarks/quicktunetool/install.sh`` makes one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
 SERVER = Path(__file__).with_name("quicktune_server.py")
 FIDELITIES = 1 - rung(LEAST_SHARE)
 COLUMNS = FEATURES[: len(FEATURES) - len(CURVE)]
-"""What its surrogates are told of a pipeline on a task: what Tunecast's own are told, all of it numbers."""
+"""Its surrogates' features of a pipeline on a task: those of Tunecast's own surrogates, all numbers."""
 LEAST_RUNS = 20
 MOST_SCORE = 0.999
-"""The package takes a score of 1 for a trial that cannot become better."""
+"""To the package, a trial with a score of 1 cannot become better."""
 
 
 class QuickTuneProcess:
-    """The package in its own environment, spoken to by JSON lines.
+    """The package in its own environment; requests and answers are JSON lines.
 
     Raises:
         ConfigurationError: There is no such environment, or the package is not in it.
@@ -57,8 +57,8 @@ class QuickTuneProcess:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
-                    # The package keeps a file under the home folder, the same for every process, and what it
-                    # trains in folders for temporary files that it leaves behind.
+                    # The package keeps one file under the home folder for every process. It also leaves
+                    # its trained models behind in temporary folders.
                     env={**os.environ, "HOME": self._folder.name, "TMPDIR": self._folder.name},
                     cwd=self._folder.name,
                 )
@@ -81,7 +81,7 @@ class QuickTuneProcess:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # the answer, which is none, says why
+            pass  # reading the missing answer raises with the reason
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -98,11 +98,12 @@ class QuickTune(Rival):
     """``QuickOptimizer``, with its own defaults, on meta-trained ``PerfPredictor`` and ``CostPredictor``.
 
     It chooses among the candidates themselves, one fidelity after the other on the grid from 1/64 to 1. Its
-    scores are the part of the zero-shot loss that is gone, at least 0; where a candidate's first point is
-    later than the grid's, that point counts for the places before it, in meta-training as in the search.
+    scores are the fraction by which the loss fell below the zero-shot loss, at least 0. If a candidate's
+    first point is later than the grid's, that point also counts for the places before it, in meta-training as
+    in the search.
 
     Args:
-        process: Its surrogates are meta-trained.
+        process: A process with meta-trained surrogates.
         context: The task.
         pipelines: The candidates.
         seed: Seed of the package.
@@ -127,7 +128,7 @@ class QuickTune(Rival):
         self._search = process.call("open", rows=rows, seed=seed, cost_aware=cost_aware)["search"]
 
     def milliseconds(self) -> tuple[float, float]:
-        """Wall and processor time that its performance surrogate takes to score the candidates once."""
+        """Wall and processor milliseconds of its performance surrogate to score the candidates once."""
         found = self._process.call("score", search=self._search)
         return found["milliseconds"], found["busy_milliseconds"]
 
@@ -152,7 +153,7 @@ def _check_quicktune() -> str:
     """The interpreter of the package's environment.
 
     Raises:
-        ConfigurationError: None is named, or there is none.
+        ConfigurationError: No interpreter is named, or it does not exist.
     """
     interpreter = os.environ.get(INTERPRETER, "")
     if not interpreter:
@@ -163,13 +164,13 @@ def _check_quicktune() -> str:
 
 
 def meta_trained(context: Context) -> QuickTuneProcess:
-    """A process whose surrogates have learned from all runs that a context knows.
+    """A process whose surrogates are meta-trained on all runs that a context knows.
 
-    The cost surrogate trains as the package has it, the performance surrogate for all its 100 epochs (see
-    ``quicktune_server.py``). A failure scores 0 at the place of the grid at which it ended.
+    The cost surrogate trains with the package's settings, and the performance surrogate for all its 100
+    epochs (see ``quicktune_server.py``). A failure scores 0 at the place of the grid at which it ended.
 
     Raises:
-        ConfigurationError: The package is not there, or too few runs are known.
+        ConfigurationError: The package is not installed, or too few runs are known.
     """
     zero_shot = ZeroShotLosses.of(context.runs)
     rows, curves, seconds = [], [], []
@@ -195,7 +196,7 @@ def meta_trained(context: Context) -> QuickTuneProcess:
 
 
 def _kept(version: str, taught: dict[str, Any]) -> Path:
-    """Where surrogates are kept that the package made of this: minutes of training."""
+    """The cache file of the surrogates trained on this, because training takes minutes."""
     server = SERVER.read_text(encoding="utf-8")
     made_of = hashlib.sha256(json.dumps([version, server, taught]).encode()).hexdigest()
     return cache_folder() / "quicktune" / f"{made_of[:32]}.pickle"
@@ -228,7 +229,7 @@ def _score(loss: float, zero_shot: float) -> float:
 
 
 def _curve(run: Run, zero_shot: float) -> list[float | None]:
-    """Scores on the grid, None behind the last one."""
+    """Scores on the grid, None after the last one."""
     scores: list[float | None] = []
     for point in run.curve:
         if point.share > 0:
@@ -240,7 +241,7 @@ def _curve(run: Run, zero_shot: float) -> list[float | None]:
 
 
 def _seconds(run: Run) -> float | None:
-    """Seconds of the whole trial, in proportion where it ended early; None where it has no point."""
+    """Seconds of the whole trial, extrapolated in proportion if it ended early; None without a point."""
     share = run.curve[-1].share if run.curve else 0.0
     if share <= 0:
         return None

@@ -1,21 +1,21 @@
-"""Quick-Tune-Tool behind JSON lines, for the interpreter of its own environment; Tunecast never imports it.
+"""Serves Quick-Tune-Tool by JSON lines in the package's own environment; Tunecast never imports it.
 
 It reads one request per line from the standard input and answers each with one line. ``fit`` meta-trains both
 surrogates and keeps them, ``open`` begins a search on a table of candidates, ``ask`` and ``tell`` are its
 optimiser's own, and ``score`` times its performance surrogate. Surrogates and acquisition are those of the
-package, version 0.0.4, and so are their settings where :data:`LONGER` says nothing else.
+package, version 0.0.4. Their settings are the package's too, except those in :data:`LONGER`.
 
-Worked around, since the package breaks down or defeats itself there:
+It works around these faults of the package:
 
-- its import wants torchvision for helpers that read images: an empty module stands in where there is none;
-- its loaders start four processes per epoch, which takes longer than the epoch: they load by themselves;
-- fitting costs divides by zero while logging where there are fewer than ten batches;
-- its cost surrogate answers in the standardised units of its training, which the optimiser clips at 1e-6 and
-  divides by, so that all that costs more than the mean is hardly ever chosen: they are put back into seconds;
-- it ends a search once every candidate was tried once: here it goes on while one has not reached its end.
+- it imports torchvision for helpers that read images: an empty module takes its place if it is missing;
+- its loaders start four processes per epoch, which takes longer than the epoch: here they start none;
+- fitting costs divides by zero while logging if there are fewer than ten batches;
+- its cost surrogate answers in the standardised units of its training; the optimiser clips them at 1e-6 and
+divides by them, so it hardly ever chooses a pipeline above the mean cost: here costs are in seconds again;
+- it ends a search once every candidate was tried once: here it goes on while a candidate is unfinished.
 """
 
-# ruff: noqa: E402 - torchvision has to be stood in for before the package is imported
+# ruff: noqa: E402 - torchvision has to be replaced before the package is imported
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from typing import Any
 
 
 def _without_vision() -> None:
-    """Put an empty module in place of torchvision, of which only a name is imported."""
+    """Put an empty module in place of torchvision; only a name is imported from it."""
     if find_spec("torchvision") is None:
         vision, datasets = types.ModuleType("torchvision"), types.ModuleType("torchvision.datasets")
         datasets.__dict__["ImageFolder"] = object
@@ -54,19 +54,20 @@ OWN_BATCH_SIZE = 2048
 LEAST_BATCH_SIZE = 64
 UPDATES_PER_EPOCH = 16
 LONGER = {"early_stop": False, "patience": None, "learning_rate_init": 0.005}
-"""Fit parameters of the performance surrogate that are not the package's own. With these it stops early on
-some hundred runs, while its noise is still a multiple of all differences, and predicts a constant."""
+"""Fit parameters of the performance surrogate that are not the package's own. With the package's own, it
+stops early on some hundred runs, while its noise is still a multiple of all differences, and predicts a
+constant."""
 
 
 class _Logger(cost.MetricLogger):
-    """The package's logger, which survives fewer than ten batches."""
+    """The package's logger, fixed for fewer than ten batches."""
 
     def log_every(self, iterable: Any, print_freq: int, *others: Any) -> Iterator[Any]:
         return super().log_every(iterable, max(1, print_freq), *others)
 
 
 class _Cost(CostPredictor):
-    """The package's cost surrogate, which answers in the units that it was taught."""
+    """The package's cost surrogate, with answers in the units of its training targets."""
 
     def _predict(self, **options: Any) -> Any:
         standardised = np.reshape(super()._predict(**options), (-1, 1))
@@ -82,9 +83,10 @@ cost.MetricLogger = _Logger
 
 
 def _batch_size(points: int) -> int:
-    """Points of a batch: the package's own 2,048 where that leaves sixteen updates per epoch, else fewer.
+    """Points of a batch: the package's own 2,048 if that leaves sixteen updates per epoch, else fewer.
 
-    With its own on a small meta-dataset every epoch is a single update, and a hundred leave it untrained.
+    With its own size on a small meta-dataset, every epoch is a single update, and a hundred updates leave it
+    untrained.
     """
     fewer = 2 ** int(np.log2(max(1, points // UPDATES_PER_EPOCH)))
     return min(OWN_BATCH_SIZE, max(LEAST_BATCH_SIZE, fewer))
@@ -102,16 +104,16 @@ class _Search:
         self.asked: set[int] = set()
 
     def ask(self) -> dict[str, Any]:
-        """The candidate and the fidelity that the acquisition wants; none where no candidate is left."""
+        """The candidate and the fidelity that the acquisition chooses; None if no candidate is left."""
         own = self.optimizer
         waiting = self.asked - own.failed
         left = set(range(own.N)) - own.failed - own.stoped - waiting
         if not left:
             return {"index": None}
         if not left - own.evaled:
-            own.init_random_search_steps = 0  # nothing new is left to begin with
+            own.init_random_search_steps = 0  # no new candidate is left
         own.finished = False
-        own.failed |= waiting  # the package asks for one trial at a time and knows no other way to wait
+        own.failed |= waiting  # the package asks for one trial at a time and has no other way to wait
         try:
             found = own.ask()
         finally:
@@ -120,7 +122,7 @@ class _Search:
         return {"index": int(found["config-id"]), "fidelity": int(found["fidelity"])}
 
     def tell(self, index: int, first: int, last: int, score: float | None) -> dict[str, Any]:
-        """Tell what a candidate reached at fidelities from the first to the last, None for a failure."""
+        """Tell a candidate's scores at fidelities from the first to the last, None for a failure."""
         self.asked.discard(index)
         for fidelity in range(first, last + 1) if score is not None else (first,):
             told = {"config-id": index, "fidelity": fidelity, "score": score, "status": score is not None}
@@ -128,13 +130,13 @@ class _Search:
         return {}
 
     def drop(self, index: int) -> dict[str, Any]:
-        """Forget that a candidate was asked for."""
+        """Forget the request for a candidate."""
         self.asked.discard(index)
         return {}
 
 
 class Server:
-    """What the requests do; every public method answers the request of its name."""
+    """The requests; every public method answers the request of its name."""
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="quicktunetool-")
@@ -146,7 +148,7 @@ class Server:
     ) -> dict[str, Any]:  # fmt: skip
         """Meta-train the surrogates; a curve is None where it was not measured.
 
-        What came of it is kept in a file, and read from there where the same was done before.
+        The surrogates are kept in a file, and read from it if they were trained before.
         """
         started = time.perf_counter()
         self.columns, self.fidelities = columns, len(curves[0])
@@ -172,12 +174,12 @@ class Server:
         try:
             with open(kept, "rb") as file:
                 self.performance, self.cost = pickle.load(file)
-        except (OSError, EOFError, pickle.UnpicklingError):  # none, or cut off while it was written
+        except (OSError, EOFError, pickle.UnpicklingError):  # missing, or cut off while it was written
             return False
         return True
 
     def _keep(self, kept: str) -> None:
-        with contextlib.suppress(OSError):  # it is trained anew next time
+        with contextlib.suppress(OSError):  # it is trained again next time
             os.makedirs(os.path.dirname(kept), exist_ok=True)
             unfinished = f"{kept}.{os.getpid()}"
             with open(unfinished, "wb") as file:

@@ -1,4 +1,4 @@
-"""A library's search as a pure function of the history: it is led again through what the history tells."""
+"""A library's search as a pure function of the history: the library replays the history each time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from tunecast_benchmarks.rivals.base import Rival, Search
 
 
 def rebuilt(build: Search) -> Policy:
-    """The strategy that a library's search is, for sessions that may be killed and resumed.
+    """A library's search as a strategy, for sessions that may be killed and resumed.
 
-    A library has a memory, and a history is all that a resumed session has. So the library is asked again
-    from its beginning, with a seed that follows from the candidates, and is shown the points of each trial
-    that it asks for as the history has them; the first step it asks for that the history lacks is its choice.
-    With one worker that is step for step what it would have chosen without a break. A trial that is running
-    or does not fit the budget is passed over, so with several workers it learns of results in the order in
-    which it asked for them. The first place of the history, which every session trains by itself, is none
-    of its candidates.
+    A library has a memory, but a resumed session has only a history. So the library starts again, with a seed
+    that follows from the candidates. For each trial that it asks for, it receives the points of the history.
+    Its choice is the first step that the history lacks. With one worker, it chooses the same steps as without
+    a break. A trial that is running or does not fit the budget is passed over, so with several workers the
+    library receives results in the order of its requests. The first place of the history is not among its
+    candidates, because every session trains it anyway.
 
     Args:
         build: Builds the library's search.
@@ -27,7 +26,7 @@ def rebuilt(build: Search) -> Policy:
     kept: list[_Walk] = []
 
     def choose(history: History, remaining: Remaining) -> int | None:
-        # Walking on is only a shortcut for walking again.
+        # Going on from here is only a shortcut for starting again.
         walk = kept.pop() if kept and kept[0].leads_to(history) else _Walk.begun(build, history)
         kept.clear()
         place = walk.to_choice(history)
@@ -42,13 +41,13 @@ def rebuilt(build: Search) -> Policy:
 
 @dataclass
 class _Walk:
-    """A library on its way through a history.
+    """A library that replays a history.
 
     Args:
         rival: The library's search.
-        shown: The trials as it has been shown them.
-        asked_for: The trial whose next step it asked for.
-        passed_over: Whether it asked for one that could not be advanced at the time: later it might be.
+        shown: The trials as the library has seen them.
+        asked_for: The trial of the library's last request.
+        passed_over: Whether it asked for a trial that could not be advanced then but might be later.
     """
 
     rival: Rival
@@ -59,12 +58,12 @@ class _Walk:
     @classmethod
     def begun(cls, build: Search, history: History) -> _Walk:
         pipelines = [trial.pipeline for trial in history.trials[1:]]
-        first = TrialView(history.trials[0].pipeline)  # without a next point nobody can choose it
+        first = TrialView(history.trials[0].pipeline)  # without a next point it cannot be chosen
         shown = [first, *(_shown(trial, 0) for trial in history.trials[1:])]
         return cls(build(pipelines, _seed(pipelines)), shown)
 
     def leads_to(self, history: History) -> bool:
-        """Whether all that was shown stands in a history."""
+        """Whether a history contains everything that the library has seen."""
         return len(self.shown) == len(history.trials) and all(
             seen.pipeline == trial.pipeline
             and seen.curve == trial.curve[: len(seen.curve)]
@@ -73,7 +72,7 @@ class _Walk:
         )
 
     def to_choice(self, history: History) -> int | None:
-        """Lead the library on to the first step that the history lacks."""
+        """Replay the history to the first step that it lacks."""
         while True:
             if self.asked_for is None:
                 self.asked_for = self.rival(History(tuple(self.shown)), Remaining(1.0))
@@ -94,13 +93,13 @@ class _Walk:
 
 
 def _shown(trial: TrialView, points: int) -> TrialView:
-    """A trial when it had its first points. A failure is shown a step later, as it may have been noticed."""
+    """A trial at its first points. A failure is shown a step later, when it may have been noticed."""
     curve = trial.curve[:points]
     if points < len(trial.curve):
         return TrialView(trial.pipeline, curve, trial.curve[points].share)
     if trial.outcome is Outcome.COMPLETED and curve:
         return TrialView(trial.pipeline, curve, None, trial.outcome)
-    # A step that failed before its point, or was never made, leads to the trial's end for all that is known.
+    # If a step failed before its point, or was never made, assume that it leads to the trial's end.
     return TrialView(trial.pipeline, curve, trial.next_share or 1.0)
 
 

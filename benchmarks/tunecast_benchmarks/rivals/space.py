@@ -1,4 +1,4 @@
-"""The space that recorded pipelines span, for libraries that propose freely in it."""
+"""The space spanned by recorded pipelines, for libraries that propose freely in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from tunecast.records import Pipeline, Scalar
 
 DISTINCT = 6
-"""Numbers of more different values than this are a range, others are categories."""
+"""A hyperparameter with more different numbers than this is a range, otherwise categories."""
 LOGARITHMIC = 10.0
-"""Ranges that span this factor or more are searched by their logarithm."""
+"""A range that spans this factor or more is searched by its logarithm."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Axis:
         low: Lower end of a range.
         high: Upper end of a range.
         log: Whether the range is searched by its logarithm.
-        choices: The categories, None for leaving it out; empty for a range.
+        choices: The categories; None as a category leaves the hyperparameter out. Empty for a range.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Axis:
 
 
 class CandidateSpace:
-    """The methods of some pipelines, and for each the axes along which these differ.
+    """The methods of some pipelines, and for each method the axes along which its pipelines differ.
 
     Args:
         pipelines: The candidates.
@@ -65,7 +65,7 @@ class CandidateSpace:
 
     @property
     def dimensions(self) -> int:
-        """Length of a vector that stands for a pipeline."""
+        """Length of a pipeline's vector."""
         return 1 + sum(len(axes) for axes in self.axes.values())
 
     def pipeline(self, method: str, values: dict[str, Scalar | None]) -> Pipeline:
@@ -93,6 +93,6 @@ def _axis(name: str, values: Sequence[Scalar | None]) -> Axis:
 
 
 def _category_order(value: Scalar | None) -> tuple[bool, float, str]:
-    """Numbers by size, then words, then what leaves the hyperparameter out."""
+    """Sort key: numbers by size, then words, then None."""
     number = float(value) if isinstance(value, int | float) else math.inf
     return value is None, number, str(value)

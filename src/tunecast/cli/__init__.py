@@ -14,6 +14,7 @@ import sys
 
 import typer
 
+from tunecast.cli.plain_help import show_plainly
 from tunecast.errors import mistakes_told
 from tunecast.version import VERSION
 
@@ -27,7 +28,6 @@ app = typer.Typer(
     name="tunecast",
     help="Picks the right finetuning for an LLM from what earlier finetunings taught, and runs it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -76,6 +76,7 @@ def _register() -> None:
     app.add_typer(runs.app, name="runs")
     app.add_typer(scale.app, name="scale")
     app.command("memory")(memory.command)
+    show_plainly(app)
 
 
 _register()

@@ -24,6 +24,10 @@ Threads = Annotated[
 TimeLimit = Annotated[str | None, typer.Option(help="Start no run after 90s, 30m or 2h.")]
 MaxRuns = Annotated[int | None, typer.Option(min=1, help="Make at most this many runs now.")]
 Every = Annotated[str | None, typer.Option(help="Start a run at most every 90s or 20m.")]
+AllowedMetrics = Annotated[
+    list[str] | None,
+    typer.Option("--allow-metric", help="A metric of the plan, module:function, that may run. Repeatable."),
+]
 PauseFile = Annotated[Path | None, typer.Option(help="Pause while this file exists.")]
 
 
@@ -39,12 +43,13 @@ def command(
     max_runs: MaxRuns = None,
     every: Every = None,
     pause_file: PauseFile = None,
+    allow_metric: AllowedMetrics = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Collect finetuning runs by a plan; runs already in the store are not repeated."""
     from tunecast.budget import duration
-    from tunecast.cli.progress import RichProgress
     from tunecast.collect import Limits, collect
+    from tunecast.report.live import RichProgress
 
     limits = Limits(
         seconds=None if time_limit is None else duration("--time-limit", time_limit),
@@ -63,6 +68,7 @@ def command(
             device=device,
             executor=executor,
             limits=limits,
+            allowed_metrics=allow_metric or (),
             progress=progress,
         )
     typer.echo(json.dumps(asdict(summary), indent=2) if as_json else _text(summary))

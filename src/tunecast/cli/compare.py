@@ -10,11 +10,13 @@ import typer
 from tunecast.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from tunecast.replay.standings import Standings
 
-LEAST_WIDTH = 100
-WIDTH_FOR_INTERVALS = 170
-"""Columns of a terminal on which five budgets have room for their 95% intervals."""
+UNLIMITED_WIDTH = 10_000
+"""Columns that no table needs."""
 
 Store = Annotated[
     str | None, typer.Option("--store", help="URL or file of a store. (default: the shipped meta-dataset)")
@@ -50,9 +52,9 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Replay strategies on recorded runs under a simulated clock: regret and mean rank by budget."""
-    from tunecast.cli.progress import RichProgress
     from tunecast.replay.standings import Standings
     from tunecast.replay.stored import CompareSettings, compare
+    from tunecast.report.live import RichProgress
 
     settings = CompareSettings.parse(
         store=store, strategies=options.names("--strategies", strategies, "random,advised"), seeds=seeds,
@@ -71,22 +73,38 @@ def command(
 
 
 def print_standings(standings: Standings, left_out: list[str]) -> None:
-    """Print regrets and ranks as a table."""
+    """Print regrets and ranks as a table, with the 95% intervals if the terminal has room for them.
+
+    A terminal that is too narrow wraps the lines; nothing is cut off.
+    """
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    console.width = max(console.width, LEAST_WIDTH)
+    table, wide = _table(standings, with_interval=False), _table(standings, with_interval=True)
+    if _width(console, wide) <= console.width:
+        table = wide
+    console.width = max(console.width, _width(console, table))
     typer.echo(standings.header)
+    console.print(table)
+    if left_out:
+        count = f"{len(left_out)} combinations of task, base model and full length"
+        typer.echo(f"Left out: {count}, such as {left_out[0]}")
+
+
+def _table(standings: Standings, *, with_interval: bool) -> Table:
+    from rich.table import Table
+
     table = Table(
         title="Normalised regret on the test split in percent, and mean rank, by budget in baseline trials"
     )
     table.add_column("strategy", no_wrap=True)
     for budget in standings.comparison.budgets:
         table.add_column(f"{budget:g}", justify="right", no_wrap=True)
-    for row in standings.rows(with_interval=console.width >= WIDTH_FOR_INTERVALS):
+    for row in standings.rows(with_interval=with_interval):
         table.add_row(*row)
-    console.print(table)
-    if left_out:
-        count = f"{len(left_out)} combinations of task, base model and full length"
-        typer.echo(f"Left out: {count}, such as {left_out[0]}")
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    """Return the columns of a terminal that a table takes if nothing is cut off."""
+    return console.measure(table, options=console.options.update(max_width=UNLIMITED_WIDTH)).maximum

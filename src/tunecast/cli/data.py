@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.cli import options
+from tunecast.ranges import MOST_LENGTH, MOST_SEED
 from tunecast.records import Architecture
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ Model = Annotated[
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option("--max-length", min=2, help="Longest sequence in tokens. (default: from the data, as tune)"),
+    typer.Option(
+        "--max-length",
+        min=2,
+        max=MOST_LENGTH,
+        help="Longest sequence in tokens. (default: from the data, as tune)",
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the split, as of tune.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the split, as of tune.")]
 
 
 @app.command("check")

@@ -24,6 +24,7 @@ def command(
     split: str = typer.Option("test", "--split", help="test or validation."),
     objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure as well."),
     max_length: options.MaxLength = None,
+    test_examples: options.TestExamples = None,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     seed: int = typer.Option(
@@ -40,7 +41,7 @@ def command(
     for name in ("adapter", "split", "as_json"):
         del values[name]
     from tunecast.api import evaluate
-    from tunecast.cli.progress import RichProgress
+    from tunecast.report.live import RichProgress
 
     settings = options.settings_from(values)
     with RichProgress() as progress:

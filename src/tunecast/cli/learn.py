@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tunecast.ranges import MOST_SEED
+
 
 def command(
     output: Annotated[Path, typer.Option("--output", help="File to write the prior to.")],
@@ -14,7 +16,9 @@ def command(
         str | None,
         typer.Option("--store", help="URL, file or Parquet export of runs. (default: the shipped runs)"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of folds and training.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of folds and training.")
+    ] = 0,
     scores: Annotated[
         bool, typer.Option("--scores/--no-scores", help="Score every regressor on held-out tasks.")
     ] = True,

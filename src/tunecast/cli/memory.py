@@ -13,9 +13,11 @@ import typer
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
+from tunecast.untrusted import read_object
 
 if TYPE_CHECKING:
     from tunecast.estimate import MemoryEstimate, Workload
+    from tunecast.methods.base import Method
     from tunecast.records import ModelFacts, Pipeline
 
 DEFAULT_MAX_LENGTH = 512
@@ -71,16 +73,19 @@ def command(
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
     from tunecast.estimate import estimate_memory, what_would_fit
-    from tunecast.methods import Restrictions, baseline_pipeline, check_names
+    from tunecast.methods import Restrictions, baseline_pipeline, check_names, get_method
     from tunecast.models import check_length, describe_config, load_config, resolve
 
     _check(method, peft_config, sharding, devices)
-    restrictions = Restrictions((method or "lora",), options.fixed_values(fix or []))
+    name = method or "lora"
+    restrictions = Restrictions((name,), options.fixed_values(fix or []), elsewhere=gpu is not None)
     check_names(restrictions)
     resolved = resolve(model)
     config = load_config(resolved)
     facts = describe_config(config, resolved.name)
     check_length(max_length, facts)
+    if gpu is None and get_method(name).applies_elsewhere(facts) is None:
+        _check_here(get_method(name), facts)
     pipeline = baseline_pipeline(facts, restrictions)
     target = _target(gpu, facts)
     request = _workload(
@@ -105,7 +110,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(_as_json(estimate)))
         return
-    advice = what_would_fit(config, request) if not estimate.fits else []
+    advice = what_would_fit(config, request) if estimate.tight or not estimate.fits else []
     _print(estimate, request, target.name, advice)
 
 
@@ -124,6 +129,20 @@ def _check(method: str | None, peft_config: Path | None, sharding: str, devices:
     if sharding != "none" and devices == 1:
         raise ConfigurationError(
             f"--sharding {sharding} needs several devices.", "Add --devices 4, for example."
+        )
+
+
+def _check_here(method: Method, facts: ModelFacts) -> None:
+    """Refuse a method that only another machine can run.
+
+    Raises:
+        ConfigurationError: This machine cannot run it.
+    """
+    reason = method.applies(facts)
+    if reason:
+        raise ConfigurationError(
+            f"--method {method.name} cannot run on this machine: {reason}.",
+            "Name the accelerator to train on: --gpu 'RTX 4090', for example.",
         )
 
 
@@ -170,13 +189,8 @@ def _target(gpu: str | None, facts: ModelFacts) -> _Target:
 
 
 def _read_adapter(file: Path) -> Mapping[str, Any]:
-    try:
-        adapter = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"--peft-config: {file} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigurationError(f"--peft-config: {file} is not JSON: {error}.") from error
-    if not isinstance(adapter, dict) or "peft_type" not in adapter:
+    adapter = read_object(file, f"--peft-config: {file}")
+    if "peft_type" not in adapter:
         raise ConfigurationError(
             f"--peft-config: {file} names no peft_type.", "Give an adapter_config.json as peft saves it."
         )
@@ -188,6 +202,7 @@ def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:
         "total_bytes": estimate.total_bytes,
         "parts": dict(estimate.parts),
         "fits": estimate.fits,
+        "tight": estimate.tight,
         "training_peak_bytes": estimate.training_peak_bytes,
         "evaluation_peak_bytes": estimate.evaluation_peak_bytes,
         "trainable_parameters": estimate.trainable_parameters,
@@ -195,16 +210,23 @@ def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:
 
 
 def _print(estimate: MemoryEstimate, request: Workload, name: str, advice: list[str]) -> None:
+    from tunecast.estimate.constants import HEADROOM
+
     for part, count in sorted(estimate.parts.items(), key=lambda item: -item[1]):
         typer.echo(f"{part:<16} {count / 1e9:8.2f} GB")
     typer.echo(f"{'total':<16} {estimate.total_bytes / 1e9:8.2f} GB, peak of training and evaluation")
     typer.echo(f"{'trained':<16} {estimate.trainable_parameters:,} parameters")
-    memory = (request.device_memory_bytes or 0) / 1e9
-    if estimate.fits:
-        typer.echo(f"Fits {name} ({memory:.1f} GB).")
+    memory = request.device_memory_bytes or 0
+    device = f"{name} ({memory / 1e9:.1f} GB, which is {memory / 2**30:.1f} GiB)"
+    if estimate.fits and not estimate.tight:
+        typer.echo(f"Fits {device}.")
         return
-    typer.echo(f"Does not fit {name} ({memory:.1f} GB).")
+    if estimate.tight:
+        typer.echo(f"Tight on {device}: less than {HEADROOM:.0%} stays free, so it may run out of memory.")
+    else:
+        typer.echo(f"Does not fit {device}.")
     for change in advice:
-        typer.echo(f"Would fit: {change}.")
+        typer.echo(f"Would {'leave room' if estimate.tight else 'fit'}: {change}.")
     if not advice:
-        typer.echo("No smaller batch, shorter sequence, quantisation or up to 64 devices would make it fit.")
+        outcome = "leave room" if estimate.tight else "make it fit"
+        typer.echo(f"No smaller batch, shorter sequence, quantisation or up to 64 devices would {outcome}.")

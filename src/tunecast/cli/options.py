@@ -25,6 +25,13 @@ MaxLength = Annotated[
 UniqueExamples = Annotated[
     int | None, typer.Option("--unique-examples", help="Training examples to use. (default: all)")
 ]
+TestExamples = Annotated[
+    str | None,
+    typer.Option(
+        "--test-examples",
+        help="Most test examples to score, or all. (default: 1067, for 95% intervals of at most ±3%)",
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N. (default: auto)")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, bfloat16 or float32. (default: auto)")]
 Executor = Annotated[
@@ -108,16 +115,14 @@ def names(flag: str, text: str | None, example: str) -> tuple[str, ...]:
 
 def _fixed(text: str) -> tuple[str, Any]:
     """Parse ``lora_r=16`` to a name and a typed value."""
-    import yaml
-
-    from tunecast.yaml_file import yaml_problem
+    from tunecast.untrusted import Malformed, parse_yaml
 
     name, value = pair("--fix", text, "lora_r=16")
     try:
-        read = found if (found := number(value)) is not None else yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
+        read = found if (found := number(value)) is not None else parse_yaml(value)
+    except Malformed as error:
         raise ConfigurationError(
-            f"--fix {text!r}: this is not a value: {yaml_problem(error)}.", "Write it as --fix lora_r=16."
+            f"--fix {text!r}: this is not a value: {error.reason}.", "Write it as --fix lora_r=16."
         ) from None
     return name, one_value(f"--fix {text}", read)
 

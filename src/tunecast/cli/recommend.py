@@ -81,7 +81,7 @@ def command(
     if plot is not None:
         check_writable(plot, "--plot")
     if measure or calibrate:
-        from tunecast.cli.progress import RichProgress
+        from tunecast.report.live import RichProgress
 
         with RichProgress() as progress:
             found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
@@ -91,7 +91,7 @@ def command(
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
         _print(found)
-    # The chart comes last: where it cannot be written after all, the answer is on the screen.
+    # The chart comes last: if it cannot be written after all, the answer is on the screen.
     if plot is not None:
         from tunecast.report.recommendation_plot import write_prospects
 

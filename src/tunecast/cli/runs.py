@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.atomic import check_writable
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
@@ -150,6 +151,7 @@ def export_command(
 
     if path.suffix.lower() != ".parquet":
         raise ConfigurationError(f"The export {path} must end in .parquet.", f"Write {path}.parquet.")
+    check_writable(path, "The export")
     chosen: Filters = {
         "task": task, "model": model, "method": method, "outcome": outcome, "session": session
     }  # fmt: skip

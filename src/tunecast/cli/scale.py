@@ -14,6 +14,7 @@ import typer
 from tunecast.atomic import check_writable
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
+from tunecast.ranges import MOST_SEED, check_range
 
 if TYPE_CHECKING:
     from tunecast.scaling import Fit, LossTable
@@ -46,7 +47,7 @@ MaxObserved = Annotated[
     float | None, typer.Option("--max-observed", help="Ignore points above this data size.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the posterior.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the posterior.")]
 
 
 @app.command("fit")
@@ -181,8 +182,7 @@ def _read(table: Path | None, store: str | None, by: str | None, max_observed: f
     from tunecast.scaling import read_store, read_table
 
     columns = options.names("--by", by or None, "model,method")
-    if max_observed is not None and not max_observed > 0:
-        raise ConfigurationError(f"--max-observed must be above 0, not {max_observed:g}.")
+    check_range("max_observed", max_observed)
     if (table is None) == (store is None):
         raise ConfigurationError("Give either --table or --store.")
     if table is not None:
@@ -199,6 +199,8 @@ def _sizes(text: str) -> list[float]:
         raise ConfigurationError(
             f"--data-size {text!r} is not a list of numbers above 0.", "Write 1000,10000."
         )
+    for size in sizes:
+        check_range("data_size", size)
     return sizes
 
 
@@ -218,7 +220,7 @@ def _plot(
     """Write the figures; call this after printing the answer, because it may still fail."""
     if path is None:
         return
-    from tunecast.scaling.plotting import write_plot
+    from tunecast.report.scaling_plot import write_plot
 
     write_plot(path, data, law.value, largest, crossings, seed)
 

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tunecast.progress import Progress
-    from tunecast.results import Contender, SessionRecord
+    from tunecast.records import Score
+    from tunecast.results import ConstantAnswer, Contender, Margin, SessionRecord
 
 
 def run_session(
     session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool
 ) -> None:
     """Run a session, show its progress and print its result; on Ctrl-C, name the ``go_on`` command."""
-    from tunecast.cli.progress import RichProgress
+    from tunecast.report.live import RichProgress
 
     try:
         with RichProgress() as progress:
@@ -48,11 +49,13 @@ def _interrupted(folder: Path, go_on: str) -> str:
 
 def as_result(record: SessionRecord) -> dict[str, Any]:
     """Build what ``--json`` prints; a contender that was not scored is None."""
-    from tunecast.report.wording import test_disagreement
+    from tunecast.report.wording import constant_warning, test_disagreement
     from tunecast.store.codec import for_others
 
     names = ("zero_shot", "baseline", "incumbent")
     contenders = {name: record.find_contender(name) for name in names}
+    if (final := record.find_contender("final")) is not None:
+        contenders["final"] = final
     incumbent = record.contender("incumbent")
     result: dict[str, Any] = {
         "incumbent": {
@@ -63,10 +66,14 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
         "validation": {name: _validation(one) for name, one in contenders.items()},
         "test": {name: _test(one) for name, one in contenders.items()},
         "winner": record.winner,
+        "training": {name: _training(one) for name, one in contenders.items()},
+        "constant_answers": {one.name: _constant(one) for one in record.constant_answers},
+        "margins": {margin.rival: _margin(margin) for margin in record.margins},
         "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
         "output_dir": record.output_dir,
-        "warnings": [*test_disagreement(record), *record.warnings],
+        "warnings": [*constant_warning(record), *test_disagreement(record), *record.warnings],
         "forecast": asdict(record.forecast) if record.forecast else None,
+        "longer": _longer(record),
     }
     plain: dict[str, Any] = for_others(result)
     return plain
@@ -74,13 +81,34 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
 
 def _validation(contender: Contender | None) -> dict[str, Any] | None:
     score = contender.validation if contender else None
-    return {"loss": score.loss, "metric": score.metric} if score else None
+    return _scores(score) if score else None
+
+
+def _training(contender: Contender | None) -> dict[str, Any] | None:
+    trained = contender.trained_on if contender else None
+    return asdict(trained) | {"share": trained.examples / trained.available} if trained else None
+
+
+def _constant(rival: ConstantAnswer) -> dict[str, Any]:
+    return {"answer": rival.answer, **_scores(rival.test)}
+
+
+def _margin(margin: Margin) -> dict[str, float]:
+    return {"value": margin.value, "low": margin.low, "high": margin.high}
+
+
+def _longer(record: SessionRecord) -> dict[str, Any] | None:
+    from tunecast.report.longer import longer_command
+
+    longer = record.longer
+    return asdict(longer) | {"command": longer_command(longer, record.configuration)} if longer else None
 
 
 def _test(contender: Contender | None) -> dict[str, Any] | None:
-    if contender is None:
-        return None
-    score = contender.test
+    return _scores(contender.test) if contender else None
+
+
+def _scores(score: Score) -> dict[str, Any]:
     by_loss = score.metric is None
     return {
         "loss": score.loss,
@@ -94,17 +122,26 @@ def print_record(record: SessionRecord) -> None:
     """Print the contenders as a table, then where everything is."""
     from rich.console import Console
 
-    from tunecast.report.forecast import forecast_sentences
-    from tunecast.report.wording import test_disagreement
+    from tunecast.report.forecast import forecast_sentences, missing_forecast
+    from tunecast.report.longer import longer_command, longer_sentence
+    from tunecast.report.wording import constant_warning, test_disagreement, verdict
 
-    console = Console()
+    console, longer = Console(), record.longer
+    missing = missing_forecast(record.forecast, record.configuration)
+    for line in constant_warning(record):
+        console.print(f"Warning: {line}", markup=False, soft_wrap=True, style="bold yellow")
     console.print(_table(record))
     # Each path stays on one line, so that it can be copied.
     for line in (
+        *_rows_in_words(record),
+        "",
+        f"{verdict(record, ()).text}.",
         f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
         f"Report: {record.output_dir}/report.html",
         *test_disagreement(record),
         *(forecast_sentences(record.forecast) if record.forecast else ()),
+        *([f"To get one: {missing.command}"] if missing and missing.command else []),
+        *([longer_sentence(longer), longer_command(longer, record.configuration)] if longer else []),
     ):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -114,26 +151,47 @@ def _table(record: SessionRecord) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from tunecast.report.numbers import decimal, interval
-    from tunecast.report.wording import pipeline_line
+    from tunecast.report.numbers import decimal, finite, interval
+    from tunecast.report.wording import RIVAL_NAMES, contender_name
 
     title = f"{record.task.dataset} on {record.task.model}"
     table = Table(title=Text(title, style="table.title"))
     metric = record.objective if record.objective != "loss" else ""
     table.add_column("", no_wrap=True)
-    for name in (f"validation\n{record.objective}", "test loss", *([f"test {metric}"] if metric else [])):
-        heading = f"{name}\n(95% interval)" if name.startswith("test") else name
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("pipeline")
-    for contender in record.contenders:
-        score, chosen_by = contender.test, contender.validation
-        cells = [
-            contender.name.replace("_", "-"),
-            decimal((chosen_by.metric if metric else chosen_by.loss) if chosen_by else None, 4),
-            f"{decimal(score.loss, 4)}\n{interval(score.loss_low, score.loss_high)}",
-        ]
-        if metric:
-            cells.append(f"{decimal(score.metric, 4)}\n{interval(score.metric_low, score.metric_high)}")
-        cells.append(pipeline_line(contender.pipeline))
-        table.add_row(*cells, style="bold green" if contender.name == record.winner else None)
+    for name in (f"validation {record.objective}", "test loss", *([f"test {metric}"] if metric else [])):
+        table.add_column(f"{name}\n(95% interval)", justify="right", no_wrap=True)
+
+    def by_loss(score: Score) -> str:
+        return f"{decimal(finite(score.loss), 4)}\n{interval(score.loss_low, score.loss_high)}"
+
+    def by_metric(score: Score) -> str:
+        return f"{decimal(score.metric, 4)}\n{interval(score.metric_low, score.metric_high)}"
+
+    chosen_by = by_metric if metric else by_loss
+    rows = [(contender_name(one), one.validation, one.test) for one in record.models]
+    rows += [(RIVAL_NAMES.get(one.name, one.name), None, one.test) for one in record.constant_answers]
+    winner = next((i for i, one in enumerate(record.models) if one.name == record.winner), None)
+    for index, (name, validation, test) in enumerate(rows):
+        cells = [chosen_by(validation) if validation else decimal(None), by_loss(test)]
+        style = "bold green" if index == winner else None
+        table.add_row(name, *cells, *([by_metric(test)] if metric else []), style=style)
     return table
+
+
+def _rows_in_words(record: SessionRecord) -> list[str]:
+    """Say what stands behind each row of the table: pipelines would make it too wide for a terminal."""
+    from tunecast.report.wording import (
+        RIVAL_NAMES,
+        constant_text,
+        contender_name,
+        pipeline_line,
+        training_text,
+    )
+
+    lines = [
+        f"{contender_name(one)}: {'; '.join(filter(None, (pipeline_line(one.pipeline), training_text(one))))}"
+        for one in record.models
+    ]
+    return lines + [
+        f"{RIVAL_NAMES.get(one.name, one.name)}: {constant_text(one)}" for one in record.constant_answers
+    ]

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tunecast.cli import options
 from tunecast.cli.session_result import run_session
+from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
+
+if TYPE_CHECKING:
+    from tunecast.records import Pipeline
 
 
 def command(
     pipeline: Annotated[
-        Path, typer.Option("--pipeline", help="JSON file of a pipeline, such as OUT/best/pipeline.json.")
-    ],
+        Path | None,
+        typer.Option("--pipeline", help="JSON file of a pipeline, such as OUT/best/pipeline.json."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="Instead of a file: lora, full, ... with usual hyperparameters."),
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option("--fix", help="Set a hyperparameter of file or method: lora_r=16. Repeatable."),
+    ] = None,
     model: str = typer.Option(..., "--model", help=f"Base model: {MODEL_FORMATS}."),
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
     output_dir: str = typer.Option(
@@ -23,7 +36,13 @@ def command(
     ),
     objective: str = typer.Option(None, "--objective", help="loss, or a metric to choose the winner by."),
     epochs: float = typer.Option(None, "--epochs", help="Passes over the training examples. (default: 3)"),
+    patience: int = typer.Option(
+        None,
+        "--patience",
+        help="Stop after so many of 16 evenly spaced validations without a better loss. (default: never)",
+    ),
     unique_examples: options.UniqueExamples = None,
+    test_examples: options.TestExamples = None,
     max_length: options.MaxLength = None,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
@@ -40,15 +59,32 @@ def command(
 ) -> None:
     """Train one pipeline and deliver its best checkpoint, or the base model if that is better."""
     values = dict(locals())
-    for name in ("pipeline", "resume", "as_json"):
+    for name in ("pipeline", "method", "fix", "resume", "as_json"):
         del values[name]
+    chosen, settings = _pipeline(pipeline, method, fix or []), options.settings_from(values)
     from tunecast.api import train
-    from tunecast.methods.pipeline_file import read_pipeline
 
-    settings, chosen = options.settings_from(values), read_pipeline(pipeline)
     run_session(
         lambda progress: train(settings, chosen, resume=resume, progress=progress),
         settings.output_dir,
         go_on="the same command and --resume.",
         as_json=as_json,
     )
+
+
+def _pipeline(file: Path | None, method: str | None, fix: list[str]) -> Pipeline:
+    """Return the pipeline of a file or of a method, with the hyperparameters that the user sets."""
+    from tunecast.methods.pipeline_file import read_pipeline
+    from tunecast.methods.space import check_pipeline
+    from tunecast.records import Pipeline
+
+    if (file is None) == (method is None):
+        given = "missing" if file is None else "both given"
+        raise ConfigurationError(
+            f"--pipeline and --method are {given}; one of them says what to train.",
+            "Say for example: --method lora --fix lora_r=16 --fix learning_rate=2e-4",
+        )
+    known = read_pipeline(file) if file is not None else Pipeline(str(method), {})
+    chosen = Pipeline(known.method, {**known.hyperparameters, **options.fixed_values(fix)})
+    check_pipeline(chosen)
+    return chosen

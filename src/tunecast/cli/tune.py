@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,8 +31,8 @@ def command(
     strategy: str = typer.Option(
         None,
         "--strategy",
-        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, fixed-..., or one of an "
-        "installed package. (default: advised)",
+        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, fixed-baseline, "
+        "fixed-3e-4, fixed-best, or one of an installed package. (default: advised)",
     ),
     objective: str = typer.Option(
         None, "--objective", help="loss, or the metric that decides. (default: loss)"
@@ -48,6 +49,7 @@ def command(
     ),
     max_length: options.MaxLength = None,
     unique_examples: options.UniqueExamples = None,
+    test_examples: options.TestExamples = None,
     seed: int = typer.Option(None, "--seed", help="Seed of everything random. (default: 0)"),
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -68,6 +70,13 @@ def command(
         "--forecast/--no-forecast",
         help="Forecast the loss with more data, for up to 10% of the budget. (default: yes)",
     ),
+    final_training: str = typer.Option(
+        None,
+        "--final-training",
+        help="Train the winner for longer, with its learning rate derived for the longer run, and let the "
+        "better one of the two win: budget (within the second half of the budget) or epochs=N (N passes, "
+        "outside the budget). (default: none)",
+    ),
     value: float = typer.Option(
         None,
         "--value",
@@ -83,7 +92,7 @@ def command(
         Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
     ] = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with the session in the output folder."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the resolved configuration and stop."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and stop; --json has all of it."),
     as_json: options.AsJson = False,
 ) -> None:
     """Try finetuning pipelines within a budget and hand over the best model."""
@@ -93,21 +102,45 @@ def command(
     options.keep_numpy_single_threaded()
     settings = _settings(_merged(flags, config), resume)
     if dry_run:
-        from tunecast.api import resolve
-        from tunecast.cli.progress import RichProgress
-
-        with RichProgress() as progress:
-            resolved = resolve(settings, progress=progress)
-        typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        _dry_run(settings, as_json)
         return
     from tunecast.api import tune
 
     run_session(
         lambda progress: tune(settings, resume=resume, progress=progress),
         settings.output_dir,
-        go_on=f"tunecast tune --resume --output-dir {shlex.quote(settings.output_dir)}",
+        go_on=_go_on(settings),
         as_json=as_json,
     )
+
+
+def _dry_run(settings: SessionSettings, as_json: bool) -> None:
+    from tunecast.api import resolve
+    from tunecast.report.live import RichProgress
+
+    if as_json:
+        with RichProgress() as progress:
+            resolved = resolve(settings, progress=progress)
+        typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from tunecast.report.plan import plan_rows
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in plan_rows(resolve(settings)):
+        table.add_row(Text(name, style="bold"), Text(text))
+    Console().print(table)
+
+
+def _go_on(settings: SessionSettings) -> str:
+    """Return the command that resumes an interrupted session."""
+    from tunecast.session.consent import code_flags
+
+    folder = shlex.quote(settings.output_dir)
+    return " ".join(["tunecast tune --resume --output-dir", folder, *code_flags(settings.as_json()).values()])
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -128,7 +161,7 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
     from tunecast.session.settings import SessionSettings
 
     if resume:
-        values = {**_earlier(values.get("output_dir", SessionSettings.output_dir)), **values}
+        values = {**_earlier(values), **values}
     missing = [name for name in ("model", "data") if name not in values]
     if missing and resume:
         raise ConfigurationError(
@@ -145,28 +178,29 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
     return options.settings_from(values)
 
 
-def _earlier(output_dir: Any) -> dict[str, Any]:
+def _earlier(given: Mapping[str, Any]) -> dict[str, Any]:
     """Read the configuration of the session in a folder, so that ``--resume`` needs no other flag."""
+    from tunecast.session.consent import check_consent
     from tunecast.session.folder import read_session
+    from tunecast.session.settings import SessionSettings
 
+    output_dir = given.get("output_dir", SessionSettings.output_dir)
     if not isinstance(output_dir, str):  # of a file of flags; it is refused with all other settings
         return {}
     try:
         found: dict[str, Any] = read_session(expanded(output_dir))["configuration"]
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
-    return found
+    check_consent(found, given, output_dir)
+    # The folder may have been moved or copied since; nothing is written anywhere else.
+    return {**found, "output_dir": output_dir}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     from tunecast.session.settings import SessionSettings
-    from tunecast.yaml_file import read_yaml
+    from tunecast.untrusted import read_object
 
-    content = read_yaml("--config", path)
-    if not isinstance(content, dict):
-        raise ConfigurationError(
-            f"--config {path}: expected names and values, found {type(content).__name__}."
-        )
+    content = read_object(path, f"--config {path}", language="YAML")
     for name in ("fix", "range", "fixed", "ranges"):
         if not isinstance(content.get(name, {}), dict):
             raise ConfigurationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
@@ -24,6 +24,7 @@ def collect(
     device: str = "auto",
     executor: str = "local",
     limits: Limits | None = None,
+    allowed_metrics: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CollectionSummary:
     """Make the runs of a plan that are not yet in a store.
@@ -37,6 +38,7 @@ def collect(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         executor: The place of the workers: ``local`` or ``in-process``.
         limits: When to wait or end; None collects everything.
+        allowed_metrics: Metrics of the form ``module:function`` that a plan's file may run.
         progress: Receives progress reports.
 
     Raises:
@@ -48,15 +50,17 @@ def collect(
     from tunecast.hardware.processor import worker_threads
     from tunecast.session.prepare import choose_device
     from tunecast.store import Store
+    from tunecast.store.connecting import parse_url
 
     progress, limits, began = progress or Silent(), limits or Limits(), time.monotonic()
     if not isinstance(plan, Plan):
-        plan = read_plan(plan, roots)
+        plan = read_plan(plan, roots, allowed_metrics=allowed_metrics)
     if plan.exclusive and workers > 1:
         raise ConfigurationError(
             f"--workers {workers}: the plan {plan.name} makes its runs one at a time, to time them.",
             "Use --workers 1.",
         )
+    parse_url(str(store))  # reports an unsupported kind before anything is read
     threads = worker_threads(threads, workers)
     # The workers load their libraries while this process reads the plan's datasets and models.
     with start_executor(executor, workers, threads) as started:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.collect.run_specs import Expansion, RunSpec
-from tunecast.collect.worker import BlankRun, MakeRun
+from tunecast.collect.worker import MakeRun
 from tunecast.executors.base import CRASHES_FORGIVEN, POLL_SECONDS, Broken, Crash, Executor
 from tunecast.hardware.main_memory import used_share_of_memory
 from tunecast.progress import Progress
@@ -165,7 +165,6 @@ class Collection:
         self._executor.submit(MakeRun(run_spec), number)
 
     def _is_over(self) -> bool:
-        """Return whether no further run is to be started."""
         limits = self._limits
         if limits.seconds is not None and self._clock() - self._started >= limits.seconds:
             return True
@@ -187,7 +186,6 @@ class Collection:
         return deque(deque(chunk) for chunk in left if chunk)
 
     def _queued(self) -> int:
-        """Count the runs that have not started."""
         return sum(map(len, (*self._chunks, *(slot.chunk for slot in self._slots.values()))))
 
     def _give_way(self) -> None:
@@ -226,7 +224,7 @@ class Collection:
             self._skip(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return
         slot.failure = answer.failure
-        self._executor.submit(BlankRun(run_spec), number)
+        self._executor.submit(MakeRun(run_spec, blank=True), number)
 
     def _is_external(self, answer: Crash | Broken) -> bool:
         """Return whether a failure is not the run's own: a full disk, or memory that others may have held."""

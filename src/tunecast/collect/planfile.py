@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,15 +14,20 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunecast.errors import ConfigurationError
+from tunecast.ranges import MOST_SEED
 from tunecast.records import Scalar
-from tunecast.yaml_file import read_yaml
+from tunecast.untrusted import read_object
 
 ROOT_VARIABLE = "TUNECAST_"
 """``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else of the variable ``TUNECAST_TASKS``."""
 Always = Literal["zero-shot", "baseline", "baseline-3e-4"]
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Runs = Annotated[int, Field(ge=1, le=100_000)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+MOST_RUNS = 1_000_000
+"""Most runs of a factorial plan on one dataset."""
 
 
 class _Part(BaseModel):
@@ -32,7 +38,7 @@ class ModelChoice(_Part):
     """A base model of a plan: the value of ``--model``, and the number of runs on each dataset."""
 
     path: str
-    runs_per_dataset: Count
+    runs_per_dataset: Runs
 
 
 class DatasetChoice(_Part):
@@ -98,23 +104,34 @@ class _Pipelines(_Part):
         return self
 
 
-class _File(_Part):
-    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
-    seed: int = 0
+class _Settings(_Part):
+    """The settings that a file and the plan made of it have in common."""
+
+    name: Annotated[str, Field(pattern=r"^[\w-]+$", max_length=100)]
+    seed: Seed = 0
     models: Annotated[tuple[ModelChoice, ...], Field(min_length=1)]
-    datasets: _Folder | tuple[DatasetChoice, ...]
-    pipelines: _Pipelines
-    full_length_tokens: Annotated[Mapping[Count, Positive], Field(min_length=1)]
-    unique_examples: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] = ("all",)
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     scoring: Scoring = Scoring()
     least_steps: Count = 16
     chunk: Count = 4
     exclusive: bool = False
 
 
-@dataclass(frozen=True)
-class Plan:
+class _File(_Settings):
+    datasets: _Folder | tuple[DatasetChoice, ...]
+    pipelines: _Pipelines
+    full_length_tokens: Annotated[Mapping[Count, Positive], Field(min_length=1)]
+    unique_examples: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] = ("all",)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> _File:
+        lengths = len(self.full_length_tokens) * len(self.unique_examples) * len(self.seeds)
+        if (count := len(self.pipelines.grid) * lengths * len(self.models)) > MOST_RUNS:
+            raise ValueError(f"the grid has {count:,} runs on each dataset; the most are {MOST_RUNS:,}")
+        return self
+
+
+class Plan(_Settings, _Pipelines):
     """A checked plan.
 
     Args:
@@ -136,33 +153,23 @@ class Plan:
             number of unique examples and every seed.
     """
 
-    name: str
-    seed: int
-    models: tuple[ModelChoice, ...]
     datasets: tuple[DatasetChoice, ...]
-    methods: Mapping[str, float]
-    shared: float
-    always: tuple[str, ...]
-    learning_rates: Mapping[str, tuple[float, float]]
     full_lengths: Mapping[int, float]
     unique_examples: tuple[int | None, ...]
-    seeds: tuple[int, ...]
-    scoring: Scoring
-    least_steps: int
-    chunk: int
-    exclusive: bool
-    grid: tuple[GridPipeline, ...] = ()
 
 
-def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
+def read_plan(
+    path: str | Path, roots: Mapping[str, str] | None = None, *, allowed_metrics: Collection[str] = ()
+) -> Plan:
     """Read a plan.
 
     Args:
         roots: Folders by the names in braces in the plan's paths; environment variables give the rest.
+        allowed_metrics: Metrics of the form ``module:function`` that may run; a plan alone cannot run code.
 
     Raises:
-        ConfigurationError: The file is missing or not a plan (every problem is named), or a folder or a
-            metric is unknown.
+        ConfigurationError: The file is missing or not a plan (every problem is named), a folder or a metric
+            is unknown, or a metric is not allowed.
     """
     content = _parsed(Path(path))
     places = _Places(dict(roots or {}), str(path))
@@ -170,29 +177,20 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
     datasets = _in_folder(listed, places) if isinstance(listed, _Folder) else _each(listed, places)
     if not datasets:
         raise ConfigurationError(f"--plan {path}: no dataset is left.", "Check datasets.folder and exclude.")
-    _check_metrics(datasets, str(path))
+    _check_metrics(datasets, str(path), allowed_metrics)
+    settings = {name: getattr(content, name) for name in _Settings.model_fields}
+    settings["models"] = [m.model_copy(update={"path": places.resolve(m.path)}) for m in content.models]
     return Plan(
-        name=content.name,
-        seed=content.seed,
-        models=tuple(m.model_copy(update={"path": places.resolve(m.path)}) for m in content.models),
+        **settings,
+        **dict(content.pipelines),
         datasets=datasets,
-        methods=content.pipelines.methods,
-        shared=content.pipelines.shared,
-        always=content.pipelines.always,
-        learning_rates=content.pipelines.learning_rates,
         full_lengths=content.full_length_tokens,
         unique_examples=tuple(None if n == "all" else int(n) for n in content.unique_examples),
-        seeds=content.seeds,
-        scoring=content.scoring,
-        least_steps=content.least_steps,
-        chunk=content.chunk,
-        exclusive=content.exclusive,
-        grid=content.pipelines.grid,
     )
 
 
 def _parsed(path: Path) -> _File:
-    content = read_yaml("--plan", path)
+    content = read_object(path, f"--plan {path}", language="YAML")
     try:
         return _File.model_validate(content)
     except ValidationError as error:
@@ -204,8 +202,6 @@ def _parsed(path: Path) -> _File:
 
 @dataclass(frozen=True)
 class _Places:
-    """Folders by the names in braces."""
-
     roots: dict[str, str]
     plan: str
 
@@ -241,11 +237,18 @@ def _in_folder(listed: _Folder, places: _Places) -> tuple[DatasetChoice, ...]:
     return tuple(DatasetChoice(path=str(folder / name), metric=metrics.get(name, "loss")) for name in kept)
 
 
-def _check_metrics(datasets: Iterable[DatasetChoice], plan: str) -> None:
+def _check_metrics(datasets: Iterable[DatasetChoice], plan: str, allowed: Collection[str]) -> None:
     """Check metrics before any run is made: a run with an unknown metric would be kept without one."""
     from tunecast.training.metrics import get_metric
 
-    for metric, dataset in {dataset.metric: dataset.path for dataset in datasets}.items():
+    by_metric = {dataset.metric: dataset.path for dataset in datasets}
+    if foreign := sorted(metric for metric in by_metric if ":" in metric and metric not in allowed):
+        flags = " ".join(f"--allow-metric {shlex.quote(metric)}" for metric in foreign)
+        raise ConfigurationError(
+            f"--plan {plan}: {by_metric[foreign[0]]} is scored by {foreign[0]}, code of others.",
+            f"If you trust it, add: {flags}",
+        )
+    for metric, dataset in by_metric.items():
         if metric == "loss":
             continue
         try:

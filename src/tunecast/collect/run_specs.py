@@ -143,7 +143,6 @@ def _usable(
 
 
 def _runs(plan: Plan, choice: ModelChoice) -> int:
-    """Return the planned runs of a base model on each dataset."""
     if not plan.grid:
         return choice.runs_per_dataset
     factors = (plan.grid, plan.full_lengths, plan.unique_examples, plan.seeds)
@@ -152,8 +151,6 @@ def _runs(plan: Plan, choice: ModelChoice) -> int:
 
 @dataclass(frozen=True)
 class _Source:
-    """A dataset of the plan."""
-
     choice: DatasetChoice
     fingerprint: str
     train_examples: int

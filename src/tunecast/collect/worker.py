@@ -51,24 +51,14 @@ class CollectWorker:
 
 @dataclass(frozen=True)
 class MakeRun:
-    """Make the run of a run spec."""
+    """Make the run of a run spec; if ``blank`` only its record, to note why the run cannot be made."""
 
     run_spec: RunSpec
+    blank: bool = False
 
     def perform(self, host: Host) -> Run:
-        """Train, measure and score."""
-        return host.make(self.run_spec)
-
-
-@dataclass(frozen=True)
-class BlankRun:
-    """Return a run spec's record without training, to note why the run cannot be made."""
-
-    run_spec: RunSpec
-
-    def perform(self, host: Host) -> Run:
-        """Open the task only."""
-        return host.blank(self.run_spec)
+        """Open the task; train, measure and score unless ``blank``."""
+        return host.blank(self.run_spec) if self.blank else host.make(self.run_spec)
 
 
 class Host:
@@ -140,15 +130,12 @@ class _OpenTask:
         self._runner = Runner(self._training_task)
 
     def rest(self) -> None:
-        """Release the last run's trial."""
         self._runner.release()
 
     def serves(self, run_spec: RunSpec) -> bool:
-        """Return whether this is the task of a run spec."""
         return self._names == (run_spec.model, run_spec.dataset)
 
     def use_validation(self, full_length_tokens: int) -> None:
-        """Choose the validation examples that a full length affords."""
         subset, whole = affordable_validation(self._training_task, full_length_tokens, DATA_SEED)
         training_task = replace(self._training_task, subset=subset, validation=whole)
         self._prepared = replace(self._prepared, training_task=training_task)
@@ -173,7 +160,6 @@ class _OpenTask:
         )
 
     def zero_shot(self, run: Run) -> Run:
-        """Complete the run of the untouched base model."""
         subset = self._runner.score(None, 0, "subset")
         whole = self._runner.score(None, 0, "validation").score
         point = zero_point(subset.score, subset.evaluation, self._worker.workers)

@@ -1,25 +1,30 @@
 """Datasets: read, detect the format, check, split, template and mask, describe."""
 
+from tunecast.data.answers import ClosedAnswers, answer_of, closed_answers
 from tunecast.data.check import CheckReport, Lengths, check
 from tunecast.data.describe import describe
-from tunecast.data.encode import EncodedExample, encode, encode_prompt, encoding_warnings
+from tunecast.data.encode import EncodedExample, encode, encode_prompt, encoding_warnings, kept_examples
 from tunecast.data.examples import Dataset, Example, Turn, reference
 from tunecast.data.length import fitting_length, spread
 from tunecast.data.read import read
 
 __all__ = [
     "CheckReport",
+    "ClosedAnswers",
     "Dataset",
     "EncodedExample",
     "Example",
     "Lengths",
     "Turn",
+    "answer_of",
     "check",
+    "closed_answers",
     "describe",
     "encode",
     "encode_prompt",
     "encoding_warnings",
     "fitting_length",
+    "kept_examples",
     "read",
     "reference",
     "spread",

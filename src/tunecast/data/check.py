@@ -33,7 +33,21 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class _Encoding:
+    """The results that depend on the tokenizer."""
+
+    lengths: Mapping[str, Lengths]
+    too_long: int
+    truncated: int
+    trained_share: float | None
+    end_of_turn: str | None
+    shown_row: int
+    segments: tuple[tuple[str, bool], ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport(_Encoding):
     """The result of ``tunecast data check``.
 
     Args:
@@ -66,28 +80,6 @@ class CheckReport:
     token_unit: str
     max_length: int | None
     context: int | None
-    lengths: Mapping[str, Lengths]
-    too_long: int
-    truncated: int
-    trained_share: float | None
-    end_of_turn: str | None
-    shown_row: int
-    segments: tuple[tuple[str, bool], ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    """The results that depend on the tokenizer; the fields match those of :class:`CheckReport`."""
-
-    lengths: Mapping[str, Lengths]
-    too_long: int
-    truncated: int
-    trained_share: float | None
-    end_of_turn: str | None
-    shown_row: int
-    segments: tuple[tuple[str, bool], ...]
-    warnings: tuple[str, ...]
 
 
 def check(

@@ -143,17 +143,23 @@ def encode_prompt(
     return (*start, *joined[max(0, len(joined) - max_length + len(start)) :])
 
 
+def kept_examples(examples: Sequence[Example], encoded: Sequence[EncodedExample]) -> list[Example]:
+    """Return the examples that :func:`encode` kept, in the order of both."""
+    kept = iter(encoded)
+    following = next(kept, None)
+    found = []
+    for example in examples:
+        if following is not None and following.row == example.row:
+            found.append(example)
+            following = next(kept, None)
+    return found
+
+
 def encoding_warnings(examples: Sequence[Example], encoded: Sequence[EncodedExample]) -> list[str]:
     """Report the examples that :func:`encode` left out or cut, one sentence each."""
     warnings = []
-    kept = iter(encoded)
-    following = next(kept, None)
-    dropped = []
-    for example in examples:
-        if following is not None and following.row == example.row:
-            following = next(kept, None)
-        else:
-            dropped.append(example.row)
+    kept = {id(example) for example in kept_examples(examples, encoded)}
+    dropped = [example.row for example in examples if id(example) not in kept]
     if dropped:
         warnings.append(
             f"{len(dropped)} of {len(examples)} examples were left out, since their prompt alone fills the "
@@ -221,7 +227,6 @@ def _utf8_bytes(text: str) -> int:
 
 
 def _join(ids: _SegmentIds, index: int, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return inputs and labels of one example's segments."""
     inputs: list[int] = []
     labels: list[int] = []
     for segment, tokens in ids.of(index):
@@ -252,7 +257,6 @@ class _SegmentIds:
             self._later = _by_text(tokenizer, later)
 
     def of(self, index: int) -> Iterable[tuple[Segment, list[int]]]:
-        """Yield the segments of the example at ``index`` with their tokens."""
         for position, segment in enumerate(self._rendered[index]):
             yield segment, (self._later if position else self._first)[segment.text]
 

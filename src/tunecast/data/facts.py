@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -138,13 +139,9 @@ def _side(texts: list[str], tokenizer: Any) -> _Side:
     return _Side(facts, split)
 
 
-def _window(split: Iterable[list[str]], size: int = 10_000) -> dict[str, int]:
-    """Count distinct words among the first ``size``, so that the ratio does not depend on the data size."""
-    head: list[str] = []
-    for row in split:
-        head.extend(row[: size - len(head)])
-        if len(head) >= size:
-            break
+def _window(split: Iterable[list[str]]) -> dict[str, int]:
+    """Count distinct words among the first 10,000, so that the ratio does not depend on the data size."""
+    head = list(islice(chain.from_iterable(split), 10_000))
     return {"words": len(head), "distinct_words": len(set(head))}
 
 

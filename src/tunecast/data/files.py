@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.data.problems import Problems, listed
-from tunecast.errors import DataError
+from tunecast.errors import DataError, first_line
+from tunecast.untrusted import Malformed, parse_json
 
 Row = tuple[int, dict[str, Any]]
 
@@ -53,7 +54,7 @@ def read_file(path: Path) -> dict[str, Table]:
         raise DataError(
             f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."
         ) from None
-    if not data.strip():
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise DataError(f"{path} is empty.", "Give a file with one example per row.")
     tables = reader(path, data)
     if not any(table.rows for table in tables.values()):
@@ -79,17 +80,16 @@ def _decode(path: Path, data: bytes) -> str:
 def _read_json(path: Path, data: bytes) -> dict[str, Table]:
     text = _decode(path, data)
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except Malformed as error:
         # JSON lines in a file named .json are common enough to accept.
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+        if error.reason == "Extra data" and text.lstrip().startswith("{"):
             return _read_json_lines(path, data)
+        place = f", line {error.line}, column {error.column}" if error.line else ""
         raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
-            "Repair that line. A dataset is a list of objects, or an object with one list per split.",
+            f"{path}{place}: not valid JSON ({error.reason}).",
+            "Repair it. A dataset is a list of objects, or an object with one list per split.",
         ) from None
-    except RecursionError:
-        raise DataError(f"{path} is nested too deeply.", "A dataset is a list of objects.") from None
     if isinstance(value, list):
         return {"": _table_of(path, value)}
     if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
@@ -120,10 +120,10 @@ def _read_json_lines(path: Path, data: bytes) -> dict[str, Table]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            where = f" ({error.msg}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            problems.add(number, f"not valid JSON{where}")
+            value = parse_json(line)
+        except Malformed as error:
+            where = f", column {error.column}" if error.column else ""
+            problems.add(number, f"not valid JSON ({error.reason}{where})")
             continue
         if isinstance(value, dict):
             rows.append((number, value))
@@ -186,8 +186,11 @@ def _read_parquet(path: Path, data: bytes) -> dict[str, Table]:
 
     try:
         values = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}", "Write the file again.") from None
+    except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError) as error:
+        # Damaged pages are OSErrors, texts that are not UTF-8 ValueErrors, and dates out of range overflow.
+        raise DataError(
+            f"{path} is not a readable parquet file: {first_line(error)}.", "Write the file again."
+        ) from None
     return {"": Table(str(path), "row", list(enumerate(values, start=1)))}
 
 

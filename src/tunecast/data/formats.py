@@ -30,20 +30,16 @@ PAIRS = (
 # fmt: on
 """Column names that mean (prompt, completion), in order of precedence."""
 
+CONVERSATIONS = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt"}
+"""Columns of messages, with the name of the format."""
+
 ALPACA_INPUTS = ("input", "context")
 ALPACA_OUTPUTS = ("output", "response", "completion", "answer")
 
 ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
 }
 """Role names in messages and ShareGPT data, mapped to ours."""
 
@@ -88,6 +84,7 @@ def detect(table: Table, prompt_column: str | None = None, completion_column: st
     head = [row for _, row in table.rows[:DETECTION_ROWS]]
     if prompt_column is not None or completion_column is not None:
         return _named(table, head, prompt_column, completion_column)
+    _refuse_preferences(table, head)
     for row in head:
         found = _detect_row(row)
         if found is not None:
@@ -125,6 +122,29 @@ def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:
         f"bad {table.unit}s, or name other columns with --prompt-column and --completion-column."
     )
     return examples, empty
+
+
+def _refuse_preferences(table: Table, head: list[dict[str, Any]]) -> None:
+    """Refuse preference data, as for DPO, and say how to finetune on the preferred answers alone.
+
+    Raises:
+        DataError: The rows have the columns ``chosen`` and ``rejected``.
+    """
+    names = _by_lower_name(head[0])
+    if not {"chosen", "rejected"} <= names.keys():
+        return
+    chosen = names["chosen"]
+    if isinstance(head[0][chosen], list):
+        remedy = f"keep the column {chosen!r} alone, renamed to 'messages'"
+    elif "prompt" in names:
+        remedy = f"give --prompt-column {names['prompt']} --completion-column {chosen}"
+    else:
+        remedy = f"keep the column {chosen!r} alone, renamed to 'text'"
+    raise DataError(
+        f"{table.place}: preference data (columns {chosen!r} and {names['rejected']!r}, as for DPO) are not "
+        "supported yet.",
+        f"To finetune on the preferred answers, {remedy}.",
+    )
 
 
 def _up_to_last_trained(turns: list[Turn]) -> list[Turn]:
@@ -178,11 +198,7 @@ def _partner(names: Mapping[str, str], column: str | None, wanted: int) -> str |
 
 def _detect_row(row: Mapping[str, Any]) -> Format | None:
     names = _by_lower_name(row)
-    for column, fmt in (
-        ("messages", "messages"),
-        ("conversations", "sharegpt"),
-        ("conversation", "sharegpt"),
-    ):
+    for column, fmt in CONVERSATIONS.items():
         if isinstance(row.get(names.get(column, "")), list):
             return _conversation(fmt, names[column])
     if "prompt" in names and isinstance(row[names["prompt"]], list) and "completion" in names:

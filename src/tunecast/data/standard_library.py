@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import importlib
 import inspect
-import json
 import re
 import sys
 import sysconfig
@@ -22,8 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunecast.atomic import written_whole
-from tunecast.cache import cache_folder
+from tunecast.cache import cache_folder, read_cached, write_cached
 from tunecast.data.files import Table
 from tunecast.errors import DataError
 from tunecast.progress import Progress
@@ -62,13 +60,14 @@ def read_standard_library(progress: Progress | None = None) -> Table:
         DataError: This Python has no sources of its standard library.
     """
     cache = _cache_file()
-    pairs = None if cache is None else _read_cache(cache)
-    if pairs is None:
+    pairs = None if cache is None else read_cached(cache)
+    if not pairs:
         if progress is not None:
             progress.advance(0, "collecting the docstrings of the standard library, once")
         pairs = _make_pairs()
         if cache is not None:
-            _write_cache(pairs, cache)
+            write_cached(cache, pairs)
+            _delete_others(cache)
     columns = ("prompt", "completion")
     rows = [(number, dict(zip(columns, pair, strict=True))) for number, pair in enumerate(pairs, start=1)]
     return Table("stdlib", "row", rows)
@@ -112,31 +111,12 @@ def _cache_file() -> Path | None:
         return None
 
 
-def _read_cache(file: Path) -> list[Pair] | None:
-    """Read the file of :func:`_write_cache`; None if the file is missing or damaged."""
-    try:
-        digest, _, text = file.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    if digest != _digest(text):
-        return None
-    return [(question, answer) for question, answer in json.loads(text)]
-
-
-def _write_cache(pairs: list[Pair], file: Path) -> None:
-    """Write the cache file, and delete those of another Python, library or version of this module."""
-    text = json.dumps(pairs).encode()
+def _delete_others(file: Path) -> None:
+    """Delete the cache files of another Python, library or version of this module."""
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as unfinished:
-            unfinished.write_bytes(_digest(text) + b"\n" + text)
         for other in file.parent.iterdir():
             if other != file and re.fullmatch(r"[0-9a-f]{16}\.json", other.name):
                 other.unlink(missing_ok=True)
-
-
-def _digest(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest().encode()
 
 
 def _question(kind: str, name: str) -> str:

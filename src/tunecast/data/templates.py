@@ -111,7 +111,6 @@ class Renderer:
         return spans
 
     def _span_by_search(self, messages: list[Message], index: int, whole: str, start: int) -> Span | None:
-        """Find the span of one turn by its text, from ``start`` on."""
         content = messages[index]["content"].strip()
         found = whole.find(content, start)
         return None if found < 0 else (found, self._turn_end(whole, found + len(content)))
@@ -185,12 +184,12 @@ def _render_plain(turns: Sequence[Turn]) -> list[Segment]:
 def _template_errors() -> tuple[type[Exception], ...]:
     import jinja2
 
-    # Templates index and slice their input, so a rejection may also be a plain Python error.
-    return (jinja2.TemplateError, TypeError, KeyError, IndexError, ValueError)
+    # Templates compute with their input, so a rejection may also be a plain Python error.
+    plain = (TypeError, LookupError, ValueError, ArithmeticError, AttributeError, RecursionError)
+    return (jinja2.TemplateError, *plain)
 
 
 def _merge_system(example: Example) -> Example | None:
-    """Move the system message into the first user message."""
     turns = example.turns
     if len(turns) < 3 or turns[0].role != "system" or turns[1].role != "user":
         return None

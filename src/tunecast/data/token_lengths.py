@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
-from tunecast.data.length import length_for
-from tunecast.errors import DataError
+from tunecast.data.length import length_for, longest_examples
+from tunecast.errors import DataError, ModelError
+from tunecast.template_guard import rendered_within_limits
+from tunecast.untrusted import Malformed, read_json, read_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SAMPLE = 1000
 BYTES_PER_TOKEN = 4
@@ -31,8 +35,7 @@ class TokenLengths:
         label_mean: Mean label tokens of an example.
         label_longest: The 99th percentile of label tokens.
         longest: Tokens of the longest example as it would be trained.
-        max_length: Maximum sequence length: the multiple of 64 that holds 99% of the examples, within the
-            context.
+        max_length: Maximum sequence length, by the rule of :func:`tunecast.data.length.fitting_length`.
         bytes_per_label_token: Completion bytes divided by label tokens.
         counted: Whether a tokenizer counted; otherwise a token is taken to be 4 bytes.
         cut: Share of the examples longer than ``max_length``.
@@ -65,15 +68,20 @@ def measure_lengths(
 
     Raises:
         DataError: More than half of the prompts alone fill the maximum sequence length.
+        ModelError: The chat template cannot be read, or takes too much time or memory.
     """
     stride = max(1, -(-len(dataset.train) // SAMPLE))
     sample = dataset.train[::stride]
     counter = _tokenizer(folder)
     frame = _frame_tokens(folder, sample[0], counter) if counter else 2 * TURN_TOKENS
     count = counter or _by_bytes
-    labels = np.array(count([trained_text(example) for example in sample])) + 1  # the end of the turn
-    whole = np.array(count([prompt_text(example) for example in sample])) + labels + frame
-    chosen = max_length or length_for(whole, context)
+
+    def counts(examples: Sequence[Example]) -> tuple[NDArray[Any], NDArray[Any]]:
+        labels = np.array(count([trained_text(example) for example in examples])) + 1  # the end of the turn
+        return labels, np.array(count([prompt_text(example) for example in examples])) + labels + frame
+
+    labels, whole = counts(sample)
+    chosen = max_length or length_for(whole.tolist(), counts(longest_examples(dataset))[1].tolist(), context)
     without_room = float(np.mean(whole - labels >= chosen))
     if without_room > 0.5:
         raise DataError(
@@ -133,30 +141,33 @@ def _rendered(folder: Path, turns: list[dict[str, str]]) -> str | None:
     """Render the conversation with the model's chat template; None if it has none or rejects it."""
     settings = _read(folder / "tokenizer_config.json")
     file = folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
+    template = _read_text(file) if file.is_file() else settings.get("chat_template")
     if not isinstance(template, str):
         return None
-    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     words = {
         name: settings[name] for name in ("bos_token", "eos_token") if isinstance(settings.get(name), str)
     }
-    try:
+
+    def render() -> str:
         compiled = environment.from_string(template)
         return compiled.render(messages=turns, add_generation_prompt=False, **words)
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-    ):  # it rejects this example, or needs more variables
-        return None
+
+    return rendered_within_limits(render, folder.name)  # None also if it needs more variables
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return read_text(file)
+    except (OSError, Malformed) as error:
+        raise ModelError(f"--model: {file} cannot be read: {error}.", "Save the tokenizer again.") from None
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -51,18 +51,5 @@ def fitted() -> Coefficients:
     return Coefficients(**tables, power=found["power"])
 
 
-def as_json(coefficients: Coefficients, fitted_to: str) -> str:
-    """Write coefficients as :func:`fitted` reads them, with a description of the data they were fitted to."""
-    tables = coefficients._asdict()
-    power = tables.pop("power")
-    named = {
-        name: {", ".join(key): dict(factors) for key, factors in table.items()}
-        for name, table in tables.items()
-    }
-    made_by = f"python benchmarks/closed_form.py --coefficients src/tunecast/estimate/{FILE}"
-    whole = {"fitted_to": fitted_to, "made_by": made_by, "power": power, "tables": named}
-    return json.dumps(whole, indent=1) + "\n"
-
-
 def _by_key(table: Mapping[str, Mapping[str, float]]) -> Table:
     return {(key.split(", ")[0], key.split(", ")[1]): factors for key, factors in table.items()}

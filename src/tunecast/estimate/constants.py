@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+HEADROOM = 0.08
+"""Share of a device's memory that a plan leaves free: the allocator fragments, and predictions err by some
+percent."""
 FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 400_000_000}
 """Bytes that a process holds before any tensor: on CUDA the context with its kernels and cuBLAS's workspace,
 on a CPU the interpreter with torch, transformers and peft imported (measured: 0.40 GB)."""

@@ -44,20 +44,13 @@ class Need:
         rest = dict(shape or {})
         numbers = [float(rest.pop(name, 0)) for name in ORDERED.get(str(rest.get("peft_type")), ())]
         targets = rest.pop("target_modules", None)
+        placed = targets if isinstance(targets, str) else json.dumps(targets, default=sorted)
         label = None if workload.part is None else workload.part.label
-        kind = [
-            shape is None,
-            label,
-            workload.precision,
-            workload.gradient_workspace,
-            workload.optimizer == "mezo",
-        ]
+        without_gradients = workload.optimizer == "mezo"
+        kind = [shape is None, label, workload.precision, workload.gradient_workspace, without_gradients]
         return cls(
             kind=json.dumps([*kind, rest], default=sorted, sort_keys=True),
-            choices=(
-                workload.optimizer,
-                targets if isinstance(targets, str) else json.dumps(targets, default=sorted),
-            ),
+            choices=(workload.optimizer, placed),
             extent=(float(workload.passes > 1), *numbers),
             workload=replace(workload, adapter=shape),
         )

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from tunecast.estimate import repeats
 from tunecast.estimate.answers import scalar_without_data
 
 _ROW_LOOKUPS = frozenset({"embedding", "index", "index_select", "gather"})
@@ -143,7 +144,7 @@ class Ledger(TorchDispatchMode):
         name = func._overloadpacket.__name__
         if name in ("_local_scalar_dense", "is_nonzero") and args[0].is_meta:
             return scalar_without_data(args[0])
-        out = func(*args, **kwargs)
+        out = repeats.call(func, args, kwargs)
         made = [item for item in tree_iter(out) if isinstance(item, torch.Tensor) and item.is_meta]
         fresh = [tensor for tensor in made if id(tensor.untyped_storage()) not in self._live]
         for tensor in made:

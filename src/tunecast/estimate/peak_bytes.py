@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tunecast.estimate.constants import FRAMEWORK_BYTES
-from tunecast.estimate.workload import MemoryEstimate, Workload
+from tunecast.estimate.workload import MemoryEstimate, Workload, roomy_bytes
 from tunecast.optimizers import OPTIMIZERS, state_bytes, step_bytes
 from tunecast.records import stable_hash
 
@@ -59,6 +59,7 @@ def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
         evaluation_parts=highest_evaluation,
         trainable_parameters=run.trainable_parameters,
         fits=None if memory is None else total <= memory,
+        tight=memory is not None and roomy_bytes(memory) < total <= memory,
     )
 
 

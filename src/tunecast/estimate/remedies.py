@@ -14,8 +14,8 @@ _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 
 
 def what_would_fit(config: Any, request: Workload) -> list[str]:
-    """List changes that bring a workload under its ``device_memory_bytes``, the gentlest first; empty if none
-    helps.
+    """List changes that bring a workload under its ``device_memory_bytes`` and leave headroom, the gentlest
+    first; empty if none helps.
 
     Each is tried on top of those before: micro-batches of one example, gradient checkpointing, half the
     sequence length, LoRA in place of full finetuning, a 4-bit base model. If none helps, more devices are.
@@ -23,7 +23,7 @@ def what_would_fit(config: Any, request: Workload) -> list[str]:
     fitting = []
     for words, changed in _changes(request):
         estimate = estimate_memory(config, changed)
-        if estimate.fits:
+        if estimate.fits and not estimate.tight:
             fitting.append(f"{words} ({estimate.total_bytes / 1e9:.1f} GB)")
     return fitting or list(_with_devices(config, request))
 
@@ -56,6 +56,6 @@ def _with_devices(config: Any, request: Workload) -> Iterator[str]:
     for devices in _DEVICES:
         sharded = replace(small, sharding="zero3", devices=devices)
         estimate = estimate_memory(config, sharded)
-        if estimate.fits:
+        if estimate.fits and not estimate.tight:
             yield f"{devices} such devices with ZeRO-3 ({estimate.total_bytes / 1e9:.1f} GB each)"
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.estimate.constants import FOUR_BIT_BYTES
 from tunecast.estimate.workload import Workload
+from tunecast.models.describe import context_of
 from tunecast.models.empty import model_class
+from tunecast.ranges import MOST_HYPERPARAMETER
 
 if TYPE_CHECKING:
     import torch
@@ -104,13 +107,9 @@ def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> An
     if "init_lora_weights" in known:
         fields["init_lora_weights"] = True  # PiSSA and its like decompose weights that are not there
     if kind == "ADALORA":
-        fields.pop(
-            "rank_pattern", None
-        )  # what pruning left at the end; training starts from init_r everywhere
+        fields.pop("rank_pattern", None)  # what pruning left at the end; training starts from init_r
     if kind == "OFT" and fields.get("r"):
-        fields.setdefault(
-            "oft_block_size", 0
-        )  # dropped from files that leave out zeros; excludes r otherwise
+        fields.setdefault("oft_block_size", 0)  # files that leave out zeros lack it; it excludes r otherwise
     try:
         return classes[kind](**fields)
     except (TypeError, ValueError, ImportError) as error:
@@ -149,10 +148,7 @@ def without_data() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with (
-            shape_rules.patch(meta_nonzero_assume_all_nonzero=True),
-            warnings.catch_warnings(),
-        ):
+        with shape_rules.patch(meta_nonzero_assume_all_nonzero=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -168,12 +164,36 @@ def _from_config(auto: Any, config: Any, dtype: torch.dtype, attention: str) -> 
         return auto.from_config(config, dtype=dtype, attn_implementation="eager")  # a model without sdpa
 
 
+_UNSUITED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, re.error)
+"""Errors of peft and of regular expressions for values that do not fit a model."""
+
+
+def _check_numbers(adapter: Mapping[str, Any], context: int | None) -> None:
+    """Refuse sizes that no adapter has, which would be allocated for minutes.
+
+    Raises:
+        ConfigurationError: A number is too large, or virtual tokens leave no room for others.
+    """
+    for name, value in adapter.items():
+        if isinstance(value, int | float) and not abs(value) <= MOST_HYPERPARAMETER:
+            raise ConfigurationError(
+                f"--peft-config: {name} must be at most {MOST_HYPERPARAMETER:,.0f}, not {str(value)[:40]}."
+            )
+    virtual = adapter.get("num_virtual_tokens")
+    if isinstance(virtual, int | float) and context and virtual >= context:
+        raise ConfigurationError(
+            f"--peft-config: num_virtual_tokens {virtual} fill the model's context of {context} tokens.",
+            "Give fewer.",
+        )
+
+
 def _adapted(model: Any, request: Workload) -> Any:
     import torch
     from peft import get_peft_model
 
     from tunecast.estimate.answers import Answers, without_extensions
 
+    _check_numbers(request.adapter or {}, context_of(model.config))
     config = peft_config_from(request.adapter or {}, encoder_decoder=model.config.is_encoder_decoder)
     kind = str(config.peft_type.value)
     try:
@@ -184,11 +204,13 @@ def _adapted(model: Any, request: Workload) -> Any:
             f"--peft-config: {kind} cannot be built without weights: {first_line(error)}",
             "its memory has to be measured",
         ) from error
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"--peft-config: {kind} does not suit this model: {error}") from error
+    except _UNSUITED as error:
+        raise ConfigurationError(
+            f"--peft-config: {kind} does not suit this model: {first_line(error)}"
+        ) from error
     dtype = request.adapter_dtype or ("float32" if request.convention == "tunecast" else None)
     for parameter in adapted.parameters():
-        # Unless told otherwise, peft's own choice stays: float32 for what it adds, the base's type for what
+        # By default, peft's own choice stays: float32 for what it adds, the base's type for what
         # it copies, such as norms.
         if parameter.requires_grad and dtype is not None:
             parameter.data = parameter.data.to(getattr(torch, dtype))

@@ -8,7 +8,9 @@ from math import ceil
 from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
+from tunecast.estimate.constants import HEADROOM
 from tunecast.optimizers import OPTIMIZERS, Kernel
+from tunecast.ranges import check_range
 
 Precision = Literal["float32", "bfloat16", "float16", "8-bit", "4-bit"]
 Attention = Literal["eager", "sdpa", "flash"]
@@ -85,7 +87,7 @@ class Workload:
         label_tokens: Tokens of an example that carry a label: logits of the ``tunecast`` convention, decoder
             length of an encoder-decoder. None takes ``max_length``, the upper bound.
         eval_batch_size: Examples of one forward pass of evaluation; None takes ``batch_size``.
-        evaluates: Whether evaluation counts; without it neither a batch is scored nor anything generated.
+        evaluates: Whether evaluation counts; without it, no batch is scored and nothing is generated.
         max_new_tokens: Tokens generated per prompt in evaluation, 0 when nothing is generated.
         prompt_length: Longest prompt that is generated from; None takes ``max_length`` less
             ``max_new_tokens``.
@@ -132,11 +134,8 @@ class Workload:
                 raise ConfigurationError(
                     f"{name} {getattr(self, name)!r} is unknown.", f"Use one of {', '.join(allowed)}."
                 )
-        for name in ("batch_size", "max_length", "devices"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.max_new_tokens < 0:
-            raise ConfigurationError(f"max_new_tokens must not be negative, not {self.max_new_tokens}.")
+        for name in ("batch_size", "eval_batch_size", "max_length", "devices", "max_new_tokens"):
+            check_range(name, getattr(self, name), called=name)
         if self.adapter is None and self.precision in ("8-bit", "4-bit"):
             raise ConfigurationError(
                 f"Full finetuning cannot train {self.precision} weights.",
@@ -161,6 +160,11 @@ class Workload:
         return "bfloat16" if self.precision in ("8-bit", "4-bit") else self.precision
 
 
+def roomy_bytes(memory_bytes: int) -> int:
+    """Return the bytes of a device that a plan may fill without being tight."""
+    return int((1 - HEADROOM) * memory_bytes)
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Predicted bytes on one device.
@@ -173,6 +177,7 @@ class MemoryEstimate:
         training_parts: Bytes by part at the peak of training, without the framework.
         trainable_parameters: Number of parameters that are trained, tied ones once.
         fits: Whether ``total_bytes`` fits the device, None when its memory was not given.
+        tight: Whether it fits, but takes some of the headroom that fragmentation and other programs need.
     """
 
     total_bytes: int
@@ -181,6 +186,7 @@ class MemoryEstimate:
     evaluation_parts: Mapping[str, int]
     trainable_parameters: int
     fits: bool | None
+    tight: bool = False
 
     @property
     def training_peak_bytes(self) -> int:

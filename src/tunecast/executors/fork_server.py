@@ -226,7 +226,6 @@ def _exec_if_cuda_runs(connection: int, server: int) -> None:
 
 
 def _report_ended(statuses: dict[int, int]) -> None:
-    """Tell the exit codes of workers that have ended."""
     for worker in list(statuses):
         ended, code = os.waitpid(worker, os.WNOHANG)
         if ended:

@@ -98,14 +98,14 @@ class InProcessExecutor(Executor):
             return
         import torch
 
-        from tunecast.hardware.machine import current_versions, measure_machine
+        from tunecast.hardware.machine import current_versions, worker_machine
 
         began, workplace = time.perf_counter(), self._workplace
         if self._threads_before is None:
             self._threads_before = torch.get_num_threads()
         torch.set_num_threads(workplace.threads)
         # Before the model takes what memory there is.
-        machine = measure_machine(workplace.device, workplace.threads)
+        machine = worker_machine(workplace.device, workplace.threads)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             try:
                 self._opened[slot] = workplace.open()

@@ -213,8 +213,6 @@ class LocalExecutor(Executor):
 
 
 class _Worker:
-    """A worker process and the connection to it."""
-
     def __init__(self, server: ForkServer, opening: Opening) -> None:
         self.connection, self.process = server.fork()
         self.is_ready = False
@@ -243,7 +241,6 @@ class _Worker:
         return slot
 
     def stop(self) -> int:
-        """End the process and return its exit code."""
         self.dismiss()
         return self.end(time.monotonic() + PATIENCE_SECONDS)
 
@@ -253,7 +250,6 @@ class _Worker:
         self.end(time.monotonic())
 
     def dismiss(self) -> None:
-        """Tell the process to leave."""
         with contextlib.suppress(OSError):
             self.connection.send(None)
         with contextlib.suppress(OSError):

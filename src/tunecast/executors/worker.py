@@ -49,7 +49,7 @@ def serve(connection: Connection, parent: int) -> None:
         opening = receive(connection)
         try:
             opened, slot = _open(opening)
-        except Exception as error:  # the session is told whatever keeps the model from loading
+        except Exception as error:  # the session reports whatever keeps the model from loading
             connection.send(broken(error))
             return
         connection.send(slot)
@@ -80,11 +80,11 @@ def _open(opening: Opening) -> tuple[Any, Slot]:
     gc.disable()
     import torch
 
-    from tunecast.hardware.machine import current_versions, measure_machine
+    from tunecast.hardware.machine import current_versions, worker_machine
 
     torch.set_num_threads(workplace.threads)
     # Before the model takes what memory there is.
-    machine = opening.machine or measure_machine(workplace.device, workplace.threads)
+    machine = opening.machine or worker_machine(workplace.device, workplace.threads)
     opened = workplace.open()
     gc.freeze()
     gc.enable()

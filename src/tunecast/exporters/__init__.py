@@ -1,4 +1,4 @@
-"""Writes pipelines and data in the formats of other trainers: TRL, Axolotl, LLaMA-Factory."""
+"""Writes pipelines and data in the formats of other trainers: TRL, Unsloth, Axolotl, LLaMA-Factory."""
 
 from tunecast.exporters.files import TRAINERS, export
 from tunecast.exporters.job import ExportJob, prepare_job

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.exporters.job import ExportJob, optimizer_of, value_of
-from tunecast.exporters.yaml_text import as_yaml, refuse_unknown
+from tunecast.exporters.yaml_text import as_yaml, refuse_unknown, trainer_differences
 
 METHODS = ("lora", "qlora", "full")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -23,31 +23,40 @@ def files(job: ExportJob) -> dict[str, str]:
         raise ConfigurationError(
             "Axolotl does not support label_smoothing.", "Export a pipeline with label_smoothing 0."
         )
-    schedule = str(value_of(job, "lr_scheduler_type"))
     settings: dict[str, Any] = {
         "base_model": job.model,
         **_adapter(job),
-        "datasets": [_dataset(job, "train.jsonl")],
-        "test_datasets": [_dataset(job, "validation.jsonl") | {"split": "train"}],
-        "train_on_inputs": False,
+        "datasets": [_dataset("train.jsonl")],
+        "test_datasets": [_dataset("validation.jsonl") | {"split": "train"}],
         "sequence_len": job.max_length,
         "sample_packing": False,
-        "micro_batch_size": int(value_of(job, "per_device_train_batch_size")),
+        "micro_batch_size": job.batch_size,
         "gradient_accumulation_steps": 1,
-        "num_epochs": job.epochs,
+        "max_steps": job.plan.total_steps,
         "learning_rate": float(value_of(job, "learning_rate")),
-        "lr_scheduler": schedule,
-        "warmup_ratio": 0.0 if schedule == "constant" else float(value_of(job, "warmup_ratio")),
+        "lr_scheduler": job.schedule,
+        "warmup_steps": job.plan.warmup_steps,
         "optimizer": optimizer_of(job),
         "weight_decay": float(value_of(job, "weight_decay")),
         "max_grad_norm": float(value_of(job, "max_grad_norm")),
         "bf16": "auto",
         "seed": job.seed,
+        "eval_steps": job.eval_steps,
+        **({"save_steps": job.step} if job.step < job.plan.total_steps else {}),
+        "special_tokens": {"pad_token": job.tokenizer.pad_token},
         "output_dir": "./result",
     }
     if float(value_of(job, "neftune_noise_alpha")):
         settings["neftune_noise_alpha"] = float(value_of(job, "neftune_noise_alpha"))
     return {"config.yaml": as_yaml(settings, "axolotl train config.yaml")}
+
+
+def differences(job: ExportJob) -> list[str]:
+    """Return what the configuration does not reproduce, one sentence each."""
+    return [
+        "The data are token ids with Tunecast's own labels (-100: not trained): Axolotl applies no template.",
+        *trainer_differences(job),
+    ]
 
 
 def _adapter(job: ExportJob) -> dict[str, Any]:
@@ -76,14 +85,6 @@ def _adapter(job: ExportJob) -> dict[str, Any]:
     }
 
 
-def _dataset(job: ExportJob, name: str) -> dict[str, Any]:
-    if job.dataset.train[0].turns[-1].role == "text":
-        return {"path": name, "ds_type": "json", "type": "completion", "field": "text"}
-    return {
-        "path": name,
-        "ds_type": "json",
-        "type": "chat_template",
-        "field_messages": "messages",
-        "roles_to_train": ["assistant"],
-        "train_on_eos": "turn",
-    }
+def _dataset(name: str) -> dict[str, Any]:
+    """Return an entry without a type: Axolotl takes token ids and labels as they are."""
+    return {"path": name, "ds_type": "json", "type": None}

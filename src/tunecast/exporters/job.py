@@ -1,68 +1,96 @@
-"""Prepares an export: a pipeline, a model, and the data in canonical form."""
+"""Prepares an export: a pipeline, a model, the encoded data, and the order and length of training."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunecast import data
-from tunecast.data.examples import prompt_text
 from tunecast.errors import ConfigurationError
+from tunecast.exporters.source import Source, read_source
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
-from tunecast.methods.pipeline_file import read_pipeline
-from tunecast.methods.space import USUAL_MODEL
-from tunecast.models import ResolvedModel, check_length, describe, resolve
+from tunecast.methods.rates import STEPS_EXPONENT, with_rate_for_steps
+from tunecast.models import ResolvedModel, check_length, describe, load_tokenizer, resolve
 from tunecast.optimizers import OPTIMIZERS
+from tunecast.ranges import check_range
 from tunecast.records import ModelFacts, Pipeline, Scalar
-from tunecast.training.plan import nested_subset
+from tunecast.training.losses import COMPLETION, get_loss
+from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
 
-SOURCES = "Give the output folder of tunecast tune, or the JSON file of a pipeline."
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample
+
 OPTIMIZER_NAMES = {name: facts.trainer for name, facts in OPTIMIZERS.items() if facts.trainer}
-"""Names of the optimisers in transformers' Trainer, on which all three trainers are built."""
+"""Names of the optimisers in transformers' Trainer, on which all trainers are built."""
+DEFAULT_EPOCHS = 3.0
+"""Passes over the data that ``tunecast train`` makes without ``--epochs``."""
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A pipeline with its model and data.
+    """A pipeline with its model and data, laid out as Tunecast trains them.
 
     Args:
         model: The argument of ``from_pretrained``: an absolute folder or a hub id.
-        dataset: The data, split.
+        dataset: The dataset's name.
+        train: The training examples as text, in the order of ``encoded``.
+        encoded: The same examples as token ids and labels, without those whose prompt is too long.
+        tokenizer: The model's tokenizer.
         seed: Seed of data order and initialisation.
-        has_chat_template: Whether the model's tokenizer renders conversations.
+        plan: The batches and the warm-up.
+        in_float32: Whether the session was told to compute in float32.
+        step: Step whose checkpoint the session delivered; the last one if none was tested.
+        length: A sentence on the length of the training, and where its learning rate is from.
     """
 
     pipeline: Pipeline
     model: str
-    dataset: data.Dataset
-    epochs: float
+    facts: ModelFacts
+    tokenizer: Any
+    dataset: str
+    train: tuple[data.Example, ...]
+    validation: tuple[data.Example, ...]
+    encoded: tuple[EncodedExample, ...]
+    encoded_validation: tuple[EncodedExample, ...]
     max_length: int
     seed: int
-    has_chat_template: bool
+    in_float32: bool
+    plan: TrialPlan
+    step: int
+    length: str
 
-    def rows(self, examples: Sequence[data.Example], style: str) -> list[dict[str, Any]]:
-        """Return examples as JSON objects.
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model's tokenizer renders conversations."""
+        return bool(self.tokenizer.chat_template)
 
-        ``style`` is ``messages`` for whole conversations, or ``prompt-completion`` for the last turn and
-        everything before it.
-        """
-        make = _messages if style == "messages" else self._pair
-        return [make(example) for example in examples]
+    @property
+    def is_text(self) -> bool:
+        """Whether the data are running text."""
+        return self.train[0].turns[-1].role == "text"
 
-    def _pair(self, example: data.Example) -> dict[str, Any]:
-        last = example.turns[-1]
-        if last.role == "text":
-            return {"text": last.content}
-        if self.has_chat_template:
-            turns = _messages(example)["messages"]
-            return {"prompt": turns[:-1], "completion": turns[-1:]}
-        prompt = prompt_text(example)
-        joined = prompt if not prompt or prompt[-1].isspace() else prompt + "\n"
-        return {"prompt": joined, "completion": last.content}
+    @property
+    def batch_size(self) -> int:
+        """Examples of an optimiser step."""
+        return int(value_of(self, "per_device_train_batch_size"))
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training examples."""
+        return self.plan.total_steps / math.ceil(len(self.encoded) / self.batch_size)
+
+    @property
+    def schedule(self) -> str:
+        """The Trainer's name of the schedule."""
+        return str(value_of(self, "lr_scheduler_type"))
+
+    @property
+    def eval_steps(self) -> int:
+        """Steps between evaluations, for a curve of about eight points."""
+        return max(1, self.plan.total_steps // 8)
 
 
 def prepare_job(
@@ -79,44 +107,63 @@ def prepare_job(
         source: The output folder of a session, or the JSON file of a pipeline.
         model: Base model; None for the session's.
         data_source: Data; None for the session's, with as many training examples as it used.
-        epochs: Passes over the training examples; None for the session's, else 3.
+        epochs: Passes over the training examples; None for the length that the session tested, else 3. For a
+            run that is longer than the tested one, the learning rate is derived again.
         max_length: Maximum sequence length in tokens; None to derive it as a session does.
 
     Raises:
         ConfigurationError: The source is missing or damaged, model or data are not given, a number is out of
             range, or the model is an encoder-decoder.
         DataError: The data cannot be read.
-        ModelError: The model cannot be found.
+        ModelError: The model or its tokenizer cannot be found.
     """
-    if epochs is not None and not 0 < epochs < math.inf:
-        raise ConfigurationError(f"--epochs must be a positive number, not {epochs:g}.")
-    if max_length is not None and max_length < 1:
-        raise ConfigurationError(f"--max-length must be at least 1, not {max_length}.")
-    pipeline, settings = _found(Path(source))
+    check_range("epochs", epochs)
+    check_range("max_length", max_length)
+    found = read_source(Path(source))
+    settings, tested = found.settings, found.tested
     model = model or settings.get("model")
-    # Another dataset is exported whole, however much of its own the session used.
-    unique_examples = None if data_source else settings.get("unique_examples")
-    data_source = data_source or settings.get("data")
-    if not model or not data_source:
+    where = data_source or settings.get("data")
+    if not model or not where:
         raise ConfigurationError(f"{source} names neither model nor data.", "Add --model and --data.")
     resolved = resolve(model)
-    folder = Path(resolved.location) if resolved.is_local else None
-    facts = _checked_facts(resolved, max_length) if folder else None
+    facts = _checked_facts(resolved, max_length)
     seed = settings.get("seed", 0)
     dataset = data.read(
-        data_source,
+        where,
         prompt_column=settings.get("prompt_column"),
         completion_column=settings.get("completion_column"),
         seed=seed,
     )
+    if not data_source and found.fingerprint not in ("", dataset.fingerprint):
+        raise ConfigurationError(
+            f"{where} has changed since the session: its export would train on other examples.",
+            f"Restore the file, or give --data {where} to export it as it is now.",
+        )
+    tokenizer = load_tokenizer(resolved)
+    length = max_length or (tested and tested.max_length) or settings.get("max_length")
+    length = length or data.fitting_length(
+        dataset, tokenizer, context=facts.context, architecture=facts.architecture
+    )
+    wanted = None if data_source else tested.unique_examples if tested else settings.get("unique_examples")
+    train, encoded = _drawn(*_encoded(dataset.train, tokenizer, length, facts), wanted, seed)
+    pipeline, plan, step, sentence = _planned(_completed(found.pipeline, facts), encoded, found, epochs)
+    validation, encoded_validation = _encoded(dataset.validation, tokenizer, length, facts)
     return ExportJob(
-        pipeline=_completed(pipeline, facts or USUAL_MODEL),
-        model=str(folder.resolve()) if folder else resolved.location,
-        dataset=_drawn(dataset, unique_examples, seed),
-        epochs=epochs or settings.get("epochs", 3.0),
-        max_length=max_length or settings.get("max_length") or _max_length(dataset, folder),
+        pipeline=pipeline,
+        model=str(Path(resolved.location).resolve()) if resolved.is_local else resolved.location,
+        facts=facts,
+        tokenizer=tokenizer,
+        dataset=dataset.name,
+        train=train,
+        validation=validation,
+        encoded=encoded,
+        encoded_validation=encoded_validation,
+        max_length=length,
         seed=seed,
-        has_chat_template=folder is None or _has_chat_template(folder),
+        in_float32=settings.get("dtype") == "float32",
+        plan=plan,
+        step=step,
+        length=sentence,
     )
 
 
@@ -140,30 +187,8 @@ def optimizer_of(job: ExportJob) -> str:
     return OPTIMIZER_NAMES[name]
 
 
-def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
-    """Return the pipeline, and the settings of the session it comes from."""
-    if not source.exists():
-        raise ConfigurationError(f"{source} does not exist.", SOURCES)
-    if not source.is_dir():
-        return read_pipeline(source, called="The pipeline"), {}
-    file = source / "session.json"
-    delivered = source / "best" / "pipeline.json"
-    if not file.is_file() or not delivered.is_file():
-        missing = file.name if not file.is_file() else "best/pipeline.json"
-        raise ConfigurationError(f"{source} is not a finished session: it has no {missing}.", SOURCES)
-    try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-        numbers = {"seed": int(settings.get("seed", 0)), "epochs": float(settings.get("epochs", 3.0))}
-        if settings.get("unique_examples") is not None:
-            numbers["unique_examples"] = int(settings["unique_examples"])
-        whole = {**settings, **numbers}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
-    return read_pipeline(delivered, called="The pipeline"), whole
-
-
 def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
-    """Describe a local model and check that it can be exported."""
+    """Describe a model and check that it can be exported."""
     facts = describe(model)
     if facts.architecture == "encoder-decoder":
         raise ConfigurationError(
@@ -177,35 +202,61 @@ def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
 def _completed(pipeline: Pipeline, model: ModelFacts) -> Pipeline:
     """Fill in the method's defaults, as ``tunecast train`` does."""
     given = pipeline.hyperparameters
-    # QLoRA has no space without CUDA; its hyperparameters are LoRA's.
-    method = "lora" if pipeline.method == "qlora" else pipeline.method
-    usual = baseline_pipeline(model, Restrictions((method,), given))
+    usual = baseline_pipeline(model, Restrictions((pipeline.method,), given, elsewhere=True))
     return Pipeline(pipeline.method, {**usual.hyperparameters, **given})
 
 
-def _drawn(dataset: data.Dataset, unique_examples: int | None, seed: int) -> data.Dataset:
-    """Draw the training examples that a session used, or as many if some of its prompts were too long."""
-    if unique_examples is None or unique_examples >= len(dataset.train):
-        return dataset
-    chosen = nested_subset(len(dataset.train), unique_examples, seed)
-    return replace(dataset, train=tuple(dataset.train[int(index)] for index in chosen))
+def _encoded(
+    examples: Sequence[data.Example], tokenizer: Any, max_length: int, facts: ModelFacts
+) -> tuple[tuple[data.Example, ...], tuple[EncodedExample, ...]]:
+    """Encode examples as a session does; return those that fit, as text and encoded."""
+    loss = get_loss(COMPLETION)
+    encoded = tuple(loss.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
+    return tuple(data.kept_examples(examples, encoded)), encoded
 
 
-def _messages(example: data.Example) -> dict[str, Any]:
-    if example.turns[-1].role == "text":
-        return {"text": example.turns[-1].content}
-    return {"messages": [{"role": turn.role, "content": turn.content} for turn in example.turns]}
+def _drawn(
+    train: tuple[data.Example, ...],
+    encoded: tuple[EncodedExample, ...],
+    unique_examples: int | None,
+    seed: int,
+) -> tuple[tuple[data.Example, ...], tuple[EncodedExample, ...]]:
+    """Draw the training examples that the session's trials drew from."""
+    if unique_examples is None or unique_examples >= len(train):
+        return train, encoded
+    chosen = [int(index) for index in nested_subset(len(train), unique_examples, seed)]
+    return tuple(train[index] for index in chosen), tuple(encoded[index] for index in chosen)
 
 
-def _max_length(dataset: data.Dataset, folder: Path | None) -> int:
-    from tunecast.data.token_lengths import measure_lengths
-    from tunecast.models.config_facts import facts_from_config, read_config
+def _planned(
+    pipeline: Pipeline, encoded: Sequence[EncodedExample], found: Source, epochs: float | None
+) -> tuple[Pipeline, TrialPlan, int, str]:
+    """Return the pipeline at the rate for its length, its plan, the step to keep, and a sentence on it."""
+    lengths = [example.tokens for example in encoded]
+    seed = int(found.settings.get("seed", 0))
 
-    facts = facts_from_config(read_config(folder), "model") if folder else None
-    return measure_lengths(dataset, folder, context=facts.context if facts else None).max_length
+    def plan(tokens: float) -> TrialPlan:
+        return plan_trial(lengths, pipeline, seed=seed, full_length_tokens=max(1, round(tokens)))
 
-
-def _has_chat_template(folder: Path) -> bool:
-    from tunecast.models.describe import has_chat_template
-
-    return has_chat_template(folder)
+    as_tested = plan(found.tested.full_length_tokens) if found.tested else None
+    if as_tested and found.tested and epochs is None:
+        steps = as_tested.total_steps
+        step = min(found.tested.step, steps)
+        kept = "" if step == steps else f" The session delivered the checkpoint of step {step}."
+        return pipeline, as_tested, step, f"{steps} optimiser steps, as the session trained them.{kept}"
+    passes = epochs or float(found.settings.get("epochs", DEFAULT_EPOCHS))
+    made = plan(passes * sum(lengths))
+    steps = made.total_steps
+    said = f"{steps} optimiser steps ({passes:g} epochs)"
+    if as_tested is None:
+        return pipeline, made, steps, f"{said}, which no session has tested at this learning rate."
+    said = f"{said}; the session tested {as_tested.total_steps}"
+    if steps <= as_tested.total_steps:
+        return pipeline, made, steps, f"{said}. The learning rate is the tested one."
+    changed = with_rate_for_steps(pipeline, as_tested.total_steps, steps)
+    reason = (
+        f"For the longer run, the learning rate is {changed.number('learning_rate'):g} instead of the tested "
+        f"{pipeline.number('learning_rate'):g}: best rates fall with the number of steps, by its power of "
+        f"-{STEPS_EXPONENT}, as for tune --final-training. It is not tested."
+    )
+    return changed, made, steps, f"{said}. {reason}"

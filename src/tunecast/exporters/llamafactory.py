@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tunecast.errors import ConfigurationError
 from tunecast.exporters.job import ExportJob, optimizer_of, value_of
-from tunecast.exporters.yaml_text import as_yaml, refuse_unknown
+from tunecast.exporters.yaml_text import as_yaml, refuse_unknown, trainer_differences
 
 METHODS = ("lora", "qlora", "full")
 ATTENTION = "q_proj,k_proj,v_proj,o_proj"
@@ -17,9 +18,8 @@ TAGS = {
     "assistant_tag": "assistant",
     "system_tag": "system",
 }
-TEMPLATES = (("qwen3", "qwen3"), ("qwen", "qwen"), ("llama-3", "llama3"), ("mistral", "mistral"))
-"""Parts of a model's name, and LLaMA-Factory's template for it."""
-OTHER_TEMPLATE = "default"
+PLAIN_TEMPLATE = "empty"
+"""LLaMA-Factory's template that adds nothing but the end-of-sequence token."""
 
 
 def files(job: ExportJob) -> dict[str, str]:
@@ -29,40 +29,89 @@ def files(job: ExportJob) -> dict[str, str]:
         ConfigurationError: LLaMA-Factory does not support the method or the optimiser.
     """
     refuse_unknown(job, "LLaMA-Factory", METHODS)
-    schedule = str(value_of(job, "lr_scheduler_type"))
-    is_text = job.dataset.train[0].turns[-1].role == "text"
+    _check_turns(job)
     settings: dict[str, Any] = {
         "model_name_or_path": job.model,
-        "stage": "pt" if is_text else "sft",
+        "stage": "pt" if job.is_text else "sft",
         "do_train": True,
         **_finetuning(job),
         "dataset_dir": ".",
         "dataset": "train",
         "eval_dataset": "validation",
-        "template": _template(job),
+        # Without a template's name, LLaMA-Factory reads the model's own from its tokenizer.
+        **({} if job.has_chat_template else {"template": PLAIN_TEMPLATE}),
+        "train_on_prompt": False,
+        "mask_history": False,
+        "packing": False,
         "cutoff_len": job.max_length,
-        "per_device_train_batch_size": int(value_of(job, "per_device_train_batch_size")),
+        "per_device_train_batch_size": job.batch_size,
         "gradient_accumulation_steps": 1,
-        "num_train_epochs": job.epochs,
+        "max_steps": job.plan.total_steps,
         "learning_rate": float(value_of(job, "learning_rate")),
-        "lr_scheduler_type": schedule,
-        "warmup_ratio": 0.0 if schedule == "constant" else float(value_of(job, "warmup_ratio")),
+        "lr_scheduler_type": job.schedule,
+        "warmup_steps": job.plan.warmup_steps,
         "optim": optimizer_of(job),
         "weight_decay": float(value_of(job, "weight_decay")),
         "max_grad_norm": float(value_of(job, "max_grad_norm")),
         "label_smoothing_factor": float(value_of(job, "label_smoothing")),
         "bf16": True,
         "seed": job.seed,
+        "eval_strategy": "steps",
+        "eval_steps": job.eval_steps,
+        **({"save_steps": job.step} if job.step < job.plan.total_steps else {}),
         "output_dir": "result",
         "report_to": "none",
     }
     if float(value_of(job, "neftune_noise_alpha")):
         settings["neftune_noise_alpha"] = float(value_of(job, "neftune_noise_alpha"))
-    info = {split: _columns(f"{split}.jsonl", is_text) for split in ("train", "validation")}
+    info = {split: _columns(f"{split}.jsonl", job.is_text) for split in ("train", "validation")}
     return {
         "config.yaml": as_yaml(settings, "llamafactory-cli train config.yaml"),
         "dataset_info.json": json.dumps(info, indent=2) + "\n",
     }
+
+
+def differences(job: ExportJob) -> list[str]:
+    """Return what the configuration does not reproduce, one sentence each."""
+    found = [*trainer_differences(job)]
+    if job.is_text:
+        found.append("LLaMA-Factory joins running texts and cuts them into blocks of `cutoff_len`.")
+    elif job.has_chat_template:
+        found.append(
+            "LLaMA-Factory derives its template from the tokenizer's chat template. It also trains what that "
+            "writes after a turn's end, often a line break, and cuts a long prompt where Tunecast leaves the "
+            "example out. Check a row of its log of the first example."
+        )
+    else:
+        found.append(
+            "LLaMA-Factory puts the tokenizer's start token, if there is one, before a conversation."
+        )
+    return found
+
+
+def _check_turns(job: ExportJob) -> None:
+    """Refuse conversations that LLaMA-Factory would skip or train otherwise.
+
+    Raises:
+        ConfigurationError: Turns do not alternate, or an assistant's turn is not to be trained.
+    """
+    if job.is_text:
+        return
+    for example in (*job.train, *job.validation):
+        turns = example.turns[1:] if example.turns[0].role == "system" else example.turns
+        expected = ("user", "assistant") * (len(turns) // 2 + 1)
+        roles = tuple(turn.role for turn in turns)
+        if roles != expected[: len(roles)] or len(roles) % 2:
+            raise ConfigurationError(
+                f"Row {example.row}: LLaMA-Factory skips conversations in which user and assistant do "
+                "not take turns, beginning with the user.",
+                "Change the row, or use --to trl or --to axolotl, which train it.",
+            )
+        if any(turn.role == "assistant" and not turn.trained for turn in turns):
+            raise ConfigurationError(
+                f"Row {example.row} has an assistant's turn that is not trained; LLaMA-Factory trains all.",
+                "Use --to trl or --to axolotl, which train the same turns.",
+            )
 
 
 def _finetuning(job: ExportJob) -> dict[str, Any]:
@@ -82,12 +131,6 @@ def _finetuning(job: ExportJob) -> dict[str, Any]:
         **({"loraplus_lr_ratio": ratio} if ratio != 1.0 else {}),
         **({"quantization_bit": 4} if job.pipeline.method == "qlora" else {}),
     }
-
-
-def _template(job: ExportJob) -> str:
-    """Choose one of LLaMA-Factory's own chat templates by the model's name."""
-    name = job.model.rsplit("/", 1)[-1].lower()
-    return next((template for part, template in TEMPLATES if part in name), OTHER_TEMPLATE)
 
 
 def _columns(file: str, is_text: bool) -> dict[str, Any]:

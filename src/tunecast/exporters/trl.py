@@ -1,4 +1,8 @@
-"""Writes a training script for TRL's SFTTrainer, and the adapter's configuration beside it."""
+"""Writes a training script for TRL's SFTTrainer, and the adapter's configuration beside it.
+
+The script trains what Tunecast trained: the examples come as token ids with their labels, and batches come in
+Tunecast's order. What still differs is in the export's README (:func:`differences`).
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,51 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.exporters.job import ExportJob, optimizer_of, value_of
+from tunecast.training.plan import POOLED_BATCHES
 
-SCRIPT = '''"""Trains one pipeline with TRL; written by tunecast export.
+BATCHES = '''class Batches(Sampler):
+    """The batches of every epoch: examples of similar length together, the batches in random order."""
 
-    python train.py [FOLDER FOR THE RESULT]
+    def __init__(self, lengths, batch_size, seed):
+        self.lengths, self.batch_size, self.seed = np.array(lengths), batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    def __iter__(self):
+        draw = np.random.default_rng([self.seed, self.epoch])
+        order = draw.permutation(len(self.lengths))
+        size = self.batch_size
+        batches = []
+        for start in range(0, len(order), {pooled} * size):
+            pool = order[start : start + {pooled} * size]
+            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
+            batches += [pool[i : i + size].tolist() for i in range(0, len(pool), size)]
+        return iter([batches[i] for i in draw.permutation(len(batches))])
+'''
+"""Tunecast's order of batches, as code of an exported script."""
+SCRIPT = '''"""Trains one pipeline with TRL; written by tunecast export. README.md says what it reproduces.
+
+    python train.py [--output-dir FOLDER] [--eval-steps 20] [--report-to wandb] ...
+
+All arguments of TRL's SFTConfig can be given.
 """
 
+import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import load_dataset
 from peft import PeftConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer{quantisation_import}
+from torch.utils.data import DataLoader, Sampler
+from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser{quantisation_import}
+from transformers.modelcard import TrainingSummary
 from trl import SFTConfig, SFTTrainer
 
 HERE = Path(__file__).resolve().parent
@@ -29,10 +65,26 @@ HAS_ADAPTER = {has_adapter}
 HYPERPARAMETERS = {hyperparameters}
 
 
+{batches}
+
+class Trainer(SFTTrainer):
+    """SFTTrainer with these batches{trainer_also}."""
+
+    def get_train_dataloader(self):
+        if self.args.world_size > 1:  # several processes: TRL's own order
+            return super().get_train_dataloader()
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        batches = Batches(lengths, self.args.per_device_train_batch_size, self.args.seed)
+        data = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+        return self.accelerator.prepare(data)
+{optimizer}
+
 def main() -> None:
-    output = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "result")
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    bf16 = {bf16}
+    parser = HfArgumentParser(SFTConfig)
+    parser.set_defaults(output_dir=str(HERE / "result"), bf16=bf16, use_cpu=not cuda, **HYPERPARAMETERS)
+    (args,) = parser.parse_args_into_dataclasses()
     # Trained weights are float32, because bfloat16 loses small updates. Frozen weights may be bfloat16.
     dtype = torch.bfloat16 if bf16 and HAS_ADAPTER else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
@@ -41,27 +93,79 @@ def main() -> None:
         "json",
         data_files={{"train": str(HERE / "train.jsonl"), "validation": str(HERE / "validation.jsonl")}},
     )
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=model,
-        args=SFTConfig(output_dir=output, bf16=bf16, use_cpu=not cuda, **HYPERPARAMETERS),
+        args=args,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
         peft_config=PeftConfig.from_pretrained(str(HERE / "adapter")) if HAS_ADAPTER else None,
     )
-    trainer.train()
-    print(trainer.evaluate())
-    trainer.save_model(output)
+{prepare}    trainer.train()
+    log, last = trainer.state.log_history, trainer.state.global_step
+    measured = any("eval_loss" in entry and entry["step"] == last for entry in log)
+    if args.eval_strategy != "no" and not measured:
+        trainer.evaluate()
+    print(log[-1])
+{save}    # The log has the curve; `tunecast runs import FOLDER` reads it with the arguments in README.md.
+    trainer.save_state()
+    summary = TrainingSummary.from_trainer(trainer, finetuned_from=MODEL, dataset={dataset!r})
+    (Path(args.output_dir) / "README.md").write_text(summary.to_model_card(), encoding="utf-8")
 
 
 if __name__ == "__main__":
     main()
 '''
+BF16 = "cuda and torch.cuda.is_bf16_supported(including_emulation=False)"
 QUANTISATION = """,
         quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
         ),
     """
+KEEP_FLOAT32 = """    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # TRL makes them bfloat16 over a four-bit model
+            parameter.data = parameter.data.float()
+"""
+SAVE = """    trainer.save_model()
+"""
+PISSA_START = """    # PiSSA changes the base model: saving uses its start to write a plain adapter.
+    start = str(Path(args.output_dir) / "start")
+    config = trainer.model.peft_config["default"]
+    drawn, config.init_lora_weights = config.init_lora_weights, True
+    trainer.model.save_pretrained(start)
+    config.init_lora_weights = drawn
+"""
+PISSA_SAVE = """    model = trainer.model
+    model.save_pretrained(args.output_dir, path_initial_model_for_weight_conversion=start)
+    tokenizer.save_pretrained(args.output_dir)
+"""
+OPTIMIZER = """
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+{groups}            self.optimizer = {optimizer}
+        return self.optimizer
+"""
+ONE_GROUP = """            groups = [{"params": [p for _, p in trained]}]
+"""
+LORA_PLUS = """            # LoRA+: B learns faster.
+            fast = [p for n, p in trained if "lora_B" in n or p.ndim == 1]
+            slow = [p for n, p in trained if not ("lora_B" in n or p.ndim == 1)]
+            rate = {ratio!r} * self.args.learning_rate
+            groups = [{{"params": slow}}, {{"params": fast, "lr": rate}}]
+"""
+BUILT = {
+    "adamw": "torch.optim.AdamW(\n"
+    "                groups, lr=self.args.learning_rate, weight_decay=self.args.weight_decay\n"
+    "            )",
+    "sgd": "torch.optim.SGD(\n"
+    "                groups, lr=self.args.learning_rate, momentum=0.9, weight_decay=self.args.weight_decay\n"
+    "            )",
+}
+"""Optimisers that the script can build itself, where the Trainer's own would be another one."""
 
 
 def files(job: ExportJob) -> dict[str, str]:
@@ -70,26 +174,70 @@ def files(job: ExportJob) -> dict[str, str]:
     Raises:
         ConfigurationError: TRL does not support the method or the optimiser.
     """
-    adapter = _adapter(job)
+    adapter = adapter_of(job, "TRL")
     four_bit = job.pipeline.method == "qlora"
+    pissa = job.pipeline.hyperparameters.get("init_lora_weights") == "pissa"
+    optimizer = _own_optimizer(job)
     script = SCRIPT.format(
         model=job.model,
+        dataset=job.dataset,
         has_adapter=adapter is not None,
-        hyperparameters=_literal(_hyperparameters(job)),
+        bf16="False" if job.in_float32 else BF16,
+        hyperparameters=as_literal(hyperparameters_of(job)),
+        batches=BATCHES.format(pooled=POOLED_BATCHES),
         quantisation_import=", BitsAndBytesConfig" if four_bit else "",
         quantisation=QUANTISATION if four_bit else "",
+        optimizer=optimizer,
+        trainer_also=" and this optimiser" if optimizer else "",
+        prepare=(KEEP_FLOAT32 if four_bit else "") + (PISSA_START if pissa else ""),
+        save=PISSA_SAVE if pissa else SAVE,
     )
     made = {"train.py": script}
     if adapter is not None:
-        made["adapter/adapter_config.json"] = (
-            json.dumps(adapter, indent=2, sort_keys=True, default=sorted) + "\n"
-        )
+        text = json.dumps(adapter, indent=2, sort_keys=True, default=sorted)
+        made["adapter/adapter_config.json"] = text + "\n"
     return made
 
 
-def _adapter(job: ExportJob) -> Mapping[str, Any] | None:
-    """Return the adapter's peft configuration; None if all weights are trained."""
+def differences(job: ExportJob) -> list[str]:
+    """Return what the script does not reproduce, one sentence each."""
+    found = [
+        "`eval_loss` averages the batches' means; Tunecast's validation loss is the mean over all label "
+        "tokens, on a subset of these validation examples while it searches.",
+        "The script computes in bfloat16 on GPUs that have it, else in float32; Tunecast also computes in "
+        "bfloat16 on processors that have it. In bfloat16, losses agree only to its precision.",
+        "With several processes, or another batch size or seed, batches come in another order.",
+    ]
+    if _is_random(job):
+        found.append("Dropout and NEFTune's noise are drawn differently, so losses agree only on average.")
+    if value_of(job, "label_smoothing"):
+        found.append(
+            "The logged training loss is against smoothed labels; Tunecast logs it against plain ones."
+        )
+    if job.pipeline.method == "qlora":
+        found.append(
+            "The four-bit weights are made by transformers, the embeddings and the head stay bfloat16."
+        )
+    if optimizer_of(job) == "lion_32bit":
+        found.append("Lion is that of bitsandbytes.")
+    return found
+
+
+def _is_random(job: ExportJob) -> bool:
+    """Return whether the adapter, the base model or NEFTune's noise draws numbers in every step."""
+    values = {**job.facts.config, **job.pipeline.hyperparameters}
+    names = ("dropout", "pdrop", "neftune_noise_alpha")
+    return any(name.endswith(names) and isinstance(value, float) and value for name, value in values.items())
+
+
+def adapter_of(job: ExportJob, trainer: str) -> Mapping[str, Any] | None:
+    """Return the adapter's peft configuration; None if all weights are trained.
+
+    Raises:
+        ConfigurationError: The trainer cannot train the method.
+    """
     from tunecast.methods import get_method
+    from tunecast.methods.base import Method
     from tunecast.methods.full import Full
     from tunecast.methods.peft_method import PeftMethod
 
@@ -98,15 +246,17 @@ def _adapter(job: ExportJob) -> Mapping[str, Any] | None:
         return None
     if not isinstance(method, PeftMethod):
         raise ConfigurationError(
-            f"Only Tunecast has the method {job.pipeline.method}: TRL cannot train it.",
+            f"Only Tunecast has the method {job.pipeline.method}: {trainer} cannot train it.",
             "Export full finetuning or a peft adapter, or train it with tunecast train.",
         )
-    if float(job.pipeline.hyperparameters.get("loraplus_ratio", 1.0)) != 1.0:
+    if type(method).after_update is not Method.after_update:
         raise ConfigurationError(
-            "TRL does not support loraplus_ratio.", "Export a pipeline without it, or with 1.0."
+            f"{trainer} cannot train {method.name}: it leaves out what the method does after every step.",
+            "Export another peft adapter, or train it with tunecast train.",
         )
-    config = method.peft_config(job.pipeline, encoder_decoder=False)
-    method.suit(config, _model_config(job.model))
+    config = method.complete_config(job.pipeline, _model_config(job.model))
+    if hasattr(config, "projection_prng_key"):
+        config.projection_prng_key = job.seed
     plain: dict[str, Any] = config.to_dict()
     for name in ("peft_type", "task_type"):
         plain[name] = getattr(plain[name], "value", plain[name])
@@ -127,30 +277,59 @@ def _model_config(model: str) -> Any:
         ) from None
 
 
-def _hyperparameters(job: ExportJob) -> dict[str, Any]:
-    """Return the arguments of SFTConfig; as in Tunecast, only completions count in the loss."""
-    schedule = str(value_of(job, "lr_scheduler_type"))
-    noise = float(value_of(job, "neftune_noise_alpha"))
+def _own_optimizer(job: ExportJob) -> str:
+    """Return a ``create_optimizer`` where the Trainer's would differ from the tested one; else nothing.
+
+    The Trainer's SGD has no momentum, and it exempts biases and norms from weight decay.
+
+    Raises:
+        ConfigurationError: The script cannot build the optimiser.
+    """
+    name = str(value_of(job, "optim"))
+    ratio = float(job.pipeline.hyperparameters.get("loraplus_ratio", 1.0))
+    if name != "sgd" and ratio == 1.0 and not (float(value_of(job, "weight_decay")) and name == "adamw"):
+        return ""
+    if name not in BUILT:
+        raise ConfigurationError(
+            f"TRL does not support loraplus_ratio with {name}.",
+            "Export a pipeline with adamw, or without it.",
+        )
+    groups = ONE_GROUP if ratio == 1.0 else LORA_PLUS.format(ratio=ratio)
+    return OPTIMIZER.format(groups=groups, optimizer=BUILT[name])
+
+
+def hyperparameters_of(job: ExportJob) -> dict[str, Any]:
+    """Return the arguments of SFTConfig."""
+    steps = job.plan.total_steps
+    kept: dict[str, Any] = {"save_strategy": "no"}
+    if job.step < steps:
+        kept = {"save_strategy": "steps", "save_steps": job.step}
     return {
         "learning_rate": float(value_of(job, "learning_rate")),
-        "per_device_train_batch_size": int(value_of(job, "per_device_train_batch_size")),
-        "num_train_epochs": job.epochs,
-        "lr_scheduler_type": schedule,
-        # transformers 5 reads a number below 1 as a share of all steps.
-        "warmup_steps": 0 if schedule == "constant" else float(value_of(job, "warmup_ratio")),
+        "per_device_train_batch_size": job.batch_size,
+        "max_steps": steps,
+        "lr_scheduler_type": job.schedule,
+        "warmup_steps": job.plan.warmup_steps,
         "optim": optimizer_of(job),
+        **({"adam_beta2": 0.99} if optimizer_of(job) == "lion_32bit" else {}),
         "weight_decay": float(value_of(job, "weight_decay")),
         "max_grad_norm": float(value_of(job, "max_grad_norm")),
         "label_smoothing_factor": float(value_of(job, "label_smoothing")),
-        "neftune_noise_alpha": noise or None,
+        "neftune_noise_alpha": float(value_of(job, "neftune_noise_alpha")) or None,
         "max_length": job.max_length,
+        "packing": False,
         "seed": job.seed,
         "gradient_checkpointing": False,
-        "logging_steps": 10,
+        **({"router_aux_loss_coef": 0.0} if "output_router_logits" in job.facts.config else {}),
+        "logging_steps": max(1, steps // 50),
+        "eval_strategy": "steps",
+        "eval_steps": job.eval_steps,
+        **kept,
         "report_to": "none",
     }
 
 
-def _literal(values: Mapping[str, Any]) -> str:
+def as_literal(values: Mapping[str, Any]) -> str:
+    """Return a dictionary as Python code, one entry a line."""
     lines = [f"    {name!r}: {value!r},\n" for name, value in values.items()]
     return "{\n" + "".join(lines) + "}"

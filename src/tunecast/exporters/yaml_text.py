@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.job import ExportJob
+from tunecast.exporters.job import ExportJob, value_of
 
 
 def as_yaml(settings: Mapping[str, Any], command: str) -> str:
@@ -39,3 +39,28 @@ def refuse_unknown(job: ExportJob, trainer: str, methods: Sequence[str]) -> None
             f"{trainer} does not support {job.pipeline.method}.",
             f"Export one of {', '.join(methods)}, or use --to trl for other peft adapters.",
         )
+    if value_of(job, "optim") == "sgd":
+        raise ConfigurationError(
+            f"The SGD of {trainer} has no momentum, so this learning rate would hardly train.",
+            "Export a pipeline with another optimiser, or use --to trl.",
+        )
+
+
+def trainer_differences(job: ExportJob, *, shuffles: bool = True) -> list[str]:
+    """Return what a configuration of transformers' Trainer does not reproduce, one sentence each."""
+    found = [
+        *(
+            ["The adapter's weights start from other random numbers."]
+            if job.pipeline.method != "full"
+            else []
+        ),
+        "Validation losses average the batches' means; Tunecast's is the mean over all label tokens.",
+    ]
+    if shuffles:
+        found.append(
+            "The trainer shuffles the examples itself: batches hold other examples, in another order, so "
+            "losses agree only on average."
+        )
+    if float(value_of(job, "weight_decay")):
+        found.append("The trainer exempts biases and norms from weight decay; Tunecast decays all weights.")
+    return found

@@ -21,7 +21,7 @@ class Accelerator:
 
     Args:
         name: Its name on the command line.
-        memory_gb: Memory available to programs, in 10^9 bytes.
+        memory_gib: Memory available to programs, in 2^30 bytes.
         bfloat16: Peak dense FLOP/s of matrix products in bfloat16; 0 if the hardware has none.
         float16: The same in float16.
         float32: Peak FLOP/s in float32, without TF32.
@@ -30,7 +30,7 @@ class Accelerator:
     """
 
     name: str
-    memory_gb: float
+    memory_gib: float
     bfloat16: float
     float16: float
     float32: float
@@ -40,40 +40,37 @@ class Accelerator:
     @property
     def memory_bytes(self) -> int:
         """Memory available to programs, in bytes."""
-        return round(self.memory_gb * 1e9)
+        return round(self.memory_gib * 2**30)
 
 
 def _of(
-    name: str,
-    memory_gb: float,
-    teraflops: tuple[float, float, float],
-    bandwidth_gb: float,
-    *aliases: str,
+    name: str, memory_gib: float, teraflops: tuple[float, float, float], bandwidth_gb: float, *aliases: str
 ) -> Accelerator:
     """Build an accelerator from (bfloat16, float16, float32) in 10^12 FLOP/s, and 10^9 bytes per second."""
     low, half, full = (rate * 1e12 for rate in teraflops)
-    return Accelerator(name, memory_gb, low, half, full, bandwidth_gb * 1e9, aliases)
+    return Accelerator(name, memory_gib, low, half, full, bandwidth_gb * 1e9, aliases)
 
 
-# Dense rates from the makers' data sheets. Memory as drivers report it, a little below the nominal size.
+# Dense rates from the makers' data sheets. Memory as torch reports it: a card sold as 24 GB has 24 GiB
+# less the 0.4 to 3 that the driver and error correction reserve.
 ACCELERATORS: tuple[Accelerator, ...] = (
-    _of("B200", 191.5, (2250, 2250, 80), 8000),
-    _of("MI300X", 206.1, (1307, 1307, 163), 5300),
-    _of("H200", 150.1, (989, 989, 67), 4800, "H200 SXM"),
-    _of("H100 SXM", 85.0, (989, 989, 67), 3350, "H100", "H100 80GB", "H100 SXM5"),
-    _of("H100 PCIe", 85.0, (756, 756, 51), 2000),
-    _of("A100 80GB", 85.0, (312, 312, 19.5), 2039, "A100", "A100 SXM 80GB", "A100-SXM4-80GB"),
-    _of("A100 40GB", 42.3, (312, 312, 19.5), 1555, "A100 SXM 40GB", "A100-SXM4-40GB", "A100 PCIe 40GB"),
-    _of("L40S", 47.7, (362, 362, 91.6), 864),
-    _of("L40", 47.7, (181, 181, 90.5), 864),
-    _of("L4", 23.6, (121, 121, 30.3), 300),
-    _of("A10G", 23.7, (70, 70, 31.2), 600),
-    _of("T4", 15.8, (0, 65, 8.1), 320, "Tesla T4"),
-    _of("V100 32GB", 34.1, (0, 125, 15.7), 900, "V100 SXM2 32GB"),
-    _of("V100 16GB", 16.9, (0, 125, 15.7), 900, "V100", "V100 SXM2 16GB"),
-    _of("RTX 3090", 25.3, (71, 71, 35.6), 936, "GeForce RTX 3090"),
-    _of("RTX 4090", 25.3, (165, 165, 82.6), 1008, "GeForce RTX 4090"),
-    _of("RTX 5090", 33.7, (209.5, 209.5, 104.8), 1792, "GeForce RTX 5090"),
+    _of("B200", 178.3, (2250, 2250, 80), 8000),
+    _of("MI300X", 191.9, (1307, 1307, 163), 5300),
+    _of("H200", 139.8, (989, 989, 67), 4800, "H200 SXM"),
+    _of("H100 SXM", 79.2, (989, 989, 67), 3350, "H100", "H100 80GB", "H100 SXM5"),
+    _of("H100 PCIe", 79.2, (756, 756, 51), 2000),
+    _of("A100 80GB", 79.2, (312, 312, 19.5), 2039, "A100", "A100 SXM 80GB", "A100-SXM4-80GB"),
+    _of("A100 40GB", 39.4, (312, 312, 19.5), 1555, "A100 SXM 40GB", "A100-SXM4-40GB", "A100 PCIe 40GB"),
+    _of("L40S", 44.4, (362, 362, 91.6), 864),
+    _of("L40", 44.4, (181, 181, 90.5), 864),
+    _of("L4", 22, (121, 121, 30.3), 300),
+    _of("A10G", 22.1, (70, 70, 31.2), 600),
+    _of("T4", 14.7, (0, 65, 8.1), 320, "Tesla T4"),
+    _of("V100 32GB", 31.8, (0, 125, 15.7), 900, "V100 SXM2 32GB"),
+    _of("V100 16GB", 15.7, (0, 125, 15.7), 900, "V100", "V100 SXM2 16GB"),
+    _of("RTX 3090", 23.6, (71, 71, 35.6), 936, "GeForce RTX 3090"),
+    _of("RTX 4090", 23.6, (165, 165, 82.6), 1008, "GeForce RTX 4090"),
+    _of("RTX 5090", 31.4, (209.5, 209.5, 104.8), 1792, "GeForce RTX 5090"),
 )
 
 
@@ -102,11 +99,7 @@ def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 
 
     Processor cores and main memory beside it are assumed.
     """
-    rates = {
-        "bfloat16": accelerator.bfloat16,
-        "float16": accelerator.float16,
-        "float32": accelerator.float32,
-    }
+    rates = {"bfloat16": accelerator.bfloat16, "float16": accelerator.float16, "float32": accelerator.float32}
     return Machine(
         device="cuda",
         cores=cores,

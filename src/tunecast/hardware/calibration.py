@@ -6,18 +6,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import math
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from tunecast.atomic import written_whole
-from tunecast.cache import cache_folder
+from tunecast.cache import cache_folder, read_cached, write_cached
+from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.hardware.processor import available_cores, processor_name
 from tunecast.records import Machine, stable_hash
 from tunecast.version import VERSION
+
+WORKER_SECONDS = 7 * 86_400.0
+"""A worker's measurement is repeated after a week."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,45 @@ def write_calibration(calibration: Calibration, device: str, name: str = "") -> 
 
     ``name`` is the accelerator's, as its driver gives it.
     """
-    with contextlib.suppress(OSError):
-        path = _path(device, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write_text(json.dumps(asdict(calibration), default=dict), encoding="utf-8")
+    write_cached(_path(device, name), asdict(calibration))
 
 
 def read_calibration(device: str, name: str = "") -> Calibration | None:
     """Read the result of :func:`write_calibration`; None if this machine was not calibrated."""
     try:
-        kept = json.loads(_path(device, name).read_text(encoding="utf-8"))
+        kept = read_cached(_path(device, name))
         machine = Machine(**kept["machine"])
         rates = {str(dtype): float(rate) for dtype, rate in machine.flops_per_second.items()}
         efficiency = {dtype: float(kept["efficiency"][dtype]) for dtype in rates}
         return Calibration(replace(machine, flops_per_second=rates), efficiency)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or damaged
+    except (ValueError, KeyError, TypeError, AttributeError):  # missing or damaged
         return None
+
+
+def write_worker_machine(machine: Machine) -> None:
+    """Keep what a worker measured on a CPU for the workers of later commands, if the cache can be written."""
+    write_cached(_worker_path(machine.threads), asdict(machine))
+
+
+def read_worker_machine(threads: int) -> Machine | None:
+    """Read what a worker with so many threads measured here in the last days; None if there is nothing."""
+    path = _worker_path(threads)
+    try:
+        if time.time() - path.stat().st_mtime > WORKER_SECONDS:
+            return None
+        kept = Machine(**read_cached(path))
+        rates = {str(dtype): float(rate) for dtype, rate in kept.flops_per_second.items()}
+        bandwidth = float(kept.bandwidth_bytes_per_second)
+    except (OSError, ValueError, TypeError, AttributeError):  # missing or damaged
+        return None
+    if not (rates and all(0 < rate < math.inf for rate in (*rates.values(), bandwidth))):
+        return None
+    memory = main_memory_bytes()
+    return Machine("cpu", available_cores(), threads, memory, memory, rates, bandwidth)
+
+
+def _worker_path(threads: int) -> Path:
+    return _path("cpu", f"{threads} threads of a worker on {platform.node()}")
 
 
 def _path(device: str, name: str) -> Path:

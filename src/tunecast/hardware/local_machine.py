@@ -20,6 +20,7 @@ from tunecast.hardware.calibration import Calibration, read_calibration
 from tunecast.hardware.dtype import NARROW_WIDTH
 from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.hardware.processor import available_cores, idle_seconds, processor_flags
+from tunecast.ranges import check_range
 from tunecast.records import Machine
 
 MATRIX_WIDTH = 768
@@ -68,8 +69,7 @@ def target_of(gpu: str | None, memory_gb: float | None) -> Target:
     Raises:
         ConfigurationError: The accelerator is unknown; the hint lists similar names.
     """
-    if memory_gb is not None and not 0 < memory_gb < float("inf"):
-        raise ConfigurationError(f"--memory-gb must be a positive number, not {memory_gb:g}.")
+    check_range("memory_gb", memory_gb)
     if gpu is not None:
         accelerator = find_accelerator(gpu)
         target = Target(accelerator.name, as_machine(accelerator))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
+from tunecast.hardware.calibration import read_worker_machine, write_worker_machine
 from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.hardware.processor import available_cores, idle_seconds
 from tunecast.records import Machine, Seconds, Versions
@@ -68,6 +69,21 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
             if found.type == "cuda":
                 torch.cuda.empty_cache()  # free the memory for other processes on the accelerator
     return _measured[key]
+
+
+def worker_machine(device: str, threads: int) -> Machine:
+    """Return the rates of a worker; those of a CPU are measured once a week for each version of torch.
+
+    Raises:
+        ConfigurationError: As for :func:`measure_machine`.
+    """
+    if not _is_cpu(device):
+        return measure_machine(device, threads)
+    known = read_worker_machine(threads)
+    if known is None:
+        known = measure_machine(device, threads)
+        write_worker_machine(known)
+    return known
 
 
 def current_versions() -> Versions:

@@ -21,7 +21,6 @@ from tunecast.methods.space import (
     Restrictions,
     baseline_pipeline,
     check_names,
-    check_pipeline,
     pipeline_space,
     sample_pipelines,
 )
@@ -58,7 +57,6 @@ __all__ = [
     "baseline_pipeline",
     "central_rate",
     "check_names",
-    "check_pipeline",
     "get_method",
     "method_names",
     "pipeline_space",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -32,12 +31,11 @@ class AdaLora(PeftMethod):
     weight: ClassVar[float] = 0.25
     rate_multiple: ClassVar[float] = 8.0
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return ranks, scale, the shares of the schedule, the weight of the penalty, and targets."""
-        from ConfigSpace import Categorical, Float
+        from ConfigSpace import Categorical
 
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("target_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("init_r_factor", (1.5, 2.0), default=1.5, ordered=True),
             Categorical("adalora_scale", (1.0, 2.0, 4.0), default=2.0, ordered=True),
@@ -71,10 +69,7 @@ class AdaLora(PeftMethod):
         for name, tensor in model.named_parameters():
             if ".ranknum." in name:  # a constant divisor that peft would train over a bfloat16 base
                 tensor.requires_grad_(False)
-        model._tunecast_shares = (
-            pipeline.number("tinit_ratio", 0.1),
-            pipeline.number("tfinal_ratio", 0.2),
-        )
+        model._tunecast_shares = (pipeline.number("tinit_ratio", 0.1), pipeline.number("tfinal_ratio", 0.2))
         return model
 
     def before_update(self, model: Any, learning_rate: float) -> None:

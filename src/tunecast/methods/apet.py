@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.estimate import Footprint
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.models.empty import empty_model
 from tunecast.records import ModelFacts, Pipeline
 
@@ -34,12 +33,11 @@ class Apet(PeftMethod):
     name: ClassVar[str] = "apet"
     weight: ClassVar[float] = 0.25
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the budget, the placement, and LoRA's learning rate."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the budget and the placement."""
+        from ConfigSpace import Categorical
 
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("budget_r", (1, 2, 4, 8, 16), default=8, ordered=True),
             Categorical("placement", tuple(range(8)), default=0),
         )
@@ -50,10 +48,7 @@ class Apet(PeftMethod):
 
         rank = int(pipeline.number("budget_r"))
         return LoraConfig(
-            task_type=task_type(encoder_decoder),
-            r=rank,
-            lora_alpha=SCALE * rank,
-            target_modules="all-linear",
+            task_type=task_type(encoder_decoder), r=rank, lora_alpha=SCALE * rank, target_modules="all-linear"
         )
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
@@ -61,7 +56,7 @@ class Apet(PeftMethod):
         rank = int(pipeline.number("budget_r"))
         return Footprint({"peft_type": "LORA", "r": rank, "target_modules": "all-linear"})
 
-    def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
+    def complete_config(self, pipeline: Pipeline, model_config: Any) -> Any:
         """Build the configuration with the rank of each chosen layer."""
         config = self.peft_config(pipeline, encoder_decoder=model_config.is_encoder_decoder)
         sizes = _linear_sizes(empty_model(model_config))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.rates import adapter_rate
+from tunecast.methods.rates import adapter_rate, around
 from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -52,16 +52,31 @@ class Method(ABC):
     fixed_rate: ClassVar[float | None] = None
     """The method's usual learning rate if it is the same for all models, else None."""
 
+    rate_range: ClassVar[tuple[float, float] | None] = None
+    """The learning rates to search around ``fixed_rate``; None for an eighth to eight times the usual one."""
+
     weight: ClassVar[float] = 1.0
     """Relative frequency with which the method is sampled among those that apply."""
 
     @abstractmethod
     def applies(self, model: ModelFacts) -> str | None:
-        """Return why the method cannot be used on ``model``, or None if it can."""
+        """Return why the method cannot be used on ``model`` on this machine, or None if it can."""
 
-    @abstractmethod
+    def applies_elsewhere(self, model: ModelFacts) -> str | None:
+        """Return why the method cannot be used on ``model`` on any machine, or None if it can."""
+        return self.applies(model)
+
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the method's own hyperparameters and their ranges on ``model``, with ``learning_rate``."""
+        """Return the learning rate and the choices, with their ranges on ``model``."""
+        from ConfigSpace import Float
+
+        usual = self.fixed_rate if self.rate_range else None  # else the middle of the range
+        bounds = self.rate_range or around(self.central_rate(model))
+        return (Float("learning_rate", bounds, default=usual, log=True), *self.choices(model))
+
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the method's own hyperparameters besides the learning rate; none by default."""
+        return ()
 
     def central_rate(self, model: ModelFacts) -> float:
         """Return the learning rate that suits the method with AdamW when nothing is known about the task."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tunecast.estimate import Footprint, Part
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
-
-if TYPE_CHECKING:
-    from ConfigSpace.hyperparameters import Hyperparameter
 
 
 class Bias(WeightsMethod):
@@ -20,16 +17,11 @@ class Bias(WeightsMethod):
     name: ClassVar[str] = "bias"
     weight: ClassVar[float] = 0.5
     fixed_rate: ClassVar[float | None] = 1e-3
+    rate_range: ClassVar[tuple[float, float] | None] = (1e-4, 1e-2)
 
     def applies(self, model: ModelFacts) -> str | None:
         """Reject models without biases, such as Llama and T5."""
         return None if model.has_biases else "its layers have no biases"
-
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, an order of magnitude above that of full finetuning."""
-        from ConfigSpace import Float
-
-        return (Float("learning_rate", (1e-4, 1e-2), log=True),)
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
         """Return the names that end in ``bias``. T5's position biases are tables, and do not."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Collection
+from typing import Any, ClassVar
 
 from tunecast.estimate import Footprint
-from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
-
-if TYPE_CHECKING:
-    from ConfigSpace.hyperparameters import Hyperparameter
 
 
 class Full(WeightsMethod):
@@ -20,12 +16,6 @@ class Full(WeightsMethod):
     name: ClassVar[str] = "full"
     weight: ClassVar[float] = 2.5
     rate_multiple: ClassVar[float] = 0.1
-
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, around a tenth of LoRA's."""
-        from ConfigSpace import Float
-
-        return (Float("learning_rate", around(self.central_rate(model)), log=True),)
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
         """Return all names."""

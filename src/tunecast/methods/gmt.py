@@ -34,12 +34,12 @@ class GradientMask(Full):
     weight: ClassVar[float] = 0.25
     applies_weight_decay: ClassVar[bool] = True
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate of full finetuning and the share to keep."""
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the share of the gradients to keep."""
         from ConfigSpace import Categorical
 
         shares = (0.05, 0.1, 0.2, 0.4, 0.7, 0.9)
-        return (*super().hyperparameters(model), Categorical("keep_share", shares, default=0.2, ordered=True))
+        return (Categorical("keep_share", shares, default=0.2, ordered=True),)
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Copy the base and store the share with the copy."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
 
@@ -29,12 +28,11 @@ class LoHa(PeftMethod):
         """Accept models whose layers are plain linear ones."""
         return why_not_linear(model, "LoHa")
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, the rank of each factor, the scale and the targets."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the rank of each factor, the scale and the targets."""
+        from ConfigSpace import Categorical
 
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("loha_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("loha_scale", SCALES, default=1.0, ordered=True),
             target_choice(),
@@ -64,12 +62,11 @@ class LoKr(PeftMethod):
         """Accept models whose layers are plain linear ones."""
         return why_not_linear(model, "LoKr")
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, the rank of W2, the width of W1, the scale and the targets."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the rank of W2, the width of W1, the scale and the targets."""
+        from ConfigSpace import Categorical
 
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("lokr_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("decompose_factor", (4, 8, 16), default=8, ordered=True),
             Categorical("lokr_scale", SCALES, default=1.0, ordered=True),

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tunecast.estimate import Footprint
 from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.models.module_names import FEED_FORWARD_OUTPUTS, KEYS_VALUES_AND_FEED_FORWARD
 from tunecast.records import ModelFacts, Pipeline
-
-if TYPE_CHECKING:
-    from ConfigSpace.hyperparameters import Hyperparameter
 
 
 class IA3(PeftMethod):
@@ -19,13 +15,8 @@ class IA3(PeftMethod):
 
     name: ClassVar[str] = "ia3"
     weight: ClassVar[float] = 0.4
-    fixed_rate: ClassVar[float | None] = 1e-2
-
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, far above LoRA's: at 1e-4 the scalings hardly move."""
-        from ConfigSpace import Float
-
-        return (Float("learning_rate", (1e-3, 1e-1), log=True),)
+    fixed_rate: ClassVar[float | None] = 1e-2  # far above LoRA's: at 1e-4 the scalings hardly move
+    rate_range: ClassVar[tuple[float, float] | None] = (1e-3, 1e-1)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """Build the ``IA3Config``."""

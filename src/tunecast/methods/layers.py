@@ -21,7 +21,9 @@ def layer_stack(model: Any) -> Any:
     Raises:
         ValueError: The architecture has no stack of layers.
     """
-    lists = [part for part in model.get_decoder().children() if _is_list(part)]
+    import torch
+
+    lists = [part for part in model.get_decoder().children() if isinstance(part, torch.nn.ModuleList)]
     if not lists:
         raise ValueError(f"{type(model).__name__} has no stack of layers")
     return max(lists, key=len)
@@ -46,9 +48,3 @@ def upper_names(model: Any, count: int) -> list[str]:
     chosen = [*layers[len(layers) - min(count, len(layers)) :], final_norm(model)]
     wanted = {id(p) for module in chosen if module is not None for p in module.parameters()}
     return [name for name, parameter in model.named_parameters() if id(parameter) in wanted]
-
-
-def _is_list(module: Any) -> bool:
-    import torch
-
-    return isinstance(module, torch.nn.ModuleList)

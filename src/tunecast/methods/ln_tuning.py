@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -34,20 +33,14 @@ class LayerNormTuning(PeftMethod):
             return "its normalisation layers have no weights"
         return None
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate. Weight decay is 0, because the weights start around 1."""
-        from ConfigSpace import Constant, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return a weight decay of 0, because the weights start around 1."""
+        from ConfigSpace import Constant
 
-        return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
-            Constant("weight_decay", 0.0),
-        )
+        return (Constant("weight_decay", 0.0),)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """Build the ``LNTuningConfig``."""
         from peft import LNTuningConfig
 
-        return LNTuningConfig(
-            task_type=task_type(encoder_decoder),
-            target_modules=NORMS,
-        )
+        return LNTuningConfig(task_type=task_type(encoder_decoder), target_modules=NORMS)

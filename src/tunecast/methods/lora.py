@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tunecast.estimate import Footprint
 from tunecast.methods.base import is_constant
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.methods.targets import target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -41,12 +40,11 @@ class Lora(PeftMethod):
     name: ClassVar[str] = "lora"
     weight: ClassVar[float] = 4.0
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return rank, alpha, dropout, targets, and the switches of the variants."""
-        from ConfigSpace import Categorical, Float
+        from ConfigSpace import Categorical
 
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("lora_r", RANKS, default=16, ordered=True),
             Categorical("lora_alpha", ALPHAS, default=32, ordered=True),
             Categorical("lora_dropout", (0.0, 0.05, 0.1), default=0.0, ordered=True),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from tunecast.methods.full import Full
-from tunecast.methods.rates import around
 from tunecast.records import ModelFacts
 
 if TYPE_CHECKING:
@@ -34,11 +33,8 @@ class Mezo(Full):
         """
         return 4e-7 * (2048.0 / model.width) ** 2
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate and the size of the perturbation."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the size of the perturbation."""
+        from ConfigSpace import Categorical
 
-        return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
-            Categorical("perturbation", (1e-4, 1e-3, 1e-2), default=1e-3, ordered=True),
-        )
+        return (Categorical("perturbation", (1e-4, 1e-3, 1e-2), default=1e-3, ordered=True),)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.methods.targets import divisors, target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
 
@@ -29,18 +28,18 @@ class OFT(PeftMethod):
     name: ClassVar[str] = "oft"
     weight: ClassVar[float] = 0.25
     fixed_rate: ClassVar[float | None] = 1e-4
+    rate_range: ClassVar[tuple[float, float] | None] = (3e-5, 3e-3)
 
     def applies(self, model: ModelFacts) -> str | None:
         """Accept models with plain linear layers that the blocks divide."""
         return why_not_linear(model, "OFT") or _why_no_blocks(model, OFT_BLOCKS)
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, the block size and the targets."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the block size and the targets."""
+        from ConfigSpace import Categorical
 
         sizes = divisors(model, OFT_BLOCKS)
         return (
-            Float("learning_rate", (3e-5, 3e-3), default=self.fixed_rate, log=True),
             Categorical("oft_block_size", sizes, default=32 if 32 in sizes else sizes[0], ordered=True),
             target_choice(),
         )
@@ -75,13 +74,12 @@ class BOFT(PeftMethod):
             return f"its layers are up to {widest} wide, and peft's BOFT needs a dense square matrix for each"
         return why_not_linear(model, "BOFT") or _why_no_blocks(model, BOFT_BLOCKS)
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, the block size and the targets."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the block size and the targets."""
+        from ConfigSpace import Categorical
 
         sizes = divisors(model, BOFT_BLOCKS)
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("boft_block_size", sizes, default=sizes[0], ordered=True),
             target_choice("attention"),
         )

@@ -41,7 +41,7 @@ class PeftMethod(Method):
         import torch
         from peft import get_peft_model
 
-        config = self._suited(pipeline, base.config)
+        config = self.complete_config(pipeline, base.config)
         if hasattr(config, "projection_prng_key"):
             config.projection_prng_key = seed
         # Fork only the model's own GPU: by default torch would initialise every GPU of the machine.
@@ -55,7 +55,8 @@ class PeftMethod(Method):
                 parameter.data = parameter.data.to(torch.float32)
         return model
 
-    def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
+    def complete_config(self, pipeline: Pipeline, model_config: Any) -> Any:
+        """Build the peft configuration of a pipeline for one model, given its transformers configuration."""
         peft_config = self.peft_config(pipeline, encoder_decoder=model_config.is_encoder_decoder)
         self.suit(peft_config, model_config)
         return peft_config
@@ -76,7 +77,7 @@ class PeftMethod(Method):
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
         """Return the adapter, by its peft configuration."""
         try:
-            config = self._suited(pipeline, config_of(model))
+            config = self.complete_config(pipeline, config_of(model))
         except ValueError:  # a model with code of its own, whose configuration transformers cannot build
             config = self.peft_config(pipeline, encoder_decoder=model.architecture == "encoder-decoder")
         return Footprint(
@@ -89,14 +90,13 @@ class PeftMethod(Method):
         return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
     def _without_weights(self, model: ModelFacts, pipeline: Pipeline) -> Any:
-        """Build the adapted model on the meta device."""
         import torch
         from peft import get_peft_model
 
         config = config_of(model)
         skeleton = empty_model(config)
         with torch.device("meta"):
-            peft_config = self._suited(pipeline, config)
+            peft_config = self.complete_config(pipeline, config)
             if hasattr(peft_config, "init_lora_weights"):
                 peft_config.init_lora_weights = True  # PiSSA would decompose weights that do not exist
             return get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import check_pipeline
 from tunecast.records import ZERO_SHOT, Pipeline
+from tunecast.untrusted import read_object
 
 SHAPE = 'Write it as {"method": "lora", "hyperparameters": {"learning_rate": 2e-4}}.'
 
@@ -25,13 +24,8 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
         ConfigurationError: The file is missing, or does not hold a pipeline that can be trained.
     """
     named = f"{called} {path}"
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{named} cannot be read: {error.strerror}.", "Check the path.") from None
-    except ValueError as error:
-        raise ConfigurationError(f"{named} is not JSON: {error}.", SHAPE) from None
-    if not isinstance(content, Mapping) or not isinstance(content.get("method"), str):
+    content = read_object(Path(path), named, hint=SHAPE)
+    if not isinstance(content.get("method"), str):
         raise ConfigurationError(f"{named} names no method.", SHAPE)
     if content["method"] == ZERO_SHOT.method:
         raise ConfigurationError(
@@ -44,7 +38,9 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
         raise ConfigurationError(f"{named}: hyperparameters must be an object of names and values.", SHAPE)
     values.update(nested)
     for name, value in values.items():
-        _check_scalar(named, name, value)
+        if not isinstance(value, str | int | float | bool):
+            kind = type(value).__name__
+            raise ConfigurationError(f"{named}: {name} must be one value, not a {kind}.", SHAPE)
     pipeline = Pipeline(content["method"], values)
     try:
         check_pipeline(pipeline)
@@ -52,9 +48,3 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
         what = error.what.removeprefix("--fix").lstrip(": ")
         raise ConfigurationError(f"{named}: {what}", error.hint) from None
     return pipeline
-
-
-def _check_scalar(named: str, name: str, value: Any) -> None:
-    if not isinstance(value, str | int | float | bool):
-        kind = type(value).__name__
-        raise ConfigurationError(f"{named}: {name} must be one value, not a {kind}.", SHAPE)

@@ -39,24 +39,19 @@ class VirtualTokens(PeftMethod):
     NEFTune's noise is added only to the text's embeddings, because virtual tokens are not looked up.
     """
 
-    learning_rates: ClassVar[tuple[float, float]]
-
     def applies(self, model: ModelFacts) -> str | None:
         """Reject contexts too short for the smallest number of virtual tokens."""
         if model.context is not None and not _numbers(model):
             return f"its context of {model.context} positions has no room for {NUMBERS[0]} virtual tokens"
         return None
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, far above LoRA's, and the number of virtual tokens."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the number of virtual tokens."""
+        from ConfigSpace import Categorical
 
         numbers = _numbers(model)
         usual = 20 if 20 in numbers else numbers[0]
-        return (
-            Float("learning_rate", self.learning_rates, default=self.fixed_rate, log=True),
-            Categorical("num_virtual_tokens", numbers, default=usual, ordered=True),
-        )
+        return (Categorical("num_virtual_tokens", numbers, default=usual, ordered=True),)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """Build the configuration; :meth:`own_config` adds the method's own arguments."""
@@ -93,17 +88,17 @@ class PromptTuning(VirtualTokens):
 
     name: ClassVar[str] = "prompt_tuning"
     weight: ClassVar[float] = 0.15
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
+    rate_range: ClassVar[tuple[float, float] | None] = (1e-3, 3e-1)
     fixed_rate: ClassVar[float | None] = 1e-2
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return the common ones and the start: embeddings of random words work better than noise."""
         from ConfigSpace import Categorical
 
         start = Categorical(
             "prompt_tuning_init", ("vocabulary", "random"), default="vocabulary", weights=(0.8, 0.2)
         )
-        return (*super().hyperparameters(model), start)
+        return (*super().choices(model), start)
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
         """Build the ``PromptTuningConfig``."""
@@ -123,15 +118,15 @@ class PTuning(VirtualTokens):
 
     name: ClassVar[str] = "p_tuning"
     weight: ClassVar[float] = 0.1
-    learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
+    rate_range: ClassVar[tuple[float, float] | None] = (1e-4, 1e-2)
     fixed_rate: ClassVar[float | None] = 1e-3
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return the common ones and the width of the network."""
         from ConfigSpace import Categorical
 
         width = Categorical("encoder_hidden_size", (128, 256, 512), default=256, ordered=True)
-        return (*super().hyperparameters(model), width)
+        return (*super().choices(model), width)
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
         """Build the ``PromptEncoderConfig``."""
@@ -149,7 +144,7 @@ class PrefixTuning(VirtualTokens):
 
     name: ClassVar[str] = "prefix_tuning"
     weight: ClassVar[float] = 0.15
-    learning_rates: ClassVar[tuple[float, float]] = (3e-3, 3e-1)
+    rate_range: ClassVar[tuple[float, float] | None] = (3e-3, 3e-1)
     fixed_rate: ClassVar[float | None] = 2e-2
 
     def applies(self, model: ModelFacts) -> str | None:
@@ -158,12 +153,12 @@ class PrefixTuning(VirtualTokens):
             return "it has no attention whose keys and values a prefix could extend"
         return super().applies(model)
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return the common ones and the start: a prefix of zeros disturbs least."""
         from ConfigSpace import Categorical
 
         start = Categorical("prefix_init", ("zero", "random"), default="zero", weights=(0.8, 0.2))
-        return (*super().hyperparameters(model), start)
+        return (*super().choices(model), start)
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
         """Build the ``PrefixTuningConfig``."""

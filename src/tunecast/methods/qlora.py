@@ -33,12 +33,16 @@ class QLora(Lora):
             return "there is no CUDA device, and on a CPU a four-bit base saves no memory"
         if find_spec("bitsandbytes") is None:
             return "bitsandbytes is not installed, which quantises"
+        return self.applies_elsewhere(model)
+
+    def applies_elsewhere(self, model: ModelFacts) -> str | None:
+        """Require plain linear layers."""
         return why_not_linear(model, "QLoRA")
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return LoRA's, without the variants that read the base weights."""
         reading = ("use_dora", "init_lora_weights")
-        return [parameter for parameter in super().hyperparameters(model) if parameter.name not in reading]
+        return [parameter for parameter in super().choices(model) if parameter.name not in reading]
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Quantise, then inject the adapter."""

@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 
 from tunecast.estimate import Footprint, Part
 from tunecast.methods.layers import decoder_layers, final_norm, layer_stack, upper_names
-from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
@@ -47,15 +46,12 @@ class SemanticFreezing(WeightsMethod):
         self._measured: WeakKeyDictionary[Any, dict[tuple[EncodedExample, ...], list[float]]]
         self._measured = WeakKeyDictionary()
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the largest number of trained layers, and the learning rate of full finetuning."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the largest number of trained layers."""
+        from ConfigSpace import Categorical
 
         counts = sorted({max(1, round(share * decoder_layers(model))) for share in SHARES})
-        return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
-            Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),
-        )
+        return (Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),)
 
     def choose(self, base: Any, pipeline: Pipeline, examples: Sequence[EncodedExample]) -> Hyperparameters:
         """Choose ``frozen_layers``, the number of layers that stay frozen."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -17,6 +17,7 @@ from tunecast.methods.base import is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
 from tunecast.optimizers import OPTIMIZERS
+from tunecast.ranges import MOST_HYPERPARAMETER
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
 if TYPE_CHECKING:
@@ -56,6 +57,29 @@ BASELINE = Pipeline(
 )
 """The pipeline a careful engineer would use by default."""
 
+OTHER_NAMES = {
+    **dict.fromkeys(("lr", "rate", "peak_lr"), RATE),
+    **dict.fromkeys(("r", "rank", "lora_rank"), "lora_r"),
+    **dict.fromkeys(("alpha", "scaling"), "lora_alpha"),
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
+    "dora": "use_dora",
+    "rslora": "use_rslora",
+    **dict.fromkeys(("batch_size", "batch", "bs", "train_batch_size"), "per_device_train_batch_size"),
+    **dict.fromkeys(("optimizer", "optimiser"), "optim"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "schedule"), "lr_scheduler_type"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "warmup_ratio"),
+    "wd": "weight_decay",
+    **dict.fromkeys(("clip", "grad_clip", "gradient_clipping"), "max_grad_norm"),
+    "neftune": "neftune_noise_alpha",
+}
+"""What other trainers and papers call hyperparameters, too far from our names to be found by similarity."""
+OPTIONS = {
+    **dict.fromkeys(("epochs", "num_train_epochs", "num_epochs"), "--epochs"),
+    **dict.fromkeys(("max_length", "max_seq_length", "cutoff_len", "sequence_len"), "--max-length"),
+    "seed": "--seed",
+}
+"""Names of settings that are options of their own."""
 
 USUAL_MODEL = ModelFacts(
     name="a typical model",
@@ -80,11 +104,15 @@ USUAL_MODEL = ModelFacts(
 
 @dataclass(frozen=True)
 class Restrictions:
-    """The user's restrictions of the space; no ``methods`` allow all, and ranges are (low, high)."""
+    """The user's restrictions of the space; no ``methods`` allow all, and ranges are (low, high).
+
+    With ``elsewhere``, a method need not run on this machine: the pipeline is for another one.
+    """
 
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    elsewhere: bool = False
 
 
 def at_3e4(baseline: Pipeline = BASELINE) -> Pipeline:
@@ -99,7 +127,15 @@ def check_names(restrictions: Restrictions) -> None:
         ConfigurationError: A method or hyperparameter is unknown.
     """
     names = restrictions.methods or method_names()
-    _refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
+    for name in names:
+        get_method(name)
+    if restrictions.fixed or restrictions.ranges:  # else ConfigSpace, which takes a second, is not needed yet
+        _refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
+
+
+def hyperparameter_names(method: str) -> tuple[str, ...]:
+    """Return the names of a method's hyperparameters, which are the same for all models."""
+    return tuple(_parameters(method, USUAL_MODEL))
 
 
 def check_pipeline(pipeline: Pipeline) -> None:
@@ -109,6 +145,8 @@ def check_pipeline(pipeline: Pipeline) -> None:
         ConfigurationError: The method or a hyperparameter is unknown, or has an invalid value.
     """
     check_names(Restrictions((pipeline.method,), pipeline.hyperparameters))
+    if not pipeline.hyperparameters:
+        return
     parameters = _parameters(pipeline.method, USUAL_MODEL)
     for name, value in pipeline.hyperparameters.items():
         _fixed_value(parameters[name], value)
@@ -152,16 +190,31 @@ def pipeline_space(
         ConfigurationError: A restriction names an unknown method or hyperparameter, has an invalid value or
             contradicts another one, or no method is left.
     """
-    from ConfigSpace import Categorical, ConfigurationSpace
+    from ConfigSpace import ConfigurationSpace
 
-    restrictions = restrictions or Restrictions()
+    space = ConfigurationSpace(seed=seed)
+    # Each call sorts the space again: adding methods one by one would take half a second.
+    space.add(*_branches(model, restrictions or Restrictions()))
+    return space
+
+
+def check_restrictions(model: ModelFacts, restrictions: Restrictions) -> None:
+    """Refuse what :func:`pipeline_space` would refuse, in a tenth of its time.
+
+    Raises:
+        ConfigurationError: As for :func:`pipeline_space`.
+    """
+    _branches(model, restrictions)
+
+
+def _branches(model: ModelFacts, restrictions: Restrictions) -> list[Any]:
+    """Return the choice of the method, followed by the hyperparameters of each with their conditions."""
+    from ConfigSpace import Categorical
+
     parameters = _parameters_by_method(model, restrictions)
     names = list(parameters)
-    space = ConfigurationSpace(seed=seed)
     root = Categorical(ROOT, names, weights=[get_method(name).weight for name in names])
-    # Each call sorts the space again: adding methods one by one would take half a second.
-    space.add(root, *(_branch(root, name, parameters[name], restrictions) for name in names))
-    return space
+    return [root, *(_branch(root, name, parameters[name], restrictions) for name in names)]
 
 
 def sample_pipelines(space: ConfigurationSpace, count: int) -> list[Pipeline]:
@@ -192,8 +245,13 @@ def _plain(value: Any) -> Scalar:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def _why_not(name: str, model: ModelFacts, restrictions: Restrictions) -> str | None:
+    method = get_method(name)
+    return method.applies_elsewhere(model) if restrictions.elsewhere else method.applies(model)
+
+
 def _applies(name: str, model: ModelFacts, restrictions: Restrictions) -> bool:
-    reason = get_method(name).applies(model)
+    reason = _why_not(name, model, restrictions)
     if reason and name in restrictions.methods:
         raise ConfigurationError(f"--methods: {name} cannot be used on {model.name}: {reason}.")
     return reason is None
@@ -227,7 +285,7 @@ def _parameters_by_method(
     wanted = dict.fromkeys(restrictions.methods or method_names())
     names = [name for name in wanted if _applies(name, model, restrictions)]
     if not names:
-        reasons = "; ".join(f"{name}: {get_method(name).applies(model)}" for name in wanted)
+        reasons = "; ".join(f"{name}: {_why_not(name, model, restrictions)}" for name in wanted)
         raise ConfigurationError(f"--model: no method can be used on {model.name} ({reasons}).")
     parameters = {name: _parameters(name, model) for name in names}
     _refuse_unknown(restrictions, parameters)
@@ -316,6 +374,10 @@ def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperpar
     if name not in restrictions.ranges:
         return parameter
     low, high = restrictions.ranges[name]
+    if high > MOST_HYPERPARAMETER:
+        raise ConfigurationError(
+            f"--range {name}={low:g}:{high:g}: the upper end must be at most {MOST_HYPERPARAMETER:,.0f}."
+        )
     if not low < high:
         raise ConfigurationError(
             f"--range {name}={low:g}:{high:g}: the lower end is not below the upper one."
@@ -364,7 +426,7 @@ def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
 
 def _is_possible(parameter: Hyperparameter, number: float) -> bool:
     """Check a number: counts are integers, 0 is allowed only if it is searched, shares are below 1."""
-    if not math.isfinite(number) or number < 0:
+    if not 0 <= number <= MOST_HYPERPARAMETER:
         return False
     if isinstance(_plain(parameter.default_value), int) and not float(number).is_integer():
         return False
@@ -388,8 +450,16 @@ def _refuse_unknown(
             if name not in known:
                 raise ConfigurationError(
                     f"{flag}: there is no hyperparameter {name!r} for {', '.join(parameters)}.",
-                    f"{did_you_mean(name, known)}Known ones: {', '.join(known)}.",
+                    f"{_meant(name, known)}Known ones: {', '.join(known)}.",
                 )
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """Return a hint such as ``Did you mean learning_rate? ``; empty if nothing is similar."""
+    if name in OPTIONS:
+        return f"That is the option {OPTIONS[name]}. "
+    usual = OTHER_NAMES.get(name.lower().replace("-", "_"))
+    return f"Did you mean {usual}? " if usual in known else did_you_mean(name, known)
 
 
 def _refuse_contradictions(restrictions: Restrictions) -> None:
@@ -397,10 +467,7 @@ def _refuse_contradictions(restrictions: Restrictions) -> None:
         if name in restrictions.ranges:
             low, high = restrictions.ranges[name]
             given = f"--fix {name}={restrictions.fixed[name]} and --range {name}={low:g}:{high:g}"
-            raise ConfigurationError(
-                f"{given} are both given.",
-                "Leave one of them out.",
-            )
+            raise ConfigurationError(f"{given} are both given.", "Leave one of them out.")
     warmup = restrictions.fixed.get("warmup_ratio", 0.0)
     _, most = restrictions.ranges.get("warmup_ratio", (0.0, 0.0))
     if restrictions.fixed.get("lr_scheduler_type") == "constant" and (warmup or most):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.estimate import Footprint, Part
 from tunecast.methods.layers import decoder_layers, upper_names
-from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
 
@@ -27,15 +26,12 @@ class TopLayers(WeightsMethod):
     weight: ClassVar[float] = 0.5
     rate_multiple: ClassVar[float] = 0.2
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the number of layers, in powers of two, and the learning rate."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the number of layers, in powers of two."""
+        from ConfigSpace import Categorical
 
         counts = [2**power for power in range(decoder_layers(model).bit_length())]
-        return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
-            Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),
-        )
+        return (Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),)
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
         """Return the names of the upper layers."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.records import ModelFacts, Pipeline
-
-if TYPE_CHECKING:
-    from ConfigSpace.hyperparameters import Hyperparameter
 
 MARKS = ("bos_token_id", "eos_token_id")
 """Tokens that every text contains. Padding is never read, so it gets no gradient."""
@@ -24,6 +21,7 @@ class TrainableTokens(PeftMethod):
     name: ClassVar[str] = "trainable_tokens"
     weight: ClassVar[float] = 0.05
     fixed_rate: ClassVar[float | None] = 1e-3
+    rate_range: ClassVar[tuple[float, float] | None] = (1e-4, 2e-1)  # so few numbers can, and must, move far
 
     def applies(self, model: ModelFacts) -> str | None:
         """Require a decoder whose configuration names such tokens."""
@@ -32,12 +30,6 @@ class TrainableTokens(PeftMethod):
         if not _indices(model.config):
             return "its configuration names no tokens that begin or end a text"
         return None
-
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate; so few numbers can, and must, move far."""
-        from ConfigSpace import Float
-
-        return (Float("learning_rate", (1e-4, 2e-1), default=self.fixed_rate, log=True),)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """Build the ``TrainableTokensConfig``; :meth:`suit` adds the tokens."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, task_type
-from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -24,12 +23,11 @@ class Vera(PeftMethod):
     weight: ClassVar[float] = 0.25
     rate_multiple: ClassVar[float] = 20.0
 
-    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the learning rate, the width of the projections, the start of d, and the targets."""
-        from ConfigSpace import Categorical, Float
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return the width of the projections, the start of d, and the targets."""
+        from ConfigSpace import Categorical
 
         return (
-            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("vera_r", (128, 256, 512, 1024), default=256, ordered=True),
             Categorical("d_initial", (0.01, 0.1), default=0.1, ordered=True),
             target_choice(),

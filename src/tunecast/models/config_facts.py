@@ -6,15 +6,16 @@ have their own formulas here; :func:`tunecast.models.describe` counts all others
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ModelError
-from tunecast.models.layer_specs import deviates
+from tunecast.models.layer_specs import LAYER_SPECS, deviates
+from tunecast.models.sizes import check_sizes
 from tunecast.records import Architecture, ModelFacts
+from tunecast.untrusted import read_object
 
 Config = Mapping[str, Any]
 
@@ -45,17 +46,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` in a model's folder.
 
     Raises:
-        ModelError: The file cannot be read or is not a JSON object.
+        ModelError: The file cannot be read, is not a JSON object, or has a size that no model has.
     """
     file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"--model: {file} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise ModelError(f"--model: {file} is not JSON: {error}.", "Save the configuration again.") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"--model: {file} holds a {type(config).__name__}, not a JSON object.")
+    named = f"--model: {file}"
+    config = read_object(file, named, error=ModelError, hint="Save the configuration again.")
+    check_sizes(config, named)
     return config
 
 
@@ -67,7 +63,7 @@ def facts_from_config(config: Config, name: str) -> ModelFacts | None:
         return None
     try:
         shape = measure(config)
-    except (KeyError, TypeError, ValueError):  # a field is missing whose default only its class knows
+    except (KeyError, TypeError, ValueError, ArithmeticError):  # only its class knows what it means
         return None
     table = shape.vocabulary * shape.width
     return ModelFacts(
@@ -92,20 +88,8 @@ def facts_from_config(config: Config, name: str) -> ModelFacts | None:
     )
 
 
-@dataclass(frozen=True)
-class _Norms:
-    """Parameters of a layer's norms, in units of the respective width."""
-
-    hidden: int = 2
-    last: int = 1
-    head: int = 0
-    queries_and_keys: int = 0
-
-
 def _llama_like(
     *,
-    norms: _Norms = _Norms(),
-    gated: bool = True,
     tied: bool = False,
     head_biases: bool = False,
     biased: str = "attention_bias",
@@ -122,6 +106,7 @@ def _llama_like(
     """
 
     def measure(config: Config) -> _Shape:
+        spec = LAYER_SPECS[config["model_type"]]
         width, feed_forward = int(config["hidden_size"]), int(config["intermediate_size"])
         heads = int(config["num_attention_heads"])
         groups = int(config.get("num_key_value_heads") or heads)
@@ -134,9 +119,13 @@ def _llama_like(
         if not head_biases and (config.get(biased, is_biased) or everywhere):
             biases = queries + 2 * keys + width * (output_bias or bool(config.get("attention_out_bias")))
         if config.get("mlp_bias") or everywhere:
-            biases += (1 + gated) * feed_forward + width
-        matrices = 2 * width * queries + 2 * width * keys + (2 + gated) * width * feed_forward
-        normed = norms.hidden * width + norms.head * head_width + norms.queries_and_keys * (queries + keys)
+            biases += (1 + spec.gated) * feed_forward + width
+        matrices = 2 * width * queries + 2 * width * keys + (2 + spec.gated) * width * feed_forward
+        # A norm has a weight, and one of torch's own a bias too; OLMo's have neither.
+        norms, last_norm = spec.rms_norms + 2 * spec.layer_norms, 2 if spec.layer_norms else 1
+        if config["model_type"] == "olmo":
+            norms = last_norm = 0
+        head_norms = queries + keys if config["model_type"] in ("olmo2", "olmo3") else 2 * head_width
         return _Shape(
             width=width,
             layers=int(config["num_hidden_layers"]),
@@ -146,16 +135,12 @@ def _llama_like(
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", tied)),
             context=int(config["max_position_embeddings"]),
-            layer_parameters=matrices + biases + normed,
-            other_parameters=norms.last * width,
-            has_biases=bool(biases) or norms.last == _LAYER_NORMS.last,
+            layer_parameters=matrices + biases + norms * width + spec.head_norms * head_norms,
+            other_parameters=last_norm * width,
+            has_biases=bool(biases) or last_norm == 2,
         )
 
     return measure
-
-
-_LAYER_NORMS = _Norms(hidden=4, last=2)
-"""Two of torch's own norms, each with a bias."""
 
 
 def _plain(
@@ -263,10 +248,6 @@ def _phi(config: Config) -> _Shape:
     )
 
 
-def _starcoder2(config: Config) -> _Shape:
-    return _llama_like(norms=_LAYER_NORMS, gated=False, tied=True)({"use_bias": True, **config})
-
-
 def _t5(config: Config) -> _Shape:
     width, feed_forward = int(config["d_model"]), int(config["d_ff"])
     heads, head_width, layers = int(config["num_heads"]), int(config["d_kv"]), int(config["num_layers"])
@@ -292,46 +273,29 @@ def _t5(config: Config) -> _Shape:
     )
 
 
-_ONE_NORM = _Norms(hidden=1)
-_FOUR_NORMS = _Norms(hidden=4)
-_NORMED_HEADS = _Norms(head=2)
+_LIKE_LLAMA = (
+    *("arcee", "exaone4", "granite", "hunyuan_v1_dense", "llama", "ministral", "mistral", "nemotron"),
+    *("olmo", "olmo2", "olmo3", "phi3", "qwen3"),
+)
+_HALF_BIASED = _llama_like(is_biased=True, output_bias=False, needs_head_width=True)
 
 MEASURES: Mapping[str, Callable[[Config], _Shape]] = {
-    "arcee": _llama_like(gated=False),
-    "cohere": _llama_like(norms=_ONE_NORM, tied=True),
-    "cohere2": _llama_like(norms=_ONE_NORM, tied=True),
-    "ernie4_5": _llama_like(tied=True, needs_head_width=True),
-    "exaone4": _llama_like(norms=_NORMED_HEADS),
+    **dict.fromkeys(_LIKE_LLAMA, _llama_like()),
+    **dict.fromkeys(("cohere", "cohere2", "smollm3"), _llama_like(tied=True)),
+    **dict.fromkeys(
+        ("ernie4_5", "gemma", "gemma2", "gemma3_text"), _llama_like(tied=True, needs_head_width=True)
+    ),
+    **dict.fromkeys(("glm", "glm4", "seed_oss"), _HALF_BIASED),
+    **dict.fromkeys(("internlm3", "ministral3"), _llama_like(needs_head_width=True)),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), _gpt2),
     "falcon": _falcon,
-    "gemma": _llama_like(tied=True, needs_head_width=True),
-    "gemma2": _llama_like(norms=_FOUR_NORMS, tied=True, needs_head_width=True),
-    "gemma3_text": _llama_like(norms=_Norms(hidden=4, head=2), tied=True, needs_head_width=True),
-    "glm": _llama_like(is_biased=True, output_bias=False, needs_head_width=True),
-    "glm4": _llama_like(norms=_FOUR_NORMS, is_biased=True, output_bias=False, needs_head_width=True),
-    "gpt2": _gpt2,
-    "gpt_bigcode": _gpt2,
     "gpt_neox": _gpt_neox,
-    "granite": _llama_like(),
     "helium": _llama_like(output_bias=False, needs_head_width=True),
-    "hunyuan_v1_dense": _llama_like(norms=_NORMED_HEADS),
-    "internlm3": _llama_like(needs_head_width=True),
-    "llama": _llama_like(),
-    "ministral": _llama_like(),
-    "ministral3": _llama_like(needs_head_width=True),
-    "mistral": _llama_like(),
-    "nemotron": _llama_like(norms=_LAYER_NORMS, gated=False),
-    "olmo": _llama_like(norms=_Norms(hidden=0, last=0)),
-    "olmo2": _llama_like(norms=_Norms(queries_and_keys=1)),
-    "olmo3": _llama_like(norms=_Norms(queries_and_keys=1)),
     "opt": _opt,
     "phi": _phi,
-    "phi3": _llama_like(),
     "qwen2": _llama_like(head_biases=True),
-    "qwen3": _llama_like(norms=_NORMED_HEADS),
-    "seed_oss": _llama_like(is_biased=True, output_bias=False, needs_head_width=True),
-    "smollm3": _llama_like(tied=True),
-    "stablelm": _llama_like(norms=_LAYER_NORMS, biased="use_qkv_bias", output_bias=False),
-    "starcoder2": _starcoder2,
+    "stablelm": _llama_like(biased="use_qkv_bias", output_bias=False),
+    "starcoder2": lambda config: _llama_like(tied=True)({"use_bias": True, **config}),
     "t5": _t5,
 }
 """The measure of each family that can be counted here, by ``model_type``."""

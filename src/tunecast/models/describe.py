@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tunecast.errors import ConfigurationError, ModelError
+from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.models.recall import recall, remember
+from tunecast.ranges import check_range
 from tunecast.records import Architecture, ModelFacts
+from tunecast.untrusted import read_object
 
 MAX_PRETRAINING_TOKENS = 10**18
 """More than any corpus has. JSON integers are unbounded, and one beyond the range of floats would break later
@@ -42,8 +44,7 @@ def check_length(asked: int | None, facts: ModelFacts) -> None:
     Raises:
         ConfigurationError: It exceeds the model's context, or is below 1.
     """
-    if asked is not None and asked < 1:
-        raise ConfigurationError(f"--max-length must be at least 1, not {asked}.")
+    check_range("max_length", asked)
     if facts.context and asked and asked > facts.context:
         raise ConfigurationError(
             f"--max-length {asked} is longer than the context of {facts.name} ({facts.context} tokens).",
@@ -122,12 +123,19 @@ def _check_plain(config: Any, name: str) -> None:
 
 
 def _skeleton(config: Any, name: str) -> Any:
-    if any("MaskedLM" in written for written in config.architectures or ()):
-        raise _no_text(config, name)
     try:
+        if any("MaskedLM" in written for written in config.architectures or ()):
+            raise _no_text(config, name)
         return empty_model(config)
     except ValueError as error:
         raise _no_text(config, name) from error
+    except (MemoryError, ModelError):
+        raise
+    except Exception as error:  # classes of transformers raise anything for values they do not expect
+        raise ModelError(
+            f"--model: transformers cannot build {name} from its configuration: {first_line(error)}.",
+            "Correct config.json, or save the model again.",
+        ) from error
 
 
 def _no_text(config: Any, name: str) -> ModelError:
@@ -209,12 +217,5 @@ def _facts_in(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"--model: {file} cannot be read as JSON: {error}.", "Save the model and its tokenizer again."
-        ) from None
-    if not isinstance(found, dict):
-        raise ModelError(f"--model: {file} is not a JSON object.", "Save the model and its tokenizer again.")
-    return found
+    hint = "Save the model and its tokenizer again."
+    return read_object(file, f"--model: {file}", error=ModelError, hint=hint)

@@ -9,7 +9,7 @@ each in its own way (GPT-J, CodeGen, GPT-Neo, BLOOM).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from tunecast.records import ModelFacts
@@ -81,66 +81,34 @@ class Matrices(NamedTuple):
         return sum(before * after for before, after in self.of("all-linear"))
 
 
-_LLAMA = LayerSpec()
 _NORMED_HEADS = LayerSpec(head_norms=True)
-_LAYER_NORMS = LayerSpec(rms_norms=0, layer_norms=2)
-_ONE_NORM = LayerSpec(rms_norms=1)
+_PLAIN = LayerSpec(gated=False, rms_norms=0, layer_norms=2)
+_GPT = replace(_PLAIN, fused_attention=True, rotary=False, drops=True, drops_scores=True, output_found=False)
+
+_LIKE_LLAMA = (
+    *("ernie4_5", "gemma", "granite", "helium", "internlm3", "llama", "ministral", "ministral3", "mistral"),
+    *("qwen2", "smollm3"),
+)
 
 LAYER_SPECS: Mapping[str, LayerSpec] = {
+    **dict.fromkeys(_LIKE_LLAMA, LayerSpec()),
+    **dict.fromkeys(("exaone4", "hunyuan_v1_dense", "olmo2", "olmo3", "qwen3"), _NORMED_HEADS),
+    **dict.fromkeys(("cohere", "cohere2"), LayerSpec(rms_norms=1)),
+    **dict.fromkeys(("olmo", "stablelm"), LayerSpec(rms_norms=0, layer_norms=2)),
+    **dict.fromkeys(("nemotron", "starcoder2"), _PLAIN),
     "arcee": LayerSpec(gated=False),
-    "cohere": _ONE_NORM,
-    "cohere2": _ONE_NORM,
-    "ernie4_5": _LLAMA,
-    "exaone4": _NORMED_HEADS,
-    "falcon": LayerSpec(gated=False, fused_attention=True, rms_norms=0, layer_norms=1, output_found=False),
-    "gemma": _LLAMA,
+    "falcon": replace(_PLAIN, layer_norms=1, fused_attention=True, output_found=False),
     "gemma2": LayerSpec(rms_norms=4, capped=True),
     "gemma3_text": LayerSpec(rms_norms=4, head_norms=True),
     "glm": LayerSpec(fused_gate=True),
     "glm4": LayerSpec(fused_gate=True, rms_norms=4),
-    "gpt2": LayerSpec(
-        gated=False,
-        fused_attention=True,
-        rms_norms=0,
-        layer_norms=2,
-        rotary=False,
-        written_activation=True,
-        drops=True,
-        drops_scores=True,
-        output_found=False,
-    ),
-    "gpt_bigcode": LayerSpec(
-        gated=False,
-        fused_attention=True,
-        rms_norms=0,
-        layer_norms=2,
-        rotary=False,
-        drops=True,
-        drops_scores=True,
-        output_found=False,
-    ),
-    "gpt_neox": LayerSpec(gated=False, fused_attention=True, rms_norms=0, layer_norms=2, output_found=False),
-    "granite": _LLAMA,
-    "helium": _LLAMA,
-    "hunyuan_v1_dense": _NORMED_HEADS,
-    "internlm3": _LLAMA,
-    "llama": _LLAMA,
-    "ministral": _LLAMA,
-    "ministral3": _LLAMA,
-    "mistral": _LLAMA,
-    "nemotron": LayerSpec(gated=False, rms_norms=0, layer_norms=2),
-    "olmo": _LAYER_NORMS,
-    "olmo2": _NORMED_HEADS,
-    "olmo3": _NORMED_HEADS,
-    "opt": LayerSpec(gated=False, rms_norms=0, layer_norms=2, rotary=False, drops=True, output_found=False),
-    "phi": LayerSpec(gated=False, rms_norms=0, layer_norms=1, written_activation=True, output_found=False),
+    "gpt2": replace(_GPT, written_activation=True),
+    "gpt_bigcode": _GPT,
+    "gpt_neox": replace(_PLAIN, fused_attention=True, output_found=False),
+    "opt": replace(_PLAIN, rotary=False, drops=True, output_found=False),
+    "phi": replace(_PLAIN, layer_norms=1, written_activation=True, output_found=False),
     "phi3": LayerSpec(fused_attention=True, fused_gate=True),
-    "qwen2": _LLAMA,
-    "qwen3": _NORMED_HEADS,
     "seed_oss": LayerSpec(drops_scores=True),
-    "smollm3": _LLAMA,
-    "stablelm": _LAYER_NORMS,
-    "starcoder2": LayerSpec(gated=False, rms_norms=0, layer_norms=2),
 }
 """By ``model_type``."""
 

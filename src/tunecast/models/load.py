@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.cache import cache_folder
-from tunecast.errors import ModelError, first_line
+from tunecast.errors import ModelError, UserError, first_line
+from tunecast.models.config_facts import read_config
 from tunecast.models.empty import model_class
+from tunecast.models.gguf_header import check_header
 from tunecast.models.recall import recall, remember
+from tunecast.models.sizes import check_sizes
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.records import stable_hash
+from tunecast.template_guard import rendered_within_limits
 
 if TYPE_CHECKING:
     import torch
@@ -86,10 +90,7 @@ def resolve(reference: str, progress: Progress | None = None) -> ResolvedModel:
         )
     looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
     if looks_like_path:
-        raise ModelError(
-            f"--model: there is no folder or file {reference!r}.",
-            f"Give {MODEL_FORMATS}.",
-        )
+        raise ModelError(f"--model: there is no folder or file {reference!r}.", f"Give {MODEL_FORMATS}.")
     return ResolvedModel(reference, reference, is_local=False)
 
 
@@ -101,17 +102,22 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any
     """
     from transformers import AutoConfig
 
+    if model.is_local:
+        read_config(Path(model.location))  # which checks it
     with _explained(model, "configuration"), quiet():
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
         )
+    check_sizes(config.to_dict(), f"--model: the configuration of {model.name}")
+    return config
 
 
 def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer. Without a padding token, it pads with its end-of-turn token.
 
     Raises:
-        ModelError: The tokenizer, its vocabulary or its end-of-turn token is missing.
+        ModelError: The tokenizer, its vocabulary or its end-of-turn token is missing, or its chat template
+            does not end.
     """
     model = resolve(reference) if isinstance(reference, str) else reference
     with _explained(model, "tokenizer"), quiet():
@@ -119,7 +125,7 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
             tokenizer = _tokenizer_class(model).from_pretrained(
                 model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
             )
-        except (OSError, ValueError, TypeError) as error:  # some classes fail on missing files
+        except Exception as error:  # some classes fail on missing files
             if model.is_local and not _has_tokenizer(Path(model.location)):
                 raise _without_tokenizer(model) from error
             raise
@@ -133,10 +139,27 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template:
+        _try_template(tokenizer, model.name)
     kind = type(tokenizer)
     if model.is_local and kind.__module__.startswith("transformers."):
         remember(Path(model.location), "tokenizer", [kind.__module__, kind.__name__])
     return tokenizer
+
+
+def _try_template(tokenizer: Any, name: str) -> None:
+    """Render two turns within limits: a template that never ends is found before it renders a dataset.
+
+    Raises:
+        ModelError: It takes too much time or memory.
+    """
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+    def render() -> str:
+        question = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+        return str(question) + str(tokenizer.apply_chat_template(turns, tokenize=False))
+
+    rendered_within_limits(render, name)
 
 
 def _tokenizer_class(model: ResolvedModel) -> Any:
@@ -170,7 +193,6 @@ def _hub_answers() -> bool:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    """Return whether the folder has a file that only tokenizers have."""
     return any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES)
 
 
@@ -247,6 +269,7 @@ def _convert_gguf(file: Path, folder: Path) -> None:
             "Set TUNECAST_CACHE to a folder with room for the dequantised model.",
         ) from error
     try:
+        check_header(file)
         # The reader draws its own progress bar, which no transformers setting turns off.
         with _explained(model, "GGUF weights"), quiet(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
@@ -277,24 +300,13 @@ def _dequantise_option() -> dict[str, Any]:
 @contextlib.contextmanager
 def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
     """Turn errors of the hub, the disk or transformers into one message."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    # ImportError: some tokenizers need another package. RuntimeError: mismatched shapes.
-    expected = (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-        SafetensorError,
-        RuntimeError,
-        StrictDataclassError,
-    )
     try:
         yield
-    except expected as error:
-        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
-            raise  # for example out of memory
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # classes of transformers raise anything for files they do not expect
+        if "out of memory" in str(error):
+            raise
         where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
         hint = (
             "Check that the folder holds config.json, *.safetensors and the tokenizer's files."

@@ -7,14 +7,12 @@ tokenizer is spared most of them.
 from __future__ import annotations
 
 import contextlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tunecast import records
-from tunecast.atomic import written_whole
-from tunecast.cache import cache_folder
+from tunecast.cache import cache_folder, read_cached, write_cached
 from tunecast.records import stable_hash
 
 SETTINGS = ("config.json", "tokenizer_config.json")
@@ -26,7 +24,7 @@ CODE = (*sorted(Path(__file__).parent.glob("*.py")), Path(records.__file__))
 def recall(folder: Path, topic: str) -> Any:
     """Return the finding that :func:`remember` kept for a folder with the same files, else None."""
     try:
-        return json.loads(_file(folder, topic).read_text(encoding="utf-8"))
+        return read_cached(_file(folder, topic))
     except (OSError, ValueError):
         return None
 
@@ -34,17 +32,14 @@ def recall(folder: Path, topic: str) -> Any:
 def remember(folder: Path, topic: str, finding: Any) -> None:
     """Keep a finding, any JSON value but null, for later processes, if the cache can be written."""
     with contextlib.suppress(OSError, ValueError):
-        file = _file(folder, topic)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file) as unfinished:
-            unfinished.write_text(json.dumps(finding), encoding="utf-8")
+        write_cached(_file(folder, topic), finding)
 
 
 def _file(folder: Path, topic: str) -> Path:
     """Return the file of a finding.
 
     Raises:
-        OSError: The folder's content cannot be read, or code that comes with the model has a say in it.
+        OSError: The folder's content cannot be read, or code that comes with the model decides.
     """
     texts = [(folder / name).read_text(encoding="utf-8") for name in SETTINGS if (folder / name).is_file()]
     if any('"auto_map"' in text for text in texts):

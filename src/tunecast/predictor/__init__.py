@@ -1,15 +1,8 @@
-"""The predictor: what earlier finetunings say of how a trial ends, what it takes, and whether it fails."""
+"""The predictor: a trial's final loss, costs and chance of failure, learned from earlier finetunings."""
 
 from tunecast.predictor.memory import WorkerCapacity
 from tunecast.predictor.prediction import Prediction
-from tunecast.predictor.prior import (
-    Prior,
-    PriorPredictions,
-    load_prior,
-    prior_at,
-    read_prior,
-    shipped_prior,
-)
+from tunecast.predictor.prior import Prior, PriorPredictions, load_prior, prior_at, read_prior, shipped_prior
 from tunecast.predictor.task import TaskDescription
 
 __all__ = [

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats, Ints
 from tunecast.predictor.examples import Examples
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 EDGES = (1e-9, 0.2, 0.7)
 """Shares of the schedule that separate the stages: before the first point, early, middle, late."""
@@ -18,7 +15,7 @@ PSEUDO_ROWS = 10.0
 """The number of rows that the regressor's own variance counts as."""
 
 
-def stage(share: NDArray[np.float64]) -> NDArray[np.int64]:
+def stage(share: Floats) -> Ints:
     """Return the stage of each share, 0 before the first point."""
     return np.searchsorted(np.asarray(EDGES), share, side="right").astype(np.int64)
 
@@ -33,8 +30,8 @@ class Calibration:
             task whose loss falls faster than predicted does so for every pipeline.
     """
 
-    inflation: NDArray[np.float64]
-    shared: NDArray[np.float64]
+    inflation: Floats
+    shared: Floats
 
     def at_least(self, other: Calibration) -> Calibration:
         """Return the wider of two corrections, stage by stage."""
@@ -45,11 +42,7 @@ class Calibration:
 
     @classmethod
     def of(
-        cls,
-        examples: Examples,
-        mean: NDArray[np.float64],
-        variance: NDArray[np.float64],
-        weight: NDArray[np.float64] | None = None,
+        cls, examples: Examples, mean: Floats, variance: Floats, weight: Floats | None = None
     ) -> Calibration:
         """Fit corrections so that intervals on held-out rows are right on average.
 
@@ -73,20 +66,14 @@ class Calibration:
             shared[number] = _shared_part(z, examples.group[chosen])
         return cls(inflation, shared)
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return both corrections by name."""
-        return {"inflation": self.inflation, "shared": self.shared}
-
-    def corrected(
-        self, variance: NDArray[np.float64], share: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def corrected(self, variance: Floats, share: Floats) -> tuple[Floats, Floats]:
         """Return the corrected variance, and the part of it that all trials of a task have in common."""
         stages = stage(share)
         whole = variance * self.inflation[stages]
         return whole, whole * self.shared[stages]
 
 
-def _shared_part(z: NDArray[np.float64], group: NDArray[np.int64]) -> float:
+def _shared_part(z: Floats, group: Ints) -> float:
     """Return the intraclass correlation of standardised errors: mean product in groups over mean square."""
     products, pairs = 0.0, 0
     for number in np.unique(group):

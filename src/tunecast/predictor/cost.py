@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.features import PIPELINE, columns, feature_rows
 from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
 from tunecast.predictor.regressors.base import Scaling
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ZERO_SHOT, Outcome, Run
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 COST_FEATURES = (
     *(name for name in PIPELINE if name.startswith(("method_", "optimizer_"))),
@@ -46,7 +43,7 @@ class CostModel:
     line: Line
     deviation: float
 
-    def log_seconds_per_token(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def log_seconds_per_token(self, features: Floats) -> Floats:
         """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,)."""
         return _log_operations(features) + self.line(features[:, columns(COST_FEATURES)])
 
@@ -57,7 +54,7 @@ class FailureModel:
 
     line: Line
 
-    def probability(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def probability(self, features: Floats) -> Floats:
         """Predict the probability of divergence, shape (rows,), from the whole feature matrix."""
         logits = np.clip(self.line(features[:, columns(FAILURE_FEATURES)]), -30.0, 30.0)
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
@@ -147,15 +144,15 @@ def _ended(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.pipeline.method != ZERO_SHOT.method and run.outcome in known]
 
 
-def _diverged(ended: Sequence[Run]) -> NDArray[np.float64]:
+def _diverged(ended: Sequence[Run]) -> Floats:
     return np.array([run.outcome is Outcome.DIVERGED for run in ended], dtype=float)
 
 
-def _is_mixed(diverged: NDArray[np.float64]) -> bool:
+def _is_mixed(diverged: Floats) -> bool:
     return bool(diverged.any() and not diverged.all())
 
 
-def _fit_failure(features: NDArray[np.float64], diverged: NDArray[np.float64]) -> FailureModel | None:
+def _fit_failure(features: Floats, diverged: Floats) -> FailureModel | None:
     if not _is_mixed(diverged):
         return None
     from sklearn.linear_model import LogisticRegression
@@ -166,7 +163,7 @@ def _fit_failure(features: NDArray[np.float64], diverged: NDArray[np.float64]) -
     return FailureModel(Line(scaling, np.array([*odds.intercept_, *odds.coef_[0]])))
 
 
-def _log_operations(features: NDArray[np.float64]) -> NDArray[np.float64]:
+def _log_operations(features: Floats) -> Floats:
     """Return the logarithm of the operations to train on one token, shape (rows,).
 
     Each parameter takes two operations in the forward pass, two for its activations in the backward pass, and
@@ -184,7 +181,7 @@ def _seconds_per_token(run: Run) -> float | None:
     return seconds / tokens if tokens > 0 and seconds > 0 else None
 
 
-def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
+def _features(runs: Sequence[Run]) -> Floats:
     """Return features of runs before their first point; the zero-shot loss is not used here and set to 1."""
     tasks = (TaskDescription(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
     rows = [feature_rows(task, [run.pipeline]) for task, run in zip(tasks, runs, strict=True)]

@@ -6,24 +6,14 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.predictor.features import (
-    FEATURES,
-    PIPELINE,
-    curve_row,
-    joined,
-    log_loss,
-    pipeline_row,
-)
+from tunecast.arrays import Flags, Floats, Ints
+from tunecast.predictor.features import FEATURES, PIPELINE, curve_row, joined, log_loss, pipeline_row
 from tunecast.predictor.task import TaskDescription
 from tunecast.predictor.task_groups import group_folds
 from tunecast.records import ZERO_SHOT, Outcome, Run
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 END_SHARE = 0.97
 """A point at or beyond this share of the full length counts as the end of the curve."""
@@ -59,14 +49,14 @@ class Examples:
         models: Names of base models; different ones may have the same name.
     """
 
-    features: NDArray[np.float64]
-    target: NDArray[np.float64]
-    end: NDArray[np.float64]
-    share: NDArray[np.float64]
-    task: NDArray[np.int64]
-    model: NDArray[np.int64]
-    group: NDArray[np.int64]
-    run: NDArray[np.int64]
+    features: Floats
+    target: Floats
+    end: Floats
+    share: Floats
+    task: Ints
+    model: Ints
+    group: Ints
+    run: Ints
     tasks: tuple[str, ...]
     models: tuple[str, ...]
     runs: tuple[str, ...]
@@ -75,11 +65,11 @@ class Examples:
         """Number of rows."""
         return len(self.target)
 
-    def folds(self, count: int, seed: int) -> NDArray[np.int64]:
+    def folds(self, count: int, seed: int) -> Ints:
         """Assign a fold to every row, shape (rows,), keeping families of datasets whole."""
         return group_folds(self.tasks, self.task, count, seed)
 
-    def where(self, chosen: NDArray[np.bool_]) -> Examples:
+    def where(self, chosen: Flags) -> Examples:
         """Select rows by a mask of shape (rows,)."""
         arrays = {
             item.name: getattr(self, item.name)[chosen]
@@ -188,7 +178,7 @@ class _RunRows:
     """A run's rows: one for each prefix of its curve, starting with the empty one; fields as in Examples."""
 
     run: Run
-    features: NDArray[np.float64]
+    features: Floats
     targets: list[float]
     shares: list[float]
     end: float
@@ -218,7 +208,7 @@ def _put_together(parts: Sequence[_RunRows]) -> Examples:
     keys = [(*_task_of(run), run.full_length_tokens, run.unique_examples) for run in runs]
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
 
-    def spread(values: Sequence[int]) -> NDArray[np.int64]:
+    def spread(values: Sequence[int]) -> Ints:
         return np.repeat(np.array(values, dtype=np.int64), counts)
 
     return Examples(

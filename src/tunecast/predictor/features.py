@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.methods import central_rate
 from tunecast.methods.rates import optimizer_multiple
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ModelFacts, Pipeline, Point
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FEATURES_VERSION = 3
 """Incremented when a feature is added or changes its meaning."""
@@ -150,7 +147,7 @@ def columns(names: Sequence[str]) -> list[int]:
 
 def feature_rows(
     task: TaskDescription, pipelines: Sequence[Pipeline], curves: Sequence[Sequence[Point]] | None = None
-) -> NDArray[np.float64]:
+) -> Floats:
     """Return features of trials of one session, shape (trials, features), in the order of :data:`FEATURES`.
 
     ``curves`` are the points so far; None if no trial has started.
@@ -163,9 +160,7 @@ def feature_rows(
     return joined(task, rows, np.array(seen))
 
 
-def joined(
-    task: TaskDescription, pipelines: NDArray[np.float64], curves: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def joined(task: TaskDescription, pipelines: Floats, curves: Floats | None = None) -> Floats:
     """Join rows of :func:`pipeline_row` and :func:`curve_row`, which may have been computed earlier.
 
     Without ``curves``, no trial has started.
@@ -259,7 +254,7 @@ def log_loss(loss: float) -> float:
     return math.log(min(max(loss, LEAST_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
 
 
-def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def standardised(rows: Floats) -> Floats:
     """Scale columns of shape (rows, features) to mean 0 and deviation 1; constant columns become 0."""
     deviation = rows.std(axis=0)
     return np.asarray((rows - rows.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats, Ints
 from tunecast.predictor.regressors.base import Arrays, Scaling
 from tunecast.predictor.task_groups import task_group
 from tunecast.records import Run, device_kind
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PENALTY = 10.0
 FEWEST_RUNS = 10
@@ -24,29 +21,24 @@ class Line:
     """A linear function of scaled features; ``weights`` have shape (1 + features,), the constant first."""
 
     scaling: Scaling
-    weights: NDArray[np.float64]
+    weights: Floats
 
-    def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def __call__(self, features: Floats) -> Floats:
         """Return values, shape (rows,), for features of shape (rows, features)."""
         return np.asarray(self.weights[0] + self.scaling(features) @ self.weights[1:])
 
     def arrays(self) -> Arrays:
         """Return scaling and weights as arrays."""
-        return {"mean": self.scaling.mean, "stretch": self.scaling.stretch, "weights": self.weights}
+        return {**vars(self.scaling), "weights": self.weights}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Line:
         """Rebuild a line from the result of :meth:`arrays`."""
-        found = {name: np.asarray(values, float) for name, values in arrays.items()}
-        return cls(Scaling(found["mean"], found["stretch"]), found["weights"])
+        return cls(Scaling.from_arrays(arrays), np.asarray(arrays["weights"], float))
 
 
 def fit_line(
-    features: NDArray[np.float64],
-    nuisance: NDArray[np.float64],
-    target: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    weight: NDArray[np.float64] | None = None,
+    features: Floats, nuisance: Floats, target: Floats, groups: Ints, weight: Floats | None = None
 ) -> tuple[Line, float]:
     """Fit a line by ridge regression, together with effects that are dropped afterwards.
 
@@ -66,9 +58,9 @@ def fit_line(
     scaling = Scaling.of(features)
     columns = np.concatenate([scaling(features), nuisance], axis=1)
     ridge = Ridge(PENALTY)
-    told = {"sample_weight": np.ones(len(target)) if weight is None else weight}
-    expected = cross_val_predict(ridge, columns, target, groups=groups, cv=LeaveOneGroupOut(), params=told)
-    found = ridge.fit(columns, target, **told)
+    weights = {"sample_weight": np.ones(len(target)) if weight is None else weight}
+    expected = cross_val_predict(ridge, columns, target, groups=groups, cv=LeaveOneGroupOut(), params=weights)
+    found = ridge.fit(columns, target, **weights)
     line = Line(scaling, np.array([found.intercept_, *found.coef_[: features.shape[1]]]))
     return line, float(np.sqrt(((target - expected) ** 2).mean()))
 
@@ -81,7 +73,7 @@ def by_device(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {kind: found[kind] for kind in sorted(found) if kind}
 
 
-def families_of(runs: Sequence[Run]) -> NDArray[np.int64]:
+def families_of(runs: Sequence[Run]) -> Ints:
     """Return group numbers by the families of the runs' datasets, shape (runs,)."""
     called = {run.dataset.identity: run.task.dataset for run in runs}
     family_of = dict(zip(called, task_group(list(called.values())).tolist(), strict=True))

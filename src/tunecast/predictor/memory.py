@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.estimate.closed_form import bytes_held
 from tunecast.estimate.forms import Form, stand_in
 from tunecast.methods.workload import workload_of
 from tunecast.predictor.features import PIPELINE, pipeline_row
 from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
 from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Run, device_kind
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 OF_PIPELINE = [
     PIPELINE.index(name)
@@ -66,7 +63,7 @@ class BytesModel:
 
     def log_bytes(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         """Predict the logarithm of the bytes of trials in a new worker, shape (pipelines,).
 
         On a CPU, where a process that asks for too much is killed, this counts a whole batch in a forward
@@ -84,7 +81,7 @@ class BytesModel:
 
     def odds_beyond(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         """Predict the probability that trials run out of memory, shape (pipelines,).
 
         It is 0 for models that the formula does not cover.
@@ -104,12 +101,12 @@ def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
     found = {}
     for kind, many in by_device(runs).items():
         known = [(run, row) for run in many if (row := _of_run(run)) is not None]
-        told = [run for run, _ in known]
-        if not is_enough(told):
+        usable = [run for run, _ in known]
+        if not is_enough(usable):
             continue
         excess = np.array([row[0] for _, row in known])
         features = np.array([row[1] for _, row in known])
-        line, deviation = fit_line(features, _held_before(told), excess, families_of(told))
+        line, deviation = fit_line(features, _held_before(usable), excess, families_of(usable))
         found[kind] = BytesModel(line, max(deviation, LEAST_DEVIATION))
     return found
 
@@ -170,7 +167,7 @@ def _longest(dataset: DatasetFacts, max_length: int) -> tuple[int, int]:
     return longest, max(1, min(longest, completion))
 
 
-def _held_before(runs: Sequence[Run]) -> NDArray[np.float64]:
+def _held_before(runs: Sequence[Run]) -> Floats:
     """Return the earlier work of each run's worker: logarithms of 1 + other tasks, and of 1 + trials of its
     task.
 

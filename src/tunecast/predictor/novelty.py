@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.regressors.base import Arrays
 from tunecast.predictor.task_groups import task_group
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SUBSTANCE = (
     "tokens_per_word",
@@ -38,16 +35,16 @@ class Novelty:
     """
 
     names: tuple[str, ...]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    low: Floats
+    high: Floats
+    scale: Floats
     limit: float
 
     @classmethod
     def of(cls, known: Iterable[tuple[str, Mapping[str, float]]]) -> Novelty:
         """Learn the usual range from names and meta-features of known datasets."""
-        told = list(known)
-        called, datasets = [name for name, _ in told], [features for _, features in told]
+        pairs = list(known)
+        called, datasets = [name for name, _ in pairs], [features for _, features in pairs]
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
         names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
         # A dataset's own group says nothing about how usual an unseen dataset is, so it is held out.
@@ -82,7 +79,7 @@ class Novelty:
         outside = self._outside(meta_features)
         return self.names[int(np.argmax(outside))] if np.max(outside, initial=0.0) > self.limit else ""
 
-    def _outside(self, meta_features: Mapping[str, float]) -> NDArray[np.float64]:
+    def _outside(self, meta_features: Mapping[str, float]) -> Floats:
         # A meta-feature that was not measured is no reason to call a dataset new.
         row = np.array([meta_features.get(name, low) for name, low in zip(self.names, self.low, strict=True)])
         return np.asarray(np.maximum(self.low - row, row - self.high) / self.scale)

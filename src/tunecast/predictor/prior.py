@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.atomic import written_whole
-from tunecast.errors import StoreError
+from tunecast.errors import StoreError, first_line
 from tunecast.paths import expanded
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.cost import CostModel, FailureModel
@@ -28,6 +30,7 @@ from tunecast.predictor.memory import BytesModel
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.regressors import Arrays, Regressor, regressor_of
 from tunecast.predictor.task import TaskDescription
+from tunecast.untrusted import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,11 +56,11 @@ class PriorPredictions:
         failure: Probability of divergence.
     """
 
-    end: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    shared: NDArray[np.float64]
-    log_seconds_per_token: NDArray[np.float64] | None
-    failure: NDArray[np.float64]
+    end: Floats
+    variance: Floats
+    shared: Floats
+    log_seconds_per_token: Floats | None
+    failure: Floats
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,7 @@ class Prior:
     failure: FailureModel | None
     provenance: Provenance
 
-    def predict(
-        self, task: TaskDescription, features: NDArray[np.float64], device: str = "cpu"
-    ) -> PriorPredictions:
+    def predict(self, task: TaskDescription, features: Floats, device: str = "cpu") -> PriorPredictions:
         """Predict the ends of one session's trials, and their seconds on a kind of ``device``.
 
         ``features`` are those of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
@@ -138,9 +139,9 @@ class Prior:
 
     def _taken_apart(self) -> tuple[dict[str, Any], dict[str, Any]]:
         parts: dict[str, Arrays] = {
-            "performance": self.performance.arrays(),
-            "calibration": self.calibration.arrays(),
-            UNSEEN: self.unseen_calibration.arrays(),
+            "performance": self.performance.arrays,
+            "calibration": vars(self.calibration),
+            UNSEEN: vars(self.unseen_calibration),
             "novelty": self.novelty.arrays(),
         }
         header: dict[str, Any] = {
@@ -213,11 +214,39 @@ def read_prior(path: Path) -> Prior:
     text = metadata.get("prior", "")
     if not text or metadata.get("checksum") != _checksum(tensors, text):
         raise StoreError(f"The prior {path} is damaged.", again)
-    header = json.loads(text)
-    versions = header["schema_version"], header["features_version"], tuple(header["features"])
-    if versions != (SCHEMA_VERSION, FEATURES_VERSION, FEATURES):
-        raise StoreError(f"The prior {path} is of another version of Tunecast.", again)
-    return _put_together(tensors, header)
+    try:
+        header = parse_json(text)
+        versions = header["schema_version"], header["features_version"], tuple(header["features"])
+        if versions != (SCHEMA_VERSION, FEATURES_VERSION, FEATURES):
+            raise StoreError(f"The prior {path} is of another version of Tunecast.", again)
+        prior = _put_together(tensors, header)
+        _try(prior)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+        raise StoreError(f"The prior {path} is damaged ({first_line(error)}).", again) from None
+    return prior
+
+
+def _try(prior: Prior) -> None:
+    """Predict once: arrays of other shapes than the code expects are found here, not in a session.
+
+    Raises:
+        ValueError: A prediction is not finite, or arrays do not fit each other.
+    """
+    features = np.zeros((1, len(FEATURES)))
+    mean, variance = prior.performance.predict(features)
+    found = [mean, variance]
+    for calibration in (prior.calibration, prior.unseen_calibration):
+        found += calibration.corrected(variance, features[:, SHARE])
+    found += [model.log_seconds_per_token(features) for model in prior.cost.values()]
+    if prior.failure:
+        found.append(prior.failure.probability(features))
+    prior.novelty.distance({})
+    deviations = [model.deviation for model in prior.cost.values()]
+    deviations += [model.deviation for model in prior.bytes.values()]
+    if not all(isinstance(number, int | float) for number in deviations):
+        raise TypeError("a deviation is not a number")
+    if not all(np.shape(values) == (1,) and np.all(np.isfinite(values)) for values in found):
+        raise ValueError("its predictions are no numbers")
 
 
 def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prior:
@@ -230,19 +259,33 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         spread = header[name].items()
         return {kind: (Line.from_arrays(part(f"{name}.{kind}")), deviation) for kind, deviation in spread}
 
-    provenance = dict(header["provenance"])
-    provenance["tasks"] = tuple(provenance["tasks"])
     return Prior(
         family=header["family"],
-        performance=regressor_of(header["family"]).from_arrays(part("performance")),
+        performance=regressor_of(header["family"])(part("performance")),
         calibration=Calibration(**part("calibration")),
         unseen_calibration=Calibration(**part(UNSEEN)),
         novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
         cost={kind: CostModel(*line) for kind, line in lines("cost").items()},
         bytes={kind: BytesModel(*line) for kind, line in lines("bytes").items()},
         failure=FailureModel(Line.from_arrays(part("failure"))) if part("failure") else None,
-        provenance=Provenance(**provenance),
+        provenance=_provenance(header["provenance"]),
     )
+
+
+def _provenance(given: Mapping[str, Any]) -> Provenance:
+    """Build the provenance from a file's header.
+
+    Raises:
+        TypeError: A field is missing, unknown or of another type.
+    """
+    found = Provenance(**{**given, "tasks": tuple(given["tasks"])})
+    texts = [found.checksum, *found.tasks, *found.models.keys(), *found.models.values()]
+    numbers = [found.runs, found.zero_shot_loss, *found.log_scores.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("its provenance has a name that is not text")
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise TypeError("its provenance has a figure that is not a number")
+    return found
 
 
 def _checksum(tensors: Mapping[str, NDArray[np.generic]], text: str) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from tunecast.arrays import Ints
 
 SAYS_NOTHING = frozenset(
     {"data", "dataset", "examples", "finetune", "finetuning", "sft", "train", "training"}
@@ -42,7 +40,7 @@ def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
     return {name: _label(name, family[name], ends) for name in names}
 
 
-def task_group(tasks: Sequence[str]) -> NDArray[np.int64]:
+def task_group(tasks: Sequence[str]) -> Ints:
     """Number the families of datasets in the order of their first appearance, shape (tasks,).
 
     Equal names are one family, unless the name says nothing, like ``train``.
@@ -55,9 +53,7 @@ def task_group(tasks: Sequence[str]) -> NDArray[np.int64]:
     return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
-def group_folds(
-    tasks: Sequence[str], task: NDArray[np.int64], count: int, seed: int = 0
-) -> NDArray[np.int64]:
+def group_folds(tasks: Sequence[str], task: Ints, count: int, seed: int = 0) -> Ints:
     """Assign a fold (from 0) to every row, keeping families of datasets whole and folds about equally large.
 
     ``task`` indexes ``tasks``; ``count`` is at most the number of families; ``seed`` orders equally large

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Flags, Floats, Ints
 from tunecast.predictor.calibration import EDGES, Calibration, stage
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.regressors import FAMILIES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 INNER_FOLDS = 4
 ROWS_OF_A_MODEL = 400
@@ -28,7 +25,7 @@ CHOSEN = "chosen inside"
 """The row of the nested table that uses, in each fold, the regressor that its inner folds chose."""
 STAGES = ("no curve", "to 0.2", "to 0.7", "beyond 0.7")
 
-Predictions = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+Predictions = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Choice:
     log_scores: Mapping[str, float]
 
 
-def held_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: int) -> Predictions:
+def held_out(family: str, examples: Examples, folds: Ints, seed: int) -> Predictions:
     """Predict every row by a regressor that saw none of its fold; return means and variances."""
     mean, variance = np.zeros(len(examples)), np.ones(len(examples))
     for fold in np.unique(folds):
@@ -112,12 +109,8 @@ def calibrate_unseen(family: str, examples: Examples, seed: int, calibration: Ca
 
 
 def _both_held_out(
-    family: str,
-    examples: Examples,
-    folds: NDArray[np.int64],
-    cells: Sequence[tuple[int, int]],
-    seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    family: str, examples: Examples, folds: Ints, cells: Sequence[tuple[int, int]], seed: int
+) -> tuple[Floats, Floats, Flags]:
     """Predict rows of pairs of a base model and a fold of tasks by regressors that saw neither.
 
     Returns means, variances, and the mask of their rows; each of shape (rows,).
@@ -190,9 +183,7 @@ def nested(
     return found, taken
 
 
-def score(
-    name: str, examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]
-) -> list[Scores]:
+def score(name: str, examples: Examples, mean: Floats, variance: Floats) -> list[Scores]:
     """Score predicted means and variances, shape (rows,), by stage."""
     rows = []
     stages = stage(examples.share)
@@ -221,7 +212,7 @@ def score(
     return rows
 
 
-def _by_group(part: Examples, ends: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+def _by_group(part: Examples, ends: Floats) -> tuple[list[float], list[float]]:
     """Return Spearman's correlation and the regret of the first choice, for groups of four or more trials."""
     from scipy.stats import spearmanr
 
@@ -240,9 +231,7 @@ def _by_group(part: Examples, ends: NDArray[np.float64]) -> tuple[list[float], l
     return correlations, regrets
 
 
-def log_density(
-    value: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def log_density(value: Floats, mean: Floats, variance: Floats) -> Floats:
     """Return the logarithm of the normal density."""
     from scipy.stats import norm
 

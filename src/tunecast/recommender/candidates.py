@@ -42,11 +42,11 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
     if not names:
         raise ConfigurationError("--methods: qlora needs CUDA.", "Name an accelerator with --gpu.")
     if restrictions.fixed:
-        from tunecast.methods import pipeline_space
+        from tunecast.methods.space import check_restrictions
 
         # It refuses names that no method has. Without CUDA it has no QLoRA, whose names are LoRA's.
         known = tuple(dict.fromkeys("lora" if name == "qlora" else name for name in names))
-        pipeline_space(model, Restrictions(known, restrictions.fixed))
+        check_restrictions(model, Restrictions(known, restrictions.fixed))
     found: dict[str, Pipeline] = {}
     for name in names:
         fixed = _fixed_for("lora" if name == "qlora" else name, model, restrictions.fixed)

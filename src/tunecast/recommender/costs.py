@@ -12,6 +12,7 @@ from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import ConfigurationError
 from tunecast.estimate import Workload, estimate_bytes, estimate_seconds
 from tunecast.estimate.forms import form_of
+from tunecast.estimate.workload import roomy_bytes
 from tunecast.hardware.local_machine import Target
 from tunecast.recommender.efficiency import Efficiency, Share
 from tunecast.records import ModelFacts, Pipeline
@@ -36,8 +37,9 @@ class Cost:
         step_seconds: Seconds of an optimiser step at the mean length.
         deviation: Standard deviation of the logarithm of these seconds.
         bytes: Peak on the device at the longest example.
-        micro_batch: Examples of one forward pass: the largest half, quarter, ... of the batch that fits.
-        fits: Whether even one example at a time fits.
+        micro_batch: Examples of one forward pass: the largest half, quarter, ... of the batch that fits with
+            headroom.
+        fits: Whether one example at a time fits, if only without headroom.
     """
 
     step_seconds: float
@@ -74,7 +76,8 @@ class Costs:
         return self._load_config()
 
     @property
-    def _limit(self) -> int:
+    def limit_bytes(self) -> int:
+        """Memory of the device."""
         return self._target.machine.device_memory_bytes
 
     def of(self, pipeline: Pipeline) -> Cost:
@@ -87,7 +90,7 @@ class Costs:
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         micro = batch
         held = self._bytes(pipeline, micro)
-        while held > self._limit and micro > 1:
+        while held > roomy_bytes(self.limit_bytes) and micro > 1:
             micro = -(-micro // 2)
             held = self._bytes(pipeline, micro)
         lengths = self._lengths
@@ -101,7 +104,7 @@ class Costs:
         seconds = estimate_seconds(
             self._model, typical, self._target.machine, efficiency=share.value, config=lambda: self._config
         )
-        return Cost(seconds.step, share.deviation, held, micro, held <= self._limit)
+        return Cost(seconds.step, share.deviation, held, micro, held <= self.limit_bytes)
 
     def workload(self, pipeline: Pipeline, micro_batch: int) -> Workload:
         """Return the workload of a pipeline at the longest example.
@@ -120,7 +123,7 @@ class Costs:
             step_examples=int(pipeline.number("per_device_train_batch_size", 8)),
             max_length=self._lengths.longest,
             label_tokens=self._lengths.label_longest,
-            device_memory_bytes=self._limit,
+            device_memory_bytes=self.limit_bytes,
         )
         if found is None:
             raise ConfigurationError(f"--methods: {pipeline.method} does not state what it holds.")

@@ -50,10 +50,10 @@ class Efficiency:
     Without recorded runs, the literature's value stands.
     """
 
-    def __init__(self, endings: Iterable[FinalResult] = ()) -> None:
+    def __init__(self, results: Iterable[FinalResult] = ()) -> None:
         cells: dict[tuple[str, Key, str], list[float]] = defaultdict(list)
-        for ending, (group, ratio) in credible_ratios(endings):
-            cells[(*group, ending.model.name)].append(math.log(ratio))
+        for result, (group, ratio) in credible_ratios(results):
+            cells[(*group, result.model.name)].append(math.log(ratio))
         groups: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
         for (device, group_key, _), ratios in cells.items():
             groups[device][group_key].append(median(ratios))
@@ -81,17 +81,17 @@ class _Device:
 
 
 def credible_ratios(
-    endings: Iterable[FinalResult],
+    results: Iterable[FinalResult],
 ) -> list[tuple[FinalResult, tuple[tuple[str, Key], float]]]:
     """Return :func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
 
     No step beats the ideal: if half of a machine's runs do, its rates were measured while it was busy.
     """
     by_machine: dict[str, list[tuple[FinalResult, tuple[tuple[str, Key], float]]]] = defaultdict(list)
-    for ending in endings:
-        found = ideal_ratio(ending)
-        if found is not None and ending.step_cost is not None:
-            by_machine[repr(ending.step_cost.machine)].append((ending, found))
+    for result in results:
+        found = ideal_ratio(result)
+        if found is not None and result.step_cost is not None:
+            by_machine[repr(result.step_cost.machine)].append((result, found))
     return [
         pair
         for pairs in by_machine.values()
@@ -100,31 +100,31 @@ def credible_ratios(
     ]
 
 
-def ideal_ratio(ending: FinalResult) -> tuple[tuple[str, Key], float] | None:
+def ideal_ratio(result: FinalResult) -> tuple[tuple[str, Key], float] | None:
     """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
     None if the formulas do not know the model or the method, or the run is too short.
     """
-    step_cost = ending.step_cost
+    step_cost = result.step_cost
     if step_cost is None or step_cost.seconds <= 0 or step_cost.steps < FEWEST_STEPS:
         return None
     device = device_kind(step_cost.machine.device)
-    pipeline, batch = ending.pipeline, int(ending.pipeline.number("per_device_train_batch_size", 8))
+    pipeline, batch = result.pipeline, int(result.pipeline.number("per_device_train_batch_size", 8))
     if pipeline.method not in LEARNED_METHODS:
         return None
     workload = workload_of(
         pipeline,
-        ending.model,
+        result.model,
         dtype=step_cost.dtype,
         device=device,
         batch_size=batch,
         max_length=max(1, round(step_cost.tokens / batch)),
         label_tokens=max(1, round(step_cost.label_tokens / batch)),
     )
-    form = None if workload is None else form_of(ending.model, workload)
+    form = None if workload is None else form_of(result.model, workload)
     if workload is None or form is None:
         return None
-    ideal = estimate_seconds(ending.model, workload, step_cost.machine, efficiency=1.0)
+    ideal = estimate_seconds(result.model, workload, step_cost.machine, efficiency=1.0)
     return (device, (step_cost.dtype, form.kind)), ideal.step / step_cost.seconds
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tunecast.methods import get_method
 from tunecast.methods.rates import WIDE, WIDE_RATE, adapter_rate
-from tunecast.recommender.quality_model import Neighbour
+from tunecast.recommender.known_runs import Neighbour
 from tunecast.recommender.question import Situation
 from tunecast.recommender.rate_rules import RULE_ALPHA
 from tunecast.recommender.recommendation import Prospect
@@ -53,10 +53,9 @@ def worth_text(probability: float) -> str:
         return f"Finetuning is very likely worth it: it beats the untouched model {chance}."
     if probability >= 0.75:
         return f"Finetuning is probably worth it: it beats the untouched model {chance}."
-    return (
-        f"Finetuning may not be worth it: it beats the untouched model {chance} only. Measure the untouched "
-        "model first."
-    )
+    if probability > 0.25:
+        return f"Whether finetuning is worth it cannot be told yet: it beats the untouched model {chance}."
+    return f"Finetuning is probably not worth it: it beats the untouched model {chance} only."
 
 
 def _rate(prospect: Prospect, situation: Situation) -> str:
@@ -70,7 +69,7 @@ def _rate(prospect: Prospect, situation: Situation) -> str:
     elif (multiple := method.central_rate(facts) / adapter_rate(facts)) != 1.0:
         rule = f"{multiple:.2g} times LoRA's, which is {usual}"
     else:
-        rule = f"{usual}, at alpha {RULE_ALPHA:g} alike for all ranks"
+        rule = f"{usual}, at alpha {RULE_ALPHA:g} for all ranks"
     return f"Learning rate {pipeline.number('learning_rate'):g}: {rule}."
 
 

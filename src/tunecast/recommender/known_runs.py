@@ -12,19 +12,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.task import TaskDescription
 from tunecast.recommender.efficiency import Efficiency
 from tunecast.recommender.language_law import excess_share, ln_language_loss
-from tunecast.recommender.quality_model import Neighbour, Plan
 from tunecast.recommender.rate_rules import rate_surplus
-from tunecast.recommender.regression import Design, Floats, Posterior, fit
-from tunecast.records import ZERO_SHOT, ModelFacts, Outcome
+from tunecast.recommender.regression import Design, Posterior, fit
+from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Pipeline
 from tunecast.store.final_results import FinalResult
 
 TASK_FEATURES = (
@@ -78,23 +79,50 @@ CARRIED = 0.5
 """Part of a surprise in the measured zero-shot loss that the loss after training should share."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline and its length of training: tokens of the schedule, and its optimiser steps."""
+
+    pipeline: Pipeline
+    full_length_tokens: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A known task near the one at hand.
+
+    Args:
+        dataset: Its name.
+        distance: Root mean squared difference of the meta-features, in their standard deviations over all
+            known datasets.
+        runs: Number of its known runs.
+        alike: Meta-features in which the two agree most, among those in which known datasets differ.
+    """
+
+    dataset: str
+    distance: float
+    runs: int
+    alike: tuple[str, ...]
+
+
 class KnownRuns:
     """Predicts the loss of finetunings from the ends of recorded runs, or from the literature alone."""
 
-    def __init__(self, endings: Sequence[FinalResult]) -> None:
-        self._endings = [ending for ending in endings if _is_usable(ending)]
-        self._scales = _Scales({ending.dataset: ending.meta_features for ending in self._endings})
+    def __init__(self, results: Sequence[FinalResult]) -> None:
+        self._results = [result for result in results if _is_usable(result)]
+        self._scales = _Scales({result.dataset: result.meta_features for result in self._results})
         self._untouched = {
-            (ending.dataset, ending.model.name): ending.bits_per_byte
-            for ending in self._endings
-            if ending.pipeline.method == ZERO_SHOT.method
+            (result.dataset, result.model.name): result.bits_per_byte
+            for result in self._results
+            if result.pipeline.method == ZERO_SHOT.method
         }
         self._fits: dict[str, tuple[Posterior, Posterior]] = {}
 
     @cached_property
     def efficiency(self) -> Efficiency:
         """The efficiency of the recorded steps: ideal seconds over measured ones."""
-        return Efficiency(self._endings)
+        return Efficiency(self._results)
 
     def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
         """Predict the loss at the end of each plan, in the order of ``plans``."""
@@ -121,13 +149,13 @@ class KnownRuns:
         # The task may have been described without the base model's tokenizer.
         known = {
             one.dataset: {name: value for name, value in one.meta_features.items() if "tokens" not in name}
-            for one in self._endings
+            for one in self._results
         }
         return Novelty.of(known.items()).farthest(task.dataset.meta_features)
 
     def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
         """Return the nearest known datasets."""
-        runs = Counter(ending.dataset for ending in self._endings)
+        runs = Counter(result.dataset for result in self._results)
         own = self._scales.of(task.dataset.meta_features)
         found = []
         for name, values in self._scales.known.items():
@@ -167,32 +195,32 @@ class KnownRuns:
     def _nearest_runs(self, task: TaskDescription) -> list[FinalResult]:
         own = self._scales.of(task.dataset.meta_features)
         distance = {name: float(((v - own) ** 2).mean()) for name, v in self._scales.known.items()}
-        return sorted(self._endings, key=lambda ending: distance[ending.dataset])[:MOST_RUNS]
+        return sorted(self._results, key=lambda result: distance[result.dataset])[:MOST_RUNS]
 
     def _fit(
         self,
-        endings: Sequence[FinalResult],
+        results: Sequence[FinalResult],
         rows: Sequence[Sequence[float]],
         weights: Mapping[str, tuple[float, float]],
     ) -> Posterior:
-        targets = np.array([math.log(self._bits(ending)) for ending in endings])
+        targets = np.array([math.log(self._bits(result)) for result in results])
         prior = np.array(list(weights.values()))
         design = Design(
             np.array(rows, dtype=np.float64).reshape(len(rows), len(prior)),
-            np.array([self._scales.known[one.dataset] for one in endings]).reshape(
+            np.array([self._scales.known[one.dataset] for one in results]).reshape(
                 len(rows), len(TASK_FEATURES)
             ),
-            [ending.dataset for ending in endings],
-            np.array([ln_language_loss(ending.model) for ending in endings], dtype=np.float64),
+            [result.dataset for result in results],
+            np.array([ln_language_loss(result.model) for result in results], dtype=np.float64),
         )
         return fit(design, targets, prior[:, 0], prior[:, 1])
 
-    def _bits(self, ending: FinalResult) -> float:
+    def _bits(self, result: FinalResult) -> float:
         """Return bits per byte at the end; a run that diverged is worth no more than the base model."""
-        measured = ending.bits_per_byte or math.nan
-        if ending.outcome is Outcome.COMPLETED:
+        measured = result.bits_per_byte or math.nan
+        if result.outcome is Outcome.COMPLETED:
             return measured
-        untouched = self._untouched.get((ending.dataset, ending.model.name)) or DIVERGED_BITS
+        untouched = self._untouched.get((result.dataset, result.model.name)) or DIVERGED_BITS
         return max(untouched, measured) if math.isfinite(measured) else untouched
 
     def _design(self, rows: Sequence[Sequence[float]], task: TaskDescription) -> Design:
@@ -283,16 +311,16 @@ def _ln_compressed_bits(meta_features: Mapping[str, float]) -> float:
     return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
 
 
-def _features_of(ending: FinalResult) -> list[float]:
-    plan = Plan(ending.pipeline, ending.full_length_tokens, ending.total_steps)
-    return features(ending.model, plan, ending.unique_examples, ending.meta_features)
+def _features_of(result: FinalResult) -> list[float]:
+    plan = Plan(result.pipeline, result.full_length_tokens, result.total_steps)
+    return features(result.model, plan, result.unique_examples, result.meta_features)
 
 
-def _is_usable(ending: FinalResult) -> bool:
-    if ending.outcome is Outcome.DIVERGED:
+def _is_usable(result: FinalResult) -> bool:
+    if result.outcome is Outcome.DIVERGED:
         return True
-    bits = ending.bits_per_byte
-    return ending.outcome is Outcome.COMPLETED and bits is not None and math.isfinite(bits) and bits > 0
+    bits = result.bits_per_byte
+    return result.outcome is Outcome.COMPLETED and bits is not None and math.isfinite(bits) and bits > 0
 
 
 def _in_nats(log_bits: float, deviation: float, bytes_per_label_token: float) -> Prediction:

@@ -9,13 +9,13 @@ from typing import Any
 
 from tunecast import data
 from tunecast.data.token_lengths import TokenLengths, measure_lengths
-from tunecast.errors import ConfigurationError
 from tunecast.hardware.local_machine import Target, target_of
 from tunecast.methods import Restrictions
 from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
 from tunecast.models.config_facts import facts_from_config, read_config
 from tunecast.models.describe import with_folder
 from tunecast.predictor.task import TaskDescription
+from tunecast.ranges import check_range
 from tunecast.records import ModelFacts, Scalar
 
 FEW_CUT = 0.01
@@ -33,14 +33,11 @@ class Question:
         budget: Most that one training may take: ``30m``, ``2h`` or ``2M-tokens``; empty for no limit.
         price: Money for an hour; None if unknown.
         top: Number of pipelines to recommend.
-        methods: Allowed methods, all when empty.
-        fixed: Hyperparameters that the user fixed.
+        methods: Allowed methods; all when empty.
         ranges: Ranges that the user narrowed; only that of the learning rate is used.
         epochs: Passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
-        prompt_column: Overrides the detected column.
-        completion_column: Overrides the detected column.
-        trust_remote_code: Whether code that comes with the model may run.
+        prompt_column: Overrides the detected column, as ``completion_column`` does.
     """
 
     model: str
@@ -61,12 +58,8 @@ class Question:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigurationError(f"--top must be at least 1, not {self.top}.")
-        if not 0 < self.epochs < float("inf"):
-            raise ConfigurationError(f"--epochs must be a positive number, not {self.epochs:g}.")
-        if self.price is not None and not 0 <= self.price < float("inf"):
-            raise ConfigurationError(f"--price must not be negative, nor infinite: {self.price:g}.")
+        for name in ("top", "epochs", "price", "seed", "memory_gb", "max_length"):
+            check_range(name, getattr(self, name))
 
     @property
     def restrictions(self) -> Restrictions:
@@ -76,13 +69,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Situation:
-    """The facts that are known before anything runs.
-
-    Args:
-        target: Machine that it would run on.
-        warnings: Warnings for the user.
-        trust_remote_code: Whether code that comes with the model may run.
-    """
+    """The facts that are known before anything runs, on the machine that it would run on."""
 
     resolved: ResolvedModel
     lengths: TokenLengths

@@ -7,16 +7,12 @@ from collections.abc import Sequence
 
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.task import TaskDescription
-from tunecast.recommender.quality_model import Plan, QualityModel
+from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.records import Pipeline
 
 
 def predict_ends(
-    prior: QualityModel,
-    task: TaskDescription,
-    pipelines: Sequence[Pipeline],
-    *,
-    mean_tokens: float,
+    prior: KnownRuns, task: TaskDescription, pipelines: Sequence[Pipeline], *, mean_tokens: float
 ) -> list[Prediction]:
     """Predict the loss of every pipeline at the end of the same full length.
 

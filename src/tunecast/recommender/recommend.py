@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from statistics import NormalDist
 
 from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError
+from tunecast.estimate.constants import HEADROOM
+from tunecast.estimate.workload import roomy_bytes
 from tunecast.predictor.prediction import NORMAL_90, Prediction
 from tunecast.recommender.candidates import grid
 from tunecast.recommender.costs import Cost, Costs
 from tunecast.recommender.explanations import overrides, reasons
-from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan, QualityModel
+from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
 from tunecast.records import Pipeline
@@ -60,17 +63,22 @@ def seconds_with_evaluation(training_seconds: float) -> float:
     return (1 + EXPECTED_EVALUATION) * training_seconds
 
 
-def default_prior() -> QualityModel:
+def default_prior() -> KnownRuns:
     """Return the quality model that comes with the package: shipped runs and the literature."""
-    from tunecast.store.final_results import read_final_results
     from tunecast.store.shipping import shipped
 
-    file = shipped()
+    return _known_runs(shipped())
+
+
+@cache
+def _known_runs(file: Path | None) -> KnownRuns:
+    from tunecast.store.final_results import read_final_results
+
     return KnownRuns(read_final_results(file) if file else [])
 
 
 def recommend_pipelines(
-    question: Question, situation: Situation, prior: QualityModel, measured: ZeroShotLoss | None = None
+    question: Question, situation: Situation, prior: KnownRuns, measured: ZeroShotLoss | None = None
 ) -> Recommendation:
     """Recommend pipelines for a situation.
 
@@ -136,7 +144,7 @@ class Recommender:
     def __init__(
         self,
         situation: Situation,
-        prior: QualityModel,
+        prior: KnownRuns,
         horizon: Horizon,
         price: float | None = None,
         measured: ZeroShotLoss | None = None,
@@ -264,6 +272,13 @@ def _warnings(
         warnings.append(
             f"{' and '.join(gone)} would not fit the memory, even one example at a time. "
             "Gradient checkpointing is not assumed."
+        )
+    roomy = roomy_bytes(recommender.costs.limit_bytes)
+    tight = sorted({p.pipeline.method for p in in_memory if p.memory_gb * 1e9 > roomy})
+    if tight:
+        warnings.append(
+            f"{' and '.join(tight)} would be tight in the memory, even one example at a time: less than "
+            f"{HEADROOM:.0%} stays free."
         )
     warnings += [f"{name} is left out: {reason}" for name, reason in recommender.unpriced.items()]
     if recommender.zero_shot.source == "predicted":

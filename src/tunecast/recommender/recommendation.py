@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from tunecast.recommender.quality_model import Neighbour
-from tunecast.records import Pipeline
+from tunecast.recommender.known_runs import Neighbour
+from tunecast.records import Pipeline, Score
 
 
 @dataclass(frozen=True)
@@ -15,18 +15,13 @@ class Prospect:
     """The predicted quality and cost of a pipeline.
 
     Args:
-        predicted_loss: Loss on held-out data after the full length, in nats per label token.
-        low: Lower end of its 90% interval.
-        high: Upper end.
+        predicted_loss: Loss on held-out data after the full length, in nats per label token; ``low`` and
+            ``high`` are the ends of its 90% interval.
         relative_gain: Share of the zero-shot loss that training removes; negative if the loss grows.
-        hours: Hours of training and evaluation.
-        hours_low: Lower end of their 90% interval.
-        hours_high: Upper end.
+        hours: Hours of training and evaluation; ``hours_low`` and ``hours_high`` as for the loss.
         memory_gb: Peak on the device in 10^9 bytes.
         full_length_tokens: Tokens that it is trained on.
-        total_steps: Optimiser steps.
         micro_batch: Examples of one forward pass; fewer than the batch if memory requires it.
-        fits: Whether it fits the device.
         reasons: Reasons for the pipeline and their certainty, one sentence each.
         overrides: Flags that override each choice, by the hyperparameter's name.
     """
@@ -65,11 +60,7 @@ class Prospect:
 class ZeroShotLoss:
     """The loss of the base model, in nats per label token.
 
-    Args:
-        value: The loss.
-        source: Whether it was measured or predicted.
-        low: Lower end of its interval: 90% if predicted, 95% if measured.
-        high: Upper end.
+    ``low`` and ``high`` are the ends of its interval: 90% if predicted, 95% if measured.
     """
 
     value: float
@@ -77,19 +68,23 @@ class ZeroShotLoss:
     low: float
     high: float
 
+    @classmethod
+    def measured(cls, score: Score) -> ZeroShotLoss:
+        """Take the loss of a score; without an interval it counts as exact."""
+        low = score.loss if score.loss_low is None else score.loss_low
+        high = score.loss if score.loss_high is None else score.loss_high
+        return cls(score.loss, "measured", low, high)
+
 
 @dataclass(frozen=True)
 class Recommendation:
     """Recommended pipelines for a model, a dataset and a machine.
 
     Args:
-        target: Machine that they would run on.
         max_length: Longest sequence in tokens.
         recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
         worth_it: Probability that the first recommendation beats the base model.
-        neighbours: The nearest known tasks.
-        warnings: Warnings for the user, one sentence each.
     """
 
     model: str

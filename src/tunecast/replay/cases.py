@@ -225,12 +225,11 @@ def on_clock(runs: Iterable[Run], clock: Clock) -> list[Run]:
 
 
 def _by_cpu(run: Run) -> Run:
-    points = tuple(replace(p, training=_busy(p.training), evaluation=_busy(p.evaluation)) for p in run.curve)
-    return replace(run, curve=points)
+    def busy(seconds: Seconds) -> Seconds:
+        return replace(seconds, wall=seconds.cpu)
 
-
-def _busy(seconds: Seconds) -> Seconds:
-    return replace(seconds, wall=seconds.cpu)
+    points = (replace(p, training=busy(p.training), evaluation=busy(p.evaluation)) for p in run.curve)
+    return replace(run, curve=tuple(points))
 
 
 def _rate(run: Run) -> float:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.task_groups import dataset_families, task_group
@@ -30,9 +30,6 @@ from tunecast.search import (
     rests_on_prior,
     strategies,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Budgets in baseline trials at full length."""
@@ -80,10 +77,10 @@ class Comparison:
     cases: tuple[Case, ...]
     family_of: dict[str, str]
     budgets: tuple[float, ...]
-    regrets: NDArray[np.float64]
-    grid: NDArray[np.float64]
-    anytime: NDArray[np.float64]
-    exhausted: NDArray[np.float64]
+    regrets: Floats
+    grid: Floats
+    anytime: Floats
+    exhausted: Floats
     usage: dict[str, Usage]
     fold: Fold
 
@@ -97,15 +94,15 @@ class Comparison:
         """Number of seeds."""
         return self.regrets.shape[2]
 
-    def by_task(self) -> NDArray[np.float64]:
+    def by_task(self) -> Floats:
         """Return the regret by task, averaged over cases and seeds; shape (strategies, tasks, budgets)."""
         return self._over_cases(self.regrets.mean(axis=2))
 
-    def anytime_by_task(self) -> NDArray[np.float64]:
+    def anytime_by_task(self) -> Floats:
         """Return the regret over time by task; shape (strategies, tasks, grid)."""
         return self._over_cases(self.anytime)
 
-    def _over_cases(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _over_cases(self, values: Floats) -> Floats:
         own = [[index for index, case in enumerate(self.cases) if case.task == task] for task in self.tasks]
         return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
 
@@ -343,7 +340,7 @@ def _check(name: str, cases: Sequence[Case]) -> None:
         )
 
 
-def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+def _over_time(done: Replayed, seconds: Floats) -> Floats:
     times = np.array([improvement.seconds for improvement in done.improvements])
     regrets = np.array([improvement.regret for improvement in done.improvements])
     return regrets[np.searchsorted(times, seconds + 1e-9, side="right") - 1]

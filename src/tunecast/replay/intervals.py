@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from tunecast.arrays import Floats
 
 LEVEL = 0.05
 RESAMPLES = 20_000
@@ -37,11 +36,6 @@ class ClusterWeights:
     def families(self) -> int:
         """Number of families."""
         return len(self.within)
-
-    def family_means(self, values: Floats) -> Floats:
-        """Return means over each family's tasks: shape (…, tasks) becomes (…, families)."""
-        means: Floats = values @ self.within.T
-        return means
 
     def tails(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the quantiles of the resampled means that bound an interval, missed in a share ``level`` of

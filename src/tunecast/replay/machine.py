@@ -153,7 +153,7 @@ class _Replay:
     def run(self) -> Replayed:
         self._search()
         while self._finish_leader():
-            self._search()  # with what was kept free for the leader and is left
+            self._search()  # with the rest of the reserve for the leader
         exhausted = all(trial.next_leg is None for trial in self.trials)
         return Replayed(tuple(self.improvements), self.now, self.asks, self.thought, self.steps, exhausted)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tunecast.arrays import Floats
 from tunecast.replay.comparing import Comparison
 from tunecast.replay.folds import Fold
 from tunecast.replay.intervals import cluster_weights, interval, mean_ranks
@@ -65,11 +63,11 @@ class Standings:
             missing.append(f"{found} ({small.name})")
         return f"Too few runs: {' and '.join(missing)}." if missing else ""
 
-    def at(self, budget: float) -> NDArray[np.float64]:
+    def at(self, budget: float) -> Floats:
         """Return the regrets at a budget, shape (strategies, tasks)."""
         return self.regrets[:, :, self.comparison.budgets.index(budget)]
 
-    def ranks(self, budget: float) -> NDArray[np.float64]:
+    def ranks(self, budget: float) -> Floats:
         """Return the mean ranks at a budget, shape (strategies,)."""
         return mean_ranks(self.at(budget))
 

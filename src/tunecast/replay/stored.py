@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
+from tunecast.ranges import check_range
 from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import (
@@ -74,11 +74,9 @@ class CompareSettings:
         Raises:
             ConfigurationError: An option is wrong.
         """
-        for flag, number in (("--seeds", seeds), ("--workers", workers)):
-            if number < 1:
-                raise ConfigurationError(f"{flag} must be at least 1, not {number}.")
-        if thinking_seconds is not None and not 0 <= thinking_seconds < math.inf:
-            raise ConfigurationError(f"--thinking-seconds must be 0 or more, not {thinking_seconds}.")
+        check_range("seeds", seeds)
+        check_range("workers", workers)
+        check_range("thinking_seconds", thinking_seconds)
         return cls(
             store=store,
             strategies=strategies,
@@ -217,8 +215,10 @@ def _budgets(text: str) -> tuple[float, ...]:
         budgets = tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError:
         budgets = ()
-    if not budgets or not all(0 < budget < math.inf for budget in budgets):
+    if not budgets:
         raise ConfigurationError(f"--budgets {text!r} is not a list of numbers above 0.", "Write 1,2,4,8,16.")
+    for budget in budgets:
+        check_range("budgets", budget)
     return budgets
 
 

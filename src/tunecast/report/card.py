@@ -8,6 +8,8 @@ from typing import Any
 
 from tunecast.records import ZERO_SHOT, Run
 from tunecast.report.loading import Delivery, delivery
+from tunecast.report.locations import without_paths
+from tunecast.report.longer import longer_command, longer_sentence
 from tunecast.report.numbers import MISSING, decimal, duration, finite, with_interval
 from tunecast.report.tables import (
     data_facts,
@@ -17,7 +19,7 @@ from tunecast.report.tables import (
     tokens_trained_on,
     version_facts,
 )
-from tunecast.report.wording import value_text, verdict
+from tunecast.report.wording import training_text, value_text, verdict
 from tunecast.results import SessionRecord
 
 
@@ -33,6 +35,7 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
         _hyperparameters(run),
         "## Data\n\n" + _facts(data_facts(run)),
         _training(record, run),
+        _longer(record),
         _limits(record, given),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -80,7 +83,7 @@ def _how_chosen(record: SessionRecord) -> str:
     rivals = "the base model, the baseline" if has_baseline else "the base model"
     return (
         f" Validation **{_plain(record.objective)}** chose it from {rivals} and the leading checkpoints, at "
-        "most three. The test split was scored once, afterwards, and is only reported."
+        "most three. The test split was scored {scorings(record)}, and is only reported."
     )
 
 
@@ -88,7 +91,7 @@ def _scores(record: SessionRecord) -> str:
     if not record.contenders:
         return ""
     header, rows = score_cells(record, with_interval)
-    for contender, row in zip(record.contenders, rows, strict=True):
+    for contender, row in zip(record.models, rows, strict=False):  # rows of constant answers follow
         if contender.name == record.winner:
             row[0] = f"**{row[0]}** (this model)"
     note = f"{split_sizes(record)} Brackets hold 95% bootstrap intervals."
@@ -117,8 +120,11 @@ def _hyperparameters(run: Run) -> str:
 def _training(record: SessionRecord, run: Run) -> str:
     seconds = sum(point.training.wall for point in run.curve)
     best = run.best_point
+    winner = record.find_contender(record.winner)
+    trained = training_text(winner) if winner else ""
     pairs = {
-        "tokens seen by the checkpoint": tokens_trained_on(record.find_contender(record.winner), run),
+        "this checkpoint": trained or MISSING,
+        "tokens seen by the checkpoint": tokens_trained_on(winner, run),
         "full length of the schedule": f"{run.full_length_tokens:,} tokens, {run.total_steps:,} steps",
         "training time of this run": duration(seconds),
         "budget of the session": f"{record.budget}, {duration(record.used_seconds)} used",
@@ -130,6 +136,13 @@ def _training(record: SessionRecord, run: Run) -> str:
         "run": run.id,
     }
     return "## Training\n\n" + _facts(pairs | hardware_facts(run.machine) | version_facts(record))
+
+
+def _longer(record: SessionRecord) -> str:
+    if record.longer is None:
+        return ""
+    command = longer_command(record.longer, without_paths(record.configuration))
+    return f"## Train it for longer\n\n{_plain(longer_sentence(record.longer))}\n\n```sh\n{command}\n```"
 
 
 def _limits(record: SessionRecord, given: Delivery) -> str:

@@ -7,18 +7,32 @@ from html import escape
 from typing import Any
 
 from tunecast.records import Scalar
-from tunecast.report.figures import Plot, Style, log_axis, loss_range, method_styles, new_figure, scatter
+from tunecast.report.figures import (
+    LossAxis,
+    Plot,
+    Style,
+    log_axis,
+    loss_axis,
+    method_styles,
+    new_figure,
+    scatter,
+)
 from tunecast.report.numbers import compact, rate
 from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, grouped
 from tunecast.report.wording import value_text
 
 PANELS = 13
+FEWEST_TRIALS = 5
+"""Fewer dots show no relation."""
 ORDINAL_VALUES = 8
 """A hyperparameter with at most this many values is drawn in equal steps, if fractions are used often."""
 
 
-def hyperparameter_plots(trials: Sequence[DrawnTrial]) -> list[Plot]:
-    """Draw a panel for each hyperparameter that varied, the learning rate first and largest."""
+def hyperparameter_plots(trials: Sequence[DrawnTrial], zero_shot: float | None) -> list[Plot]:
+    """Draw a panel for each hyperparameter that varied, the learning rate first and largest.
+
+    A panel has at least :data:`FEWEST_TRIALS` trials.
+    """
     usable = [trial for trial in trials if trial.best_loss is not None]
     drawn = chosen_to_draw(usable, DOTS_DRAWN)
     varied = _varied(usable)
@@ -26,24 +40,23 @@ def hyperparameter_plots(trials: Sequence[DrawnTrial]) -> list[Plot]:
         varied.remove("learning_rate")
         varied.insert(0, "learning_rate")
     # All panels share one range of losses, so that they can be compared by eye.
-    limits = loss_range([trial.best_loss for trial in usable if trial.best_loss is not None])
-    return [_panel(name, drawn, method_styles(trials), limits) for name in varied[:PANELS]]
+    axis = loss_axis([trial.best_loss for trial in usable if trial.best_loss is not None], zero_shot)
+    return [_panel(name, drawn, method_styles(trials), axis) for name in varied[:PANELS]]
 
 
 def _varied(trials: Sequence[DrawnTrial]) -> list[str]:
-    """List the names with at least two values, most used first."""
+    """List the names with at least two values in enough trials, most used first."""
     values: dict[str, set[str]] = {}
     uses: dict[str, int] = {}
     for trial in trials:
         for name, value in trial.run.pipeline.hyperparameters.items():
             values.setdefault(name, set()).add(repr(value))
             uses[name] = uses.get(name, 0) + 1
-    return sorted((name for name in values if len(values[name]) > 1), key=lambda name: -uses[name])
+    enough = [name for name in values if len(values[name]) > 1 and uses[name] >= FEWEST_TRIALS]
+    return sorted(enough, key=lambda name: -uses[name])
 
 
-def _panel(
-    name: str, trials: Sequence[DrawnTrial], styles: dict[str, Style], limits: tuple[float, float] | None
-) -> Plot:
+def _panel(name: str, trials: Sequence[DrawnTrial], styles: dict[str, Style], axis: LossAxis | None) -> Plot:
     first = name == "learning_rate"
     having = [trial for trial in trials if name in trial.run.pipeline.hyperparameters]
     values = {id(trial): trial.run.pipeline.hyperparameters[name] for trial in having}
@@ -54,9 +67,9 @@ def _panel(
         text = [f"{name} {value_text(name, values[id(trial)])}<br>{trial.short_hover}" for trial in own]
         # The area grows with the share done: a small dot had little training, not necessarily a bad pipeline.
         sizes = [6 + 9 * min(1.0, trial.share) ** 0.5 for trial in own]
-        figure.add_trace(scatter(own, x, text, sizes, styles[method], limits, len(trials)))
+        figure.add_trace(scatter(own, x, text, sizes, styles[method], axis, len(trials)))
     figure.update_xaxes(**_axis(name, list(values.values()), steps))
-    figure.update_yaxes(range=limits, nticks=6)
+    figure.update_yaxes(**axis.layout if axis else {})
     return Plot(f"hyper-{name}", figure, height_px=400 if first else 260)
 
 

@@ -12,12 +12,12 @@ from tunecast.report.figures import (
     ACCENT,
     FAILED,
     INK,
-    MUTED,
     Plot,
     Style,
-    loss_range,
+    loss_axis,
     method_styles,
     new_figure,
+    reference_line,
     token_axis,
 )
 from tunecast.report.numbers import compact, duration, finite
@@ -37,8 +37,7 @@ def curves_plot(record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: 
         return None
     drawn = chosen_to_draw(measured, CURVES_DRAWN)
     losses = [point.validation.loss for trial in drawn for point in trial.points]
-    limits = loss_range(losses, zero_shot)
-    top = limits[1] if limits else math.inf
+    axis = loss_axis(losses, zero_shot, shows_zero_shot=True)
     figure = new_figure("tokens seen", LOSS_TITLE)
     styles = method_styles(trials)
     for method, members in grouped(drawn, styles):
@@ -48,12 +47,12 @@ def curves_plot(record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: 
             figure.add_trace(_joined_curves(method, members, styles[method], crowded=len(drawn) > CROWD))
     failed = [trial for trial in drawn if trial.failed]
     if failed:
-        figure.add_trace(_failures(failed, top))
-    if zero_shot is not None:
-        _horizontal(figure, zero_shot, "zero-shot")
+        figure.add_trace(_failures(failed, axis.high if axis else math.inf))
     smallest = min(point.tokens_seen for trial in drawn for point in trial.points)
     figure.update_xaxes(**token_axis(record.full_length_tokens, smallest))
-    figure.update_yaxes(range=limits)
+    figure.update_yaxes(**axis.layout if axis else {})
+    if zero_shot is not None:
+        reference_line(figure, zero_shot, "zero-shot")
     caption = _curves_caption(trials, measured, drawn, record.full_length_tokens)
     return Plot("curves", figure, "Curves of all trials", caption, 460)
 
@@ -139,15 +138,6 @@ def _failures(trials: Sequence[DrawnTrial], top: float) -> go.Scatter:
     )
 
 
-def _horizontal(figure: go.Figure, loss: float, text: str) -> None:
-    figure.add_hline(
-        loss,
-        line={"color": MUTED, "width": 1.5, "dash": "dash"},
-        annotation={"text": text, "font": {"color": MUTED, "size": 12}, "bgcolor": "rgba(0,0,0,0)"},
-        annotation_position="bottom right",
-    )
-
-
 def incumbent_plot(
     record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None
 ) -> Plot | None:
@@ -174,8 +164,10 @@ def incumbent_plot(
         own = [(point, trial) for point, trial in steps if trial.method == method]
         if own:
             figure.add_trace(_improvement_markers(method, own, style, scale))
+    axis = loss_axis([point.validation.loss for point, _ in steps], zero_shot, shows_zero_shot=True)
+    figure.update_yaxes(**axis.layout if axis else {})
     if zero_shot is not None:
-        _horizontal(figure, zero_shot, "zero-shot")
+        reference_line(figure, zero_shot, "zero-shot")
     figure.update_xaxes(range=[-0.02 * last / scale, 1.03 * last / scale])
     caption = "Each marker is a new incumbent, coloured by its method."
     if record.objective != "loss":

@@ -7,9 +7,9 @@ theme, so plots follow the reader's preference even while the page is open.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -20,6 +20,10 @@ INK, MUTED, ACCENT, BAD, GRID, CARD = (
     f"var(--{name})" for name in ("ink", "muted", "accent", "bad", "grid", "card")
 )
 METHOD_COLOURS = 8
+LOG_FROM_RATIO = 4.0
+"""Losses that differ by this factor are drawn on a logarithmic axis."""
+LEAST_SPAN = 0.05
+"""Smallest part of its upper end that a linear axis of losses spans."""
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 # Each method has a marker besides its colour. The paths draw it in the legend, 16 by 16 pixels.
 SYMBOLS = {
@@ -62,14 +66,21 @@ class Style:
 FAILED = Style(BAD, "x")
 
 
-def method_styles(trials: Sequence[DrawnTrial]) -> dict[str, Style]:
-    """Choose a colour and a marker for every method, in alphabetical order."""
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """Choose a colour and a marker for every name; the first 64 pairs differ."""
     symbols = list(SYMBOLS)
-    names = sorted({trial.method for trial in trials})
     return {
-        name: Style(f"var(--method-{index % METHOD_COLOURS})", symbols[index % len(symbols)])
+        name: Style(
+            f"var(--method-{index % METHOD_COLOURS})",
+            symbols[(index + index // METHOD_COLOURS) % len(symbols)],
+        )
         for index, name in enumerate(names)
     }
+
+
+def method_styles(trials: Sequence[DrawnTrial]) -> dict[str, Style]:
+    """Choose a colour and a marker for every method, in alphabetical order."""
+    return styles(sorted({trial.method for trial in trials}))
 
 
 def _axis(title: str) -> dict[str, Any]:
@@ -112,18 +123,78 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
     return figure
 
 
-def loss_range(losses: Sequence[float], reference: float | None = None) -> tuple[float, float] | None:
-    """Choose a range that shows all good losses and the reference, such as zero-shot, but no explosion."""
-    known = sorted(losses) + ([reference] if reference is not None else [])
+@dataclass(frozen=True)
+class LossAxis:
+    """The losses that a plot shows, in nats per token.
+
+    Args:
+        low, high: Ends of the axis; losses above ``high`` are drawn at the upper edge.
+        logarithmic: Whether the losses are so far apart that the good ones need a logarithmic axis.
+    """
+
+    low: float
+    high: float
+    logarithmic: bool
+
+    def widened(self, share: float) -> LossAxis:
+        """Return the axis with so much more of its span at both ends."""
+        if self.logarithmic:
+            factor = (self.high / self.low) ** share
+            return replace(self, low=self.low / factor, high=self.high * factor)
+        pad = share * (self.high - self.low)
+        return replace(self, low=self.low - pad, high=self.high + pad)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Settings of a plotly axis."""
+        if self.logarithmic:
+            return log_axis([self.low, self.high], compact, pad=0.0)
+        return {"range": [self.low, self.high], "nticks": 6}
+
+
+def loss_axis(
+    losses: Sequence[float], zero_shot: float | None = None, *, shows_zero_shot: bool = False
+) -> LossAxis | None:
+    """Choose an axis for the good losses, and for zero-shot if it is drawn, but for no explosion."""
+    shown = [zero_shot] if shows_zero_shot and zero_shot is not None else []
+    known = sorted(losses)
+    if not known:
+        known = shown
     if not known:
         return None
-    low = min(known)
-    usual = sorted(losses)[int(0.9 * (len(losses) - 1))] if losses else low
-    high = max(usual, reference if reference is not None else usual)
+    low = min(*known, *shown) if shown else known[0]
+    limit = 1.25 * zero_shot if zero_shot is not None else 4 * abs(known[(len(known) - 1) // 2])
+    most = known[: math.ceil(0.9 * (len(known) - 1)) + 1]
+    usual = max((loss for loss in most if loss <= limit), default=low)
+    high = max([usual, *shown])
     # A few bad losses just above the usual ones stretch the axis little, so show them.
-    high = max([high, *(loss for loss in losses if loss <= low + 1.25 * (high - low))])
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
-    return low - pad, high + pad
+    high = max([high, *(loss for loss in known if loss <= low + 1.25 * (high - low))])
+    if low > 0 and high / low >= LOG_FROM_RATIO:
+        return LossAxis(low, high, logarithmic=True).widened(0.06)
+    # Differences of a few thousandths are noise, so the axis does not magnify them.
+    missing = max(0.0, LEAST_SPAN * abs(high) - (high - low)) or (0.1 if high == low else 0.0)
+    return LossAxis(low - missing / 2, high + missing / 2, logarithmic=False).widened(0.06)
+
+
+def reference_line(figure: go.Figure, value: float, text: str, axis: Literal["x", "y"] = "y") -> None:
+    """Draw a dashed line across the plot at a value of an axis, whose type is set; ``text`` is escaped."""
+    across = "y" if axis == "x" else "x"
+    figure.add_shape(
+        type="line",
+        line={"color": MUTED, "width": 1.5, "dash": "dash"},
+        **{f"{across}ref": f"{across} domain", f"{across}0": 0, f"{across}1": 1},
+        **{f"{axis}0": value, f"{axis}1": value},
+    )
+    # Unlike shapes, annotations on a logarithmic axis are placed by the logarithm.
+    is_log = figure.layout[f"{axis}axis"].type == "log"
+    figure.add_annotation(
+        text=text,
+        showarrow=False,
+        font={"color": MUTED, "size": 12},
+        xanchor="right",
+        yanchor="bottom" if axis == "y" else "top",
+        **{axis: math.log10(value) if is_log else value, across: 1, f"{across}ref": f"{across} domain"},
+    )
 
 
 def token_axis(full_length_tokens: int, smallest: int) -> dict[str, Any]:
@@ -142,11 +213,19 @@ def token_axis(full_length_tokens: int, smallest: int) -> dict[str, Any]:
     }
 
 
-def log_axis(values: Sequence[float], label: Callable[[float], str]) -> dict[str, Any]:
-    """Make a logarithmic axis over positive values, with ticks at 1, 2, 5 or at powers of ten."""
+def log_axis(
+    values: Sequence[float], label: Callable[[float], str], pad: float | None = None
+) -> dict[str, Any]:
+    """Make a logarithmic axis over positive values, with round ticks.
+
+    ``pad`` is the space at both ends in powers of ten; None adds a little.
+    """
     low, high = math.log10(min(values)), math.log10(max(values))
-    pad = 0.05 * (high - low) + 0.02
-    steps = (1, 2, 5) if high - low <= 1.7 else (1,) if high - low >= 3 else (1, 3)
+    pad = 0.05 * (high - low) + 0.02 if pad is None else pad
+    span = high - low
+    steps = (
+        (1, 1.5, 2, 3, 5, 7) if span <= 0.9 else (1, 2, 5) if span <= 2.2 else (1, 3) if span < 3 else (1,)
+    )
     powers = range(math.floor(low - pad), math.ceil(high + pad) + 1)
     ticks = [step * 10.0**power for power in powers for step in steps]
     ticks = [tick for tick in ticks if low - pad <= math.log10(tick) <= high + pad]
@@ -165,7 +244,7 @@ def scatter(
     text: Sequence[str],
     sizes: Sequence[float],
     style: Style,
-    limits: tuple[float, float] | None,
+    axis: LossAxis | None,
     drawn: int,
 ) -> go.Scatter:
     """Draw trials of one method as dots at their best loss; losses beyond the axis go to its upper edge.
@@ -173,7 +252,7 @@ def scatter(
     ``text`` is escaped hover text; ``sizes`` are diameters in pixels. ``drawn`` counts the dots in the whole
     plot; many are made smaller.
     """
-    top = limits[1] if limits else math.inf
+    top = axis.high if axis else math.inf
     scale = 1.0 if drawn <= 100 else 0.6
     rims = [2.5 if trial.incumbent else 0.5 * (drawn <= 100) for trial in trials]
     losses = [trial.best_loss if trial.best_loss is not None else math.nan for trial in trials]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from tunecast.report.numbers import MISSING, compact, decimal, interval, with_interval
 from tunecast.report.tables import Table
 from tunecast.results import DataForecast, MoreData
@@ -27,6 +32,47 @@ def forecast_sentences(forecast: DataForecast) -> tuple[str, ...]:
         return (sentence,)
     names = " and ".join(_multiple(one, forecast) for one in refused)
     return sentence, f"No forecast for {names}: {refused[0].reason}. {_advice(forecast)}"
+
+
+@dataclass(frozen=True)
+class MissingForecast:
+    """Why there is no forecast, in a sentence, and the command that would make one; empty without one."""
+
+    reason: str
+    command: str
+
+
+def missing_forecast(
+    forecast: DataForecast | None, configuration: Mapping[str, Any]
+) -> MissingForecast | None:
+    """Explain a forecast that was asked for and not made; None otherwise.
+
+    Args:
+        configuration: The session's settings, as the command shall name them.
+    """
+    if forecast is None or not forecast.reason:
+        return None
+    return MissingForecast(
+        f"{forecast.reason[0].upper()}{forecast.reason[1:]}.", _command(forecast, configuration)
+    )
+
+
+def _command(forecast: DataForecast, configuration: Mapping[str, Any]) -> str:
+    if not forecast.budget:
+        return ""
+    if not forecast.new_session:
+        names = ["output_dir"]
+        words = ["tunecast", "tune", "--resume", "--budget", forecast.budget]
+    else:
+        names = [
+            "model",
+            "data",
+            *(["objective"] if configuration.get("objective", "loss") != "loss" else []),
+        ]
+        words = ["tunecast", "tune", "--budget", forecast.budget]
+    for name in names:
+        words += [f"--{name.replace('_', '-')}", str(configuration.get(name, name.upper()))]
+    return shlex.join(words)
 
 
 def forecast_table(forecast: DataForecast) -> Table | None:

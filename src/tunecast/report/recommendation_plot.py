@@ -1,67 +1,122 @@
-"""The chart of predicted loss and time of pipelines, as one HTML file."""
+"""The page of predicted loss, time and money of pipelines."""
 
 from __future__ import annotations
 
-import itertools
+import math
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from tunecast.atomic import write_page
+from tunecast.recommender.explanations import worth_text
 from tunecast.recommender.recommendation import Prospect, Recommendation
-from tunecast.report.figures import SYMBOLS
-from tunecast.report.numbers import duration, with_interval
+from tunecast.report.figures import INK, MUTED, Plot, Style, loss_axis, new_figure, reference_line, styles
+from tunecast.report.numbers import decimal, duration, interval, with_interval
+from tunecast.report.shell import ChartPage, Section, write_chart_page
+from tunecast.report.tables import Table
 from tunecast.report.tradeoffs import pareto_front
 from tunecast.report.wording import pipeline_line
 
+DURATIONS = (1.0, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200, 864_000, 2_592_000)
+"""Seconds that the axis of time is marked at."""
+
 
 def write_prospects(recommendation: Recommendation, path: Path) -> None:
-    """Write the chart as a file that needs no network.
+    """Write the page as a file that needs no network.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    figure = prospects_figure(recommendation)
-    write_page(path, figure.to_html(full_html=True, include_plotlyjs=True), "--plot")
+    write_chart_page(prospects_page(recommendation), path, "--plot")
 
 
-def prospects_figure(recommendation: Recommendation) -> go.Figure:
+def prospects_page(recommendation: Recommendation) -> ChartPage:
+    """Build the page: what to run first, quality against time, the recommended pipelines, the reasons."""
+    zero_shot = recommendation.zero_shot_loss
+    ends = with_interval(zero_shot.value, zero_shot.low, zero_shot.high)
+    best = recommendation.recommendations[0]
+    looks = styles(sorted({one.pipeline.method for one in recommendation.considered}))
+    caption = (
+        "Each dot is a pipeline that fits. No pipeline is below and left of the dotted Pareto front. The "
+        "recommended ones have a rim, and a bar for the 90% interval of their loss."
+    )
+    quality = Section(
+        "Quality against time" + ("" if best.money is None else " and money"),
+        sentences=(caption,),
+        legend=looks,
+        plots=(prospects_plot(recommendation, looks),),
+        tables=(_table(recommendation.recommendations),),
+    )
+    task = f"{recommendation.model} on {recommendation.dataset}, {recommendation.target}"
+    return ChartPage(
+        f"Run first: {pipeline_line(best.pipeline)}",
+        f"Tunecast recommendation · {task}",
+        (quality, Section("Why the first", items=best.reasons)),
+        (
+            worth_text(recommendation.worth_it),
+            f"Untouched model: test loss {ends}, {zero_shot.source}.",
+            "All other figures are predicted; nothing was run.",
+        ),
+        recommendation.warnings,
+    )
+
+
+def prospects_plot(recommendation: Recommendation, looks: dict[str, Style]) -> Plot:
     """Plot predicted loss against seconds of every pipeline that fits, with the Pareto front."""
-    considered = recommendation.considered
-    figure = go.Figure()
+    considered, recommended = recommendation.considered, recommendation.recommendations
+    price = next((one.money / one.hours for one in recommended if one.money is not None), None)
+    figure = new_figure(
+        "training and evaluation (time" + (")" if price is None else ", money)"), "test loss (nats per token)"
+    )
     front = pareto_front([(one.seconds, one.predicted_loss) for one in considered])
     figure.add_trace(
         go.Scatter(
-            x=[x for x, _ in front],
-            y=[y for _, y in front],
-            mode="lines",
-            name="Pareto front",
-            line={"dash": "dot", "shape": "hv", "color": "#888888"},
-            hoverinfo="skip",
+            x=[x for x, _ in front], y=[y for _, y in front], mode="lines", name="Pareto front",
+            line={"color": MUTED, "width": 2, "dash": "dot", "shape": "hv"}, hoverinfo="skip",
         )
-    )
-    methods = sorted({one.pipeline.method for one in considered})
-    for symbol, method in zip(itertools.cycle(SYMBOLS), methods, strict=False):
-        figure.add_trace(_of_method(method, [p for p in considered if p.pipeline.method == method], symbol))
+    )  # fmt: skip
+    chosen = [one.pipeline for one in recommended]
+    for method, style in looks.items():
+        others = [one for one in considered if one.pipeline.method == method and one.pipeline not in chosen]
+        own = [one for one in recommended if one.pipeline.method == method]
+        if others:
+            figure.add_trace(_dots(others, style, recommended=False))
+        if own:
+            figure.add_trace(_dots(own, style, recommended=True))
     zero_shot = recommendation.zero_shot_loss
-    figure.add_hline(
-        y=zero_shot.value, line_dash="dash", annotation_text=f"untouched model ({zero_shot.source})"
-    )
-    figure.update_layout(
-        title=f"{recommendation.dataset} on {recommendation.model}, {recommendation.target}: predicted",
-        xaxis={"title": "training and evaluation (seconds)", "type": "log"},
-        yaxis={"title": "test loss (nats per token)"},
-    )
-    return figure
+    losses = [one.predicted_loss for one in considered]
+    losses += [end for one in recommended for end in (one.low, one.high)]
+    axis = loss_axis(losses, zero_shot.value, shows_zero_shot=True)
+    figure.update_yaxes(**axis.layout if axis else {})
+    figure.update_xaxes(**_time_axis([one.seconds for one in (*considered, *recommended)], price))
+    reference_line(figure, zero_shot.value, f"untouched model ({zero_shot.source})")
+    return Plot("prospects", figure, "Predicted loss against time", height_px=460)
 
 
-def _of_method(method: str, prospects: list[Prospect], symbol: str) -> go.Scatter:
+def _dots(prospects: Sequence[Prospect], style: Style, *, recommended: bool) -> go.Scatter:
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "color": style.colour,
+        "thickness": 1.5,
+        "width": 5,
+        "array": [one.high - one.predicted_loss for one in prospects],
+        "arrayminus": [one.predicted_loss - one.low for one in prospects],
+    }
     return go.Scatter(
         x=[one.seconds for one in prospects],
         y=[one.predicted_loss for one in prospects],
         mode="markers",
-        name=method,
-        marker={"symbol": symbol, "size": 9},
+        name=prospects[0].pipeline.method,
+        opacity=1.0 if recommended else 0.55,
+        marker={
+            "color": style.colour,
+            "symbol": style.symbol,
+            "size": 12 if recommended else 7,
+            "line": {"color": INK, "width": 1.5 if recommended else 0},
+        },
+        error_y=bars if recommended else None,
         text=[_text(one) for one in prospects],
         hovertemplate="%{text}<extra></extra>",
     )
@@ -70,4 +125,45 @@ def _of_method(method: str, prospects: list[Prospect], symbol: str) -> go.Scatte
 def _text(prospect: Prospect) -> str:
     loss = with_interval(prospect.predicted_loss, prospect.low, prospect.high)
     taken = f"{duration(prospect.seconds)}, {prospect.memory_gb:.1f} GB"
-    return f"{pipeline_line(prospect.pipeline)}<br>loss {loss}<br>{taken}"
+    if prospect.money is not None:
+        taken += f", money {_money(prospect.money)}"
+    return f"{escape(pipeline_line(prospect.pipeline))}<br>loss {loss}<br>{taken}"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:.2f}" if amount >= 0.1 else f"{amount:.2g}"
+
+
+def _time_axis(seconds: Sequence[float], price: float | None) -> dict[str, object]:
+    """Make a logarithmic axis of time; with the price of an hour each mark has the money below it."""
+    low, high = min(seconds) / 1.3, max(seconds) * 1.3
+    ticks = [tick for tick in DURATIONS if low <= tick <= high] or [min(seconds), max(seconds)]
+    labels = [duration(tick).replace(".0 s", " s") for tick in ticks]
+    if price is not None:
+        labels = [
+            f"{label}<br>{_money(tick / 3600 * price)}" for label, tick in zip(labels, ticks, strict=True)
+        ]
+    return {
+        "type": "log",
+        "range": [math.log10(low), math.log10(high)],
+        "tickvals": ticks,
+        "ticktext": labels,
+        "tickangle": 0,
+    }
+
+
+def _table(recommended: Sequence[Prospect]) -> Table:
+    priced = recommended[0].money is not None
+    header = ("pipeline", "gain", "test loss (90%)", "time", "memory", *(["money"] if priced else []))
+    rows = [
+        (
+            pipeline_line(one.pipeline),
+            f"{one.relative_gain:+.0%}",
+            f"{decimal(one.predicted_loss)}\n{interval(one.low, one.high)}",
+            f"{duration(one.seconds)}\n{duration(one.hours_low * 3600)} to {duration(one.hours_high * 3600)}",
+            f"{one.memory_gb:.1f} GB",
+            *([_money(one.money)] if one.money is not None else []),
+        )
+        for one in recommended
+    ]
+    return Table(header, tuple(rows), frozenset(range(1, len(header))), winner=None)

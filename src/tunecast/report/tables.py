@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tunecast.records import ZERO_SHOT, Machine, Run
+from tunecast.records import ZERO_SHOT, Machine, Run, Score
 from tunecast.report.numbers import MISSING, compact, decimal, finite, interval, rate, storage
 from tunecast.report.trials import DrawnTrial
-from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
+from tunecast.report.wording import RIVAL_NAMES, contender_name, describe_pipeline, training_text
 from tunecast.results import Contender, SessionRecord
 
 FAILURES_SHOWN = 50
@@ -41,13 +41,20 @@ def comparison_table(record: SessionRecord, runs: Sequence[Run]) -> Table:
     by_id = {run.id: run for run in runs}
     titles, scores = score_cells(record, _two_lines)
     header = (*titles, "tokens trained on")
-    rows = [
-        (*cells, tokens_trained_on(one, by_id.get(one.run)))
-        for one, cells in zip(record.contenders, scores, strict=True)
-    ]
-    winner = next((index for index, one in enumerate(record.contenders) if one.name == record.winner), None)
-    note = f"{split_sizes(record)} Lower is better for losses and bits per byte."
+    trained = [tokens_trained_on(one, by_id.get(one.run)) for one in record.models]
+    trained += [MISSING] * len(record.constant_answers)
+    rows = [(*cells, tokens) for cells, tokens in zip(scores, trained, strict=True)]
+    winner = next((index for index, one in enumerate(record.models) if one.name == record.winner), None)
+    reading = "Small figures are 95% intervals. Lower is better for losses and bits per byte."
+    note = f"{split_sizes(record)} {reading}"
     return Table(header, tuple(rows), frozenset(range(1, len(header))), winner, note)
+
+
+def scorings(record: SessionRecord) -> str:
+    """Say how often the test split was scored."""
+    if record.test_scorings == 1:
+        return "once, afterwards"
+    return f"{record.test_scorings} times, after each budget that the session was given"
 
 
 def split_sizes(record: SessionRecord) -> str:
@@ -57,33 +64,42 @@ def split_sizes(record: SessionRecord) -> str:
     if first.validation is None:
         return f"Scored on {test}, which also chose the winner."
     chosen = first.validation.metric_examples or first.validation.examples
-    return f"{chosen:,} validation examples chose the winner; {test} were scored once, afterwards."
+    return f"{chosen:,} validation examples chose the winner; {test} were scored {scorings(record)}."
 
 
 def score_cells(record: SessionRecord, shown: ShownInterval) -> tuple[list[str], list[list[str]]]:
-    """Build the header, and a row of name and scores for each contender."""
+    """Build the header, and a row of name and scores for each contender, then for each constant answer.
+
+    The measure that decided comes first.
+    """
     metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
     by_metric = record.objective != "loss"
     validated = any(one.validation for one in record.contenders)
+    tested = ["test loss (95%)", *([f"test {metric} (95%)"] if metric else [])]
     header = [
         "",
         *([f"validation {record.objective}"] if validated else []),
-        "test loss (95%)",
-        *([f"test {metric} (95%)"] if metric else []),
+        *(reversed(tested) if by_metric else tested),
         "nats per completion",
         "bits per byte",
     ]
+    rivals = [(contender_name(one), one.test, one.validation) for one in record.models]
+    rivals += [(RIVAL_NAMES.get(one.name, one.name), one.test, None) for one in record.constant_answers]
     rows = []
-    for contender in record.contenders:
-        score, chosen_by = contender.test, contender.validation
-        cells = [CONTENDER_NAMES.get(contender.name, contender.name)]
-        if validated:
-            cells.append(decimal((chosen_by.metric if by_metric else chosen_by.loss) if chosen_by else None))
-        cells.append(shown(score.loss, score.loss_low, score.loss_high))
-        if metric:
-            cells.append(shown(score.metric, score.metric_low, score.metric_high))
-        rows.append([*cells, decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte)])
+    for name, test, validation in rivals:
+        chosen_by = [_cell(validation, by_metric, shown)] if validated else []
+        scores = [_cell(test, False, shown), *([_cell(test, True, shown)] if metric else [])]
+        extra = [decimal(finite(test.nats_per_completion), 2), decimal(finite(test.bits_per_byte))]
+        rows.append([name, *chosen_by, *(reversed(scores) if by_metric else scores), *extra])
     return header, rows
+
+
+def _cell(score: Score | None, by_metric: bool, shown: ShownInterval) -> str:
+    if score is None:
+        return MISSING
+    if by_metric:
+        return shown(score.metric, score.metric_low, score.metric_high)
+    return shown(finite(score.loss), score.loss_low, score.loss_high)
 
 
 def tokens_trained_on(contender: Contender | None, run: Run | None) -> str:
@@ -94,15 +110,16 @@ def tokens_trained_on(contender: Contender | None, run: Run | None) -> str:
 
 
 def contender_pipelines(record: SessionRecord) -> dict[str, str]:
-    """Write every contender's pipeline in one line."""
-    return {
-        CONTENDER_NAMES.get(one.name, one.name): (
-            "nothing is trained"
-            if one.pipeline.method == ZERO_SHOT.method
-            else describe_pipeline(one.pipeline, "\u00a0· ")
-        )
-        for one in record.contenders
-    }
+    """Write every contender's pipeline in one line, and how much it was trained."""
+    return {contender_name(one): _pipeline_text(one) for one in record.models}
+
+
+def _pipeline_text(contender: Contender) -> str:
+    if contender.pipeline.method == ZERO_SHOT.method:
+        return "nothing is trained"
+    separator = "\u00a0· "
+    parts = (describe_pipeline(contender.pipeline, separator), training_text(contender))
+    return separator.join(filter(None, parts))
 
 
 def _two_lines(value: float | None, low: float | None, high: float | None) -> str:
@@ -137,7 +154,7 @@ def data_facts(run: Run) -> dict[str, str]:
     return {
         "dataset": f"{run.dataset.name} ({run.dataset.format})",
         "examples": counts or MISSING,
-        "unique training examples": f"{run.unique_examples:,}",
+        "training examples available": f"{run.unique_examples:,}",
         "fingerprint": run.dataset.fingerprint,
         "longest sequence": f"{run.max_length:,} tokens",
         "base model": f"{run.model.name} ({run.model.family}, {compact(run.model.parameters)} parameters)",

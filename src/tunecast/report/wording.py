@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunecast.records import ZERO_SHOT, Pipeline, Run, Scalar, Score
-from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
-from tunecast.results import Contender, SessionRecord
+from tunecast.report.numbers import decimal, duration, finite, interval, rate, with_interval
+from tunecast.results import ConstantAnswer, Contender, Margin, SessionRecord
 from tunecast.search import find_strategy
 
 if TYPE_CHECKING:
     from tunecast.recommender.recommendation import Prospect
 
-CONTENDER_NAMES = {"zero_shot": "zero-shot", "baseline": "baseline", "incumbent": "incumbent"}
-"""Names of contenders in text."""
+RIVAL_NAMES = {
+    "zero_shot": "zero-shot",
+    "baseline": "baseline",
+    "incumbent": "incumbent",
+    "final": "final training",
+    "majority_answer": "majority answer",
+    "empty_answer": "empty answer",
+    "copied_prompt": "copied prompt",
+}
+"""Names of contenders and constant answers in text."""
+TOO_FEW_STEPS = 10
+"""A baseline of fewer steps is no reference: nothing is called a win over it."""
+LEAST_GAP = 5e-4
+"""Differences that three decimals do not show."""
+FEW_STEPS = 50
+"""A baseline of fewer steps is named by them: it is not what a careful engineer would have trained."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,26 @@ def describe_pipeline(pipeline: Pipeline, separator: str = ", ") -> str:
     return separator.join([pipeline.method, *parts])
 
 
+def contender_name(contender: Contender) -> str:
+    """Name a contender; a baseline of few steps by its steps."""
+    trained = contender.trained_on
+    if contender.name == "baseline" and trained is not None and trained.steps < FEW_STEPS:
+        return f"{_method_name(contender.pipeline)}, {trained.steps} steps"
+    return RIVAL_NAMES.get(contender.name, contender.name)
+
+
+def training_text(contender: Contender) -> str:
+    """Say how much a contender was trained; empty if it was not, or if 0.1.0 did not record it."""
+    trained = contender.trained_on
+    if trained is None or not trained.steps:
+        return ""
+    share = trained.examples / trained.available
+    return (
+        f"{trained.steps:,} steps, {trained.examples:,} of {trained.available:,} examples ({share:.0%}), "
+        f"{trained.epochs:.2g} epochs"
+    )
+
+
 def verdict(record: SessionRecord, runs: Sequence[Run]) -> Headline:
     """Put the outcome of a session in words."""
     winner = record.find_contender(record.winner)
@@ -65,46 +99,101 @@ def verdict(record: SessionRecord, runs: Sequence[Run]) -> Headline:
     if winner is None or finite(winner.test.loss) is None:
         return Headline("No model could be delivered", ("No contender has a test score to compare.", cost))
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
-    judge = _Judge(record.objective)
+    judge = _Judge(record.objective, {margin.rival: margin for margin in record.margins})
+    trained = training_text(winner)
     sentences = (
+        *constant_warning(record),
         judge.choice(winner, others),
+        *_close_choice(record),
         judge.test_score(winner),
         *(judge.compare(winner, other) for other in others),
         *test_disagreement(record),
-        *judge.uncertainties(winner, others),
+        *([f"The winner was trained for {trained}."] if trained else []),
         cost,
     )
     return Headline(_headline(record, winner), sentences)
+
+
+def _close_choice(record: SessionRecord) -> tuple[str, ...]:
+    """Say which contenders validation does not clearly tell from the winner; empty if it does."""
+    close = [margin.rival for margin in record.validation_margins if margin.low <= 0]
+    names = [_with_article(one) for one in record.contenders if one.name in close]
+    return (f"Validation does not clearly tell it from {' and '.join(names)}.",) if names else ()
+
+
+def constant_warning(record: SessionRecord) -> tuple[str, ...]:
+    """Warn of a winner that is no better than an answer that ignores the prompt; empty if it is better."""
+    rivals = {rival.name: rival for rival in record.constant_answers}
+    unbeaten = [rivals[name] for name in record.unbeaten if name in rivals]
+    if not unbeaten:
+        return ()
+    if record.only_answer is not None:
+        answer = f"“{record.only_answer}”" if record.only_answer else "nothing"
+        return (f"The winner answers {answer} to every test prompt: it is no better than guessing.",)
+    rival = unbeaten[0]
+    if record.objective == "loss":
+        guess = "guessing by how frequent each answer is"
+        return (f"The winner is no better than {guess}, which has a loss of {decimal(rival.test.loss)}.",)
+    return (f"The winner is no better than {constant_text(rival)}.",)
+
+
+def constant_text(rival: ConstantAnswer) -> str:
+    """Say what a constant answer does."""
+    return {
+        "majority_answer": f"always answering “{rival.answer}”",
+        "empty_answer": "answering nothing",
+        "copied_prompt": "copying the prompt",
+    }.get(rival.name, rival.name)
 
 
 def test_disagreement(record: SessionRecord) -> tuple[str, ...]:
     """Say which contenders beat the winner on the test split; empty if none does."""
     if not record.ahead_on_test:
         return ()
-    names = [CONTENDER_NAMES.get(name, name) for name in record.ahead_on_test]
-    text = " and ".join(name if name == "zero-shot" else f"the {name}" for name in names)
+    contenders = [one for one in record.contenders if one.name in record.ahead_on_test]
+    text = " and ".join(_with_article(one) for one in contenders)
+    verb = "score" if len(contenders) > 1 else "scores"
     return (
-        f"The test split disagrees with validation: there {text} {'score' if len(names) > 1 else 'scores'} "
-        "better. Validation decides; the test split is only reported.",
+        f"The test split disagrees with validation: there {text} {verb} better. Validation decides; the test "
+        "split is only reported.",
     )
 
 
 def _with_article(contender: Contender) -> str:
-    name = CONTENDER_NAMES.get(contender.name, contender.name)
-    return name if contender.name == "zero_shot" else f"the {name}"
+    name = contender_name(contender)
+    return name if contender.name == "zero_shot" else f"the {name}" if name in RIVAL_NAMES.values() else name
+
+
+def _method_name(pipeline: Pipeline) -> str:
+    return "LoRA" if pipeline.method == "lora" else pipeline.method
 
 
 def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
+        if len(record.models) == 1:
+            return "Nothing was measured after training: the untouched base model is delivered"
         return "Zero-shot won: no finetuning beat the untouched base model"
     strategy = find_strategy(record.strategy)
     searched = strategy is None or not strategy.trials
     baseline = record.find_contender("baseline")
-    if winner.name == "baseline" or (baseline is not None and baseline.run == winner.run):
-        return "The baseline won" + (": the search found nothing better" if searched else "")
-    step = winner.pipeline.learning_rate
-    what = "The search won" if searched else "Training helped"
-    return f"{what}: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
+    is_baseline = winner.name == "baseline" or (baseline is not None and baseline.run == winner.run)
+    name = contender_name(baseline) if is_baseline and baseline is not None else "the winner"
+    if constant_warning(record):
+        return f"No gain: {name} is no better than a constant answer"
+    if record.unbeaten:
+        rivals = [_with_article(one) for one in record.contenders if one.name in record.unbeaten]
+        return f"No clear win: {name} may be no better than {' and '.join(rivals)}"
+    if is_baseline:
+        named = name if name != "baseline" else "The baseline"
+        return f"{named} won" + (": the search found nothing better" if searched else "")
+    trained = baseline.trained_on if baseline else None
+    if trained is not None and trained.steps < TOO_FEW_STEPS:
+        return f"{winner.pipeline.method} is ahead, but the baseline had only {trained.steps} steps"
+    rate_text = f" at learning rate {rate(step)}" if (step := winner.pipeline.learning_rate) else ""
+    rival = contender_name(baseline) if baseline else "baseline"
+    against = "" if rival == "baseline" else f", against {rival}"
+    what = "The final training won" if winner.name == "final" else "The search won"
+    return f"{what if searched else 'Training helped'}: {winner.pipeline.method}{rate_text}{against}"
 
 
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
@@ -120,6 +209,7 @@ class _Judge:
     """Compares by the objective: the loss, or the metric where it was measured."""
 
     objective: str
+    margins: Mapping[str, Margin]
 
     def by_metric(self, *scores: Score) -> bool:
         return self.objective != "loss" and all(finite(score.metric) is not None for score in scores)
@@ -138,7 +228,9 @@ class _Judge:
         return f"Chosen on {examples:,} validation examples: {name} {self._value(score)}{against}."
 
     def _value(self, score: Score) -> str:
-        return decimal(score.metric if self.by_metric(score) else score.loss)
+        if self.by_metric(score):
+            return with_interval(score.metric, score.metric_low, score.metric_high)
+        return with_interval(score.loss, score.loss_low, score.loss_high)
 
     def test_score(self, winner: Contender) -> str:
         score = winner.test
@@ -159,38 +251,41 @@ class _Judge:
         if self.by_metric(mine, theirs):
             gap = (mine.metric or 0.0) - (theirs.metric or 0.0)
             value = with_interval(theirs.metric, theirs.metric_low, theirs.metric_high)
-            return f"{mine.metric_name}: {_margin(gap)} than {name}, {value}."
+            return f"{mine.metric_name}: {_gap(gap)} {name}, {value}{self._certainty(other)}."
         if finite(theirs.loss) is None:
             return f"No finite test loss was measured for {name}."
         gap = mine.loss - theirs.loss
         share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
         value = with_interval(theirs.loss, theirs.loss_low, theirs.loss_high)
-        return f"Test loss: {_margin(gap, share)} than {name}, {value}."
+        return f"Test loss: {_gap(gap, share)} {name}, {value}{self._certainty(other)}."
 
-    def uncertainties(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
-        """Name the differences that are not certain, and say why."""
-        rivals = [one for one in others if finite(one.test.loss) is not None]
-        overlaps = {_with_article(one): self.overlap(winner.test, one.test) for one in rivals}
-        found = []
-        if touching := [name for name, answer in overlaps.items() if answer]:
-            names = " and ".join(touching)
-            found.append(f"The 95% intervals of winner and {names} overlap: the difference is not certain.")
-        if unknown := [name for name, answer in overlaps.items() if answer is None]:
-            names = " and ".join(unknown)
-            found.append(f"Without intervals, the difference to {names} may not be certain.")
-        return found
-
-    def overlap(self, mine: Score, theirs: Score) -> bool | None:
-        """Whether two intervals overlap; None if one was not computed."""
-        ends: tuple[float | None, ...] = (mine.loss_low, mine.loss_high, theirs.loss_low, theirs.loss_high)
-        if self.by_metric(mine, theirs):
-            ends = (mine.metric_low, mine.metric_high, theirs.metric_low, theirs.metric_high)
-        known = [end for end in ends if end is not None and finite(end) is not None]
-        return None if len(known) < 4 else known[0] <= known[3] and known[2] <= known[1]
+    def _certainty(self, other: Contender) -> str:
+        """Return the interval of the paired difference, and whether it is certain."""
+        margin = self.margins.get(other.name)
+        if margin is None or margin.low == margin.high == 0:
+            return ""
+        doubt = "" if margin.low > 0 else ", which is not certain"
+        return f"; on the same examples the winner is {interval(margin.low, margin.high)} better{doubt}"
 
 
-def _margin(gap: float, share: str = "") -> str:
-    return f"{decimal(abs(gap))}{share} {'higher' if gap > 0 else 'lower'}"
+def _gap(gap: float, share: str = "") -> str:
+    if abs(gap) < LEAST_GAP:
+        return "equal to"
+    return f"{decimal(abs(gap))}{share} {'higher' if gap > 0 else 'lower'} than"
+
+
+def wall_time_text(budget: str, test_seconds: float, examples: int) -> str:
+    """Say how long a session will take, in parts."""
+    return (
+        f"Expected time: {budget} for search and comparison, then about {duration(test_seconds)} for scoring "
+        f"{examples:,} test examples with each contender."
+    )
+
+
+def final_training_text(epochs: float, seconds: float) -> str:
+    """Say how long the final training after a budget will take."""
+    passes = "one epoch" if epochs == 1 else f"{epochs:g} epochs"
+    return f"Between them the winner is trained for {passes}: about {duration(seconds)}."
 
 
 def prospect_cells(prospect: Prospect) -> list[str]:

@@ -7,10 +7,10 @@ Laws are fitted only to end points of complete learning-rate schedules.
 """
 
 from tunecast.scaling.advice import Advice
-from tunecast.scaling.crossover import Crossing, JointConstants, Root, closed_form, crossover, joint_roots
-from tunecast.scaling.fits import Fit, fit
+from tunecast.scaling.crossover import Crossing, Root, crossover
+from tunecast.scaling.fitting import Fit, fit
 from tunecast.scaling.forecasting import Forecast, ForecastReport, forecast
-from tunecast.scaling.model_selection import Ranked, accept_then_stop, select
+from tunecast.scaling.model_selection import Ranked, select
 from tunecast.scaling.models import LAWS
 from tunecast.scaling.reading import read_table
 from tunecast.scaling.stored import read_store
@@ -24,19 +24,15 @@ __all__ = [
     "Fit",
     "Forecast",
     "ForecastReport",
-    "JointConstants",
     "LossRow",
     "LossTable",
     "Ranked",
     "Root",
-    "accept_then_stop",
     "build_table",
-    "closed_form",
     "crossover",
     "fit",
     "forecast",
     "group_name",
-    "joint_roots",
     "read_store",
     "read_table",
     "select",

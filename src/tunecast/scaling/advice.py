@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats
+from tunecast.arrays import Floats
 from tunecast.scaling.models import CurvePosterior
-from tunecast.scaling.table import Curve
+from tunecast.scaling.table import Curve, Group
 
 
 @dataclass(frozen=True)
@@ -20,19 +19,14 @@ class Advice:
     Args:
         data_size: Unique examples to train on.
         narrows_by: Share of the interval that it is expected to remove, between 0 and 1.
-        cost: Its cost, in the units of the cost function (examples by default).
+        cost: Its cost, in examples.
     """
 
-    group: Mapping[str, str | float]
+    group: Group
     data_size: float
     target_size: float
     narrows_by: float
     cost: float
-
-
-def proportional_cost(data_size: float) -> float:
-    """Return the cost of a run: its number of examples."""
-    return data_size
 
 
 def candidate_sizes(curve: Curve, target_size: float) -> Floats:
@@ -45,11 +39,7 @@ def candidate_sizes(curve: Curve, target_size: float) -> Floats:
 
 
 def advise(
-    posterior: CurvePosterior,
-    target_size: float,
-    candidates: list[Floats] | None = None,
-    cost: Callable[[float], float] = proportional_cost,
-    seed: int = 0,
+    posterior: CurvePosterior, target_size: float, candidates: list[Floats] | None = None, seed: int = 0
 ) -> list[Advice]:
     """Advise one run per curve.
 
@@ -71,15 +61,7 @@ def advise(
         variance = np.diag(covariance)
         explained = covariance[:-1, -1] ** 2 / ((variance[:-1] + noise) * (variance[-1] + noise))
         narrowing = 1.0 - np.sqrt(np.clip(1.0 - explained, 0.0, 1.0))
-        prices = np.array([cost(float(size)) for size in padded[row, :-1]])
-        best = int(np.argmax(narrowing / prices))
-        results.append(
-            Advice(
-                curve.group,
-                float(padded[row, best]),
-                target_size,
-                float(narrowing[best]),
-                float(prices[best]),
-            )
-        )
+        best = int(np.argmax(narrowing / padded[row, :-1]))
+        size = float(padded[row, best])
+        results.append(Advice(curve.group, size, target_size, float(narrowing[best]), cost=size))
     return results

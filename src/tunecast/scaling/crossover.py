@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.errors import ConfigurationError
-from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.new_curves import curve_at, is_same_size
@@ -17,15 +17,7 @@ from tunecast.scaling.table import Group, LossTable, group_name
 
 @dataclass(frozen=True)
 class Root:
-    """A data size at which the better method changes.
-
-    Args:
-        data_size: Unique examples.
-        low: Lower end of its 90% interval.
-        high: Upper end.
-        better_below: Name of the method with the lower loss at smaller sizes.
-        better_above: Name of the one at larger sizes.
-    """
+    """A data size, in unique examples, at which the better method changes, with its 90% interval."""
 
     data_size: float
     low: float
@@ -53,67 +45,9 @@ class Crossing:
     reason: str
 
 
-@dataclass(frozen=True)
-class JointConstants:
-    """Constants of ``L = A X^-alpha D^-beta + E`` (arXiv 2402.17193, eq. 1)."""
-
-    A: float
-    alpha: float
-    beta: float
-    E: float
-
-    def loss(self, factor: float, data_size: float) -> float:
-        """Return the loss at factor X and data size D."""
-        return float(self.A * factor**-self.alpha * data_size**-self.beta + self.E)
-
-
-def closed_form(first: JointConstants, second: JointConstants) -> tuple[float, float]:
-    """Compute ``(H, gamma)`` of the critical size ``D_c = H X^gamma`` (arXiv 2402.17193, section 4).
-
-    Exact only if both laws have the same E, because E is ignored.
-
-    Raises:
-        ValueError: The exponents beta are equal, so the ratio of the losses does not depend on D.
-    """
-    gap = first.beta - second.beta
-    if gap == 0:
-        raise ValueError("equal beta: the methods never cross, or always coincide")
-    return float((first.A / second.A) ** (1 / gap)), (second.alpha - first.alpha) / gap
-
-
-def joint_roots(
-    first: JointConstants, second: JointConstants, factor: float, low: float = 1.0, high: float = 1e12
-) -> tuple[float, ...]:
-    """Find every data size between ``low`` and ``high`` at which the two laws are equal: none, one or two.
-
-    As a function of ln D, the difference of the laws has at most one stationary point, known in closed form.
-    Brent's method on either side of it finds every root.
-    """
-    from scipy.optimize import brentq
-
-    scales = first.A * factor**-first.alpha, second.A * factor**-second.alpha
-
-    def difference(log_size: float) -> float:
-        falling = scales[0] * np.exp(-first.beta * log_size) - scales[1] * np.exp(-second.beta * log_size)
-        return float(falling + first.E - second.E)
-
-    edges = [float(np.log(low)), float(np.log(high))]
-    if first.beta != second.beta and first.beta > 0 and second.beta > 0:
-        ratio = scales[0] * first.beta / (scales[1] * second.beta)
-        turn = float(np.log(ratio) / (first.beta - second.beta))
-        if edges[0] < turn < edges[1]:
-            edges.insert(1, turn)
-    roots = []
-    for left, right in pairwise(edges):
-        if difference(left) * difference(right) < 0:
-            roots.append(float(brentq(difference, left, right)))
-    return tuple(float(np.exp(root)) for root in roots)
-
-
 def crossover(
     table: LossTable,
     model_parameters: float | None = None,
-    max_observed: float | None = None,
     law: str = "auto",
     seed: int = 0,
     reach: float = 1000.0,
@@ -130,8 +64,6 @@ def crossover(
         ConfigurationError: There is only one group, or a group has several model sizes and
             ``model_parameters`` is None.
     """
-    if max_observed is not None:
-        table = table.up_to(max_observed)
     crossings: list[Crossing] = []
     other = model_parameters is not None and not any(
         is_same_size(curve, model_parameters) for curve in table.curves
@@ -180,11 +112,7 @@ def _compared_groups(table: LossTable, model_parameters: float | None) -> list[t
 
 
 def _crossing(
-    first: Group,
-    second: Group,
-    model_parameters: float | None,
-    log_sizes: Floats,
-    difference: Floats,
+    first: Group, second: Group, model_parameters: float | None, log_sizes: Floats, difference: Floats
 ) -> Crossing:
     names = group_name(first), group_name(second)
     positions, starts_lower = _roots(log_sizes, np.median(difference, axis=0))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats, Ints
+from tunecast.arrays import Floats, Ints
 from tunecast.scaling.observations import Observations
 
 LOG_RATIOS: Floats = np.arange(-3.0, 4.01, 0.25)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Flags, Floats
+from tunecast.arrays import Flags, Floats
+from tunecast.scaling.law_selection import Hidden, hidden_points, hide_largest
 from tunecast.scaling.laws import Law
-from tunecast.scaling.models import Member
-from tunecast.scaling.observations import Observations
+from tunecast.scaling.models import LAWS, Member, Model, candidates
+from tunecast.scaling.observations import Observations, observe
 from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
 from tunecast.scaling.sampling import Effort, sample
 from tunecast.scaling.solver import FitProblem, GaussianPrior, Huber, Student, minimise
+from tunecast.scaling.table import Group, LossTable
 
 HUBER_DELTA = 0.02
 """Residuals of log loss beyond it count linearly: about twice the noise of one published measurement.
@@ -26,37 +28,64 @@ The 0.001 of arXiv 2402.17193 lies below that noise and would turn the fit into 
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A law fitted to the rows of a table.
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to one curve.
 
     Args:
-        law: The law.
-        natural: Constants of the formula of each row, in the user's units.
-        predicted: Log loss of the law at the observed sizes, shape (rows, sizes).
-        left_out: The same, each size predicted by a fit that left it out; NaN if too few sizes remained.
+        law: Name of the law.
+        parameters: Constants of its formula, with sizes in examples and factors in their own units.
+        rmsd_log: Root mean squared deviation of log loss.
+        rmsd_log_leave_one_out: The same with each size predicted by a fit that left it out; None if there
+            are too few sizes.
     """
 
-    law: Law
-    natural: tuple[Mapping[str, float], ...]
-    predicted: Floats
-    left_out: Floats
+    group: Group
+    law: str
+    parameters: Mapping[str, float]
+    rmsd_log: float
+    rmsd_log_leave_one_out: float | None
+    points: int
 
 
-def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fitted:
-    """Fit a law to every unit, and again without each size.
+def fit(table: LossTable, law: str = "auto", seed: int = 0) -> tuple[Fit, ...]:
+    """Fit a law to every curve of a table, and again without each size.
 
-    Without pooling each unit is fitted alone. With pooling each curve is fitted under a population learned
-    from all curves, and the population that predicts a left-out size has not seen that size either.
+    Without pooling each curve, or each family of a joint law, is fitted alone. With pooling each curve is
+    fitted under a population learned from all curves, and the population that predicts a left-out size has
+    not seen that size either.
+
+    Args:
+        law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
+
+    Raises:
+        ConfigurationError: ``law`` is a joint law, and no factor takes three values in the table.
     """
-    theta = fit_theta(member, observations, seed)
-    predicted = _curves(member.law, theta, observations)
-    natural = tuple(member.law.natural(theta[unit], observations.frame) for unit in observations.unit)
-    if member.pooled:
-        left_out = _left_out_pooled(member, observations, seed)
-    else:
-        left_out = _left_out(member.law, observations, theta)
-    return Fitted(member.law, natural, predicted, left_out)
+    results: list[Fit] = []
+    for pool in table.pools():
+        model = best_formula(pool, seed) if law == "auto" else LAWS[law]
+        model.check(pool)
+        member = model.members[0]
+        data = observe(pool, member.law)
+        theta = fit_theta(member, data, seed)
+        missed = _curves(member.law, theta, data) - data.log_loss
+        if member.pooled:
+            missed_left_out = _left_out_pooled(member, data, seed) - data.log_loss
+        else:
+            missed_left_out = _left_out(member.law, data, theta) - data.log_loss
+        for row, curve in enumerate(pool.curves):
+            present = data.present[row]
+            results.append(
+                Fit(
+                    curve.group,
+                    model.name,
+                    member.law.natural(theta[data.unit[row]], data.frame),
+                    _root_mean_square(missed[row], present) or 0.0,
+                    _root_mean_square(missed_left_out[row], present),
+                    int(present.sum()),
+                )
+            )
+    return tuple(results)
 
 
 def fit_theta(
@@ -66,9 +95,8 @@ def fit_theta(
     if member.pooled:
         return _pooled_theta(member.law, observations, seed, effort)
     starts = member.law.starts(observations.unit_extremes()[0])
-    return minimise(FitProblem(member.law, observations, Huber(HUBER_DELTA)), starts, iterations=200).best()[
-        0
-    ]
+    problem = FitProblem(member.law, observations, Huber(HUBER_DELTA))
+    return minimise(problem, starts, iterations=200).best()[0]
 
 
 def _curves(law: Law, theta: Floats, observations: Observations) -> Floats:
@@ -97,7 +125,7 @@ def _pooled_theta(law: Law, observations: Observations, seed: int, effort: Effor
     noise = np.random.default_rng(seed).normal(size=(len(draws.theta), law.size, observations.units))
     spread = np.swapaxes(np.linalg.cholesky(draws.covariance) @ noise, -1, -2)
     curves = law.from_population(observations.covariates @ draws.effects + spread)
-    # A Gaussian stands for the population; it is fitted by quantiles because a few draws are extreme.
+    # A Gaussian represents the population; it is fitted by quantiles because a few draws are extreme.
     centre = np.median(curves, axis=0)
     width = np.maximum(np.quantile(np.abs(curves - centre), 0.68, axis=0), 1e-3)
     precision = np.eye(law.size) / width[:, :, None] ** 2
@@ -126,3 +154,29 @@ def _left_out(law: Law, observations: Observations, theta: Floats) -> Floats:
     curves = law.log_loss(best[:, observations.unit], observations.log_size, observations.log_factor)
     usable = dropped & (points[:, observations.unit] >= law.size)[..., None]
     return np.asarray(np.where(usable.any(axis=0), np.where(usable, curves, 0.0).sum(axis=0), np.nan))
+
+
+def best_formula(table: LossTable, seed: int = 0) -> Model:
+    """Return the single law whose fit to the smaller sizes best predicts the largest ones of a task's table.
+
+    It uses no discrepancy and no averaging, because a formula on paper has neither.
+    """
+    visible = hide_largest(table)
+    if visible is None:
+        return LAWS["joint-rectified"]
+    hidden = hidden_points(table, visible)
+    return min(candidates(table), key=lambda model: _formula_error(model, visible, hidden, seed))
+
+
+def _formula_error(model: Model, visible: LossTable, hidden: Hidden, seed: int) -> float:
+    member = model.members[0]
+    data = observe(visible, member.law)
+    theta = fit_theta(member, data, seed, QUICK)
+    log_size = np.log(hidden.sizes) - data.frame.log_size
+    predicted = member.law.log_loss(theta[data.unit], log_size, data.log_factor)
+    return float(np.mean(np.abs(predicted - hidden.log_loss)[hidden.present]))
+
+
+def _root_mean_square(deviation: Floats, present: Flags) -> float | None:
+    known = present & np.isfinite(deviation)
+    return float(np.sqrt(np.mean(deviation[known] ** 2))) if known.any() else None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.scaling.advice import Advice, advise
-from tunecast.scaling.arrays import Floats
 from tunecast.scaling.law_selection import select_law
 from tunecast.scaling.models import LAWS, CurvePosterior, condition
 from tunecast.scaling.predicting import CurvePrediction
 from tunecast.scaling.sampling import Effort
-from tunecast.scaling.table import Curve, LossTable
+from tunecast.scaling.table import Curve, Group, LossTable
 
 FEWEST_SIZES = 3
 FARTHEST = 64.0
@@ -24,17 +24,12 @@ WIDEST = 1.5
 
 @dataclass(frozen=True)
 class Forecast:
-    """A predicted loss.
+    """A predicted loss, with the 90% interval of one measurement.
 
-    Args:
-        loss: Best estimate.
-        low: Lower end of the 90% interval of one measurement.
-        high: Upper end.
-        supported: Whether the prediction is fit to act upon.
-        reason: The points that it rests on, or why it is not supported.
+    ``reason`` names the points that it rests on, or says why it is not ``supported``: not fit to act upon.
     """
 
-    group: Mapping[str, str | float]
+    group: Group
     data_size: float
     loss: float
     low: float
@@ -73,12 +68,7 @@ def posteriors(
 
 
 def forecast(
-    table: LossTable,
-    data_sizes: Sequence[float],
-    max_observed: float | None = None,
-    law: str = "auto",
-    seed: int = 0,
-    with_advice: bool = True,
+    table: LossTable, data_sizes: Sequence[float], law: str = "auto", seed: int = 0, with_advice: bool = True
 ) -> ForecastReport:
     """Forecast every curve of a table.
 
@@ -90,8 +80,6 @@ def forecast(
         Forecasts, curve by curve and in the order of ``data_sizes``. There is always a forecast;
         ``supported`` says whether to trust it.
     """
-    if max_observed is not None:
-        table = table.up_to(max_observed)
     sizes = np.array(data_sizes, dtype=np.float64)
     forecasts: list[Forecast] = []
     advice: list[Advice] = []
@@ -107,21 +95,10 @@ def _forecasts(part: CurvePosterior, prediction: CurvePrediction, sizes: Floats,
     results = []
     for row, curve in enumerate(part.table.curves):
         for column, size in enumerate(sizes):
-            supported, reason = _support(
-                curve, float(size), float(low[row, column]), float(high[row, column])
-            )
-            results.append(
-                Forecast(
-                    curve.group,
-                    float(size),
-                    float(loss[row, column]),
-                    float(low[row, column]),
-                    float(high[row, column]),
-                    part.model.name,
-                    supported,
-                    reason,
-                )
-            )
+            middle, least, most = (float(of[row, column]) for of in (loss, low, high))
+            supported, reason = _support(curve, float(size), least, most)
+            law = part.model.name
+            results.append(Forecast(curve.group, float(size), middle, least, most, law, supported, reason))
     return results
 
 

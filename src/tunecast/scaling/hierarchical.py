@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats
+from tunecast.arrays import Floats
 from tunecast.scaling.laws import Law
 from tunecast.scaling.observations import Observations
 from tunecast.scaling.priors import CURVE_FREEDOM, curve_prior
@@ -46,10 +46,9 @@ def hyper_prior(law: Law, observations: Observations, pooled: bool) -> HyperPrio
     variance = (observations.covariate_spread[:, None] * prior.curve_spread) ** 2
     variance[0] = prior.table_spread**2
     covariance = np.diag(prior.curve_spread**2)
-    if pooled:
-        return HyperPrior(effects, variance, covariance, pooled=True)
-    # Without pooling a curve knows neither its table nor its neighbours, so both spreads add up.
-    return HyperPrior(effects, variance, covariance + np.diag(variance[0]), pooled=False)
+    if not pooled:  # a curve knows neither its table nor its neighbours, so both spreads add up
+        covariance = covariance + np.diag(variance[0])
+    return HyperPrior(effects, variance, covariance, pooled)
 
 
 def search_prior(law: Law, observations: Observations) -> GaussianPrior:

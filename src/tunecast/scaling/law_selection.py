@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Flags, Floats
+from tunecast.arrays import Flags, Floats
 from tunecast.scaling.models import ENSEMBLE, Model, candidates, condition
 from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import LossTable

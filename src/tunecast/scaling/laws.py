@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats
+from tunecast.arrays import Floats
 
 _EXPONENT_LIMIT = 60.0  # beyond it every law has reached its limit in float64
 _BETA_LIMIT = 12.0

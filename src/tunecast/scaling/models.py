@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunecast.arrays import Floats
 from tunecast.errors import ConfigurationError
-from tunecast.scaling.arrays import Floats
 from tunecast.scaling.laws import ADDITIVE, JOINT, POWER, RECTIFIED, Law
 from tunecast.scaling.observations import joint_factor, observe
 from tunecast.scaling.predicting import CurvePrediction, combine, distances, predict_law

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.errors import ConfigurationError
-from tunecast.scaling.arrays import Floats
 from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.predicting import predict_law
 from tunecast.scaling.table import Curve, LossTable
@@ -67,9 +67,8 @@ def _new_curve(
     random = np.random.default_rng(seed)
     spread = np.linalg.cholesky(draws.covariance) @ random.normal(size=(*draws.covariance.shape[:2], 1))
     parameters = covariates @ draws.effects + spread[..., 0]
-    return draws.law.log_loss(draws.law.from_population(parameters)[:, None, :], log_size, np.zeros((1, 1)))[
-        :, 0
-    ]
+    theta = draws.law.from_population(parameters)[:, None, :]
+    return draws.law.log_loss(theta, log_size, np.zeros((1, 1)))[:, 0]
 
 
 def _covariates_at(table: LossTable, covariates: Floats, row: int, model_parameters: float) -> Floats:

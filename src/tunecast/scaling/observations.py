@@ -1,12 +1,16 @@
-"""The numbers of a table as padded arrays, for solver and sampler."""
+"""The numbers of a table as padded arrays, for solver and sampler.
+
+*Rows* are curves, *sizes* are the padded data sizes of a row, and *units* own a parameter vector each: a
+single curve, or a whole family of curves under a joint law.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tunecast.scaling.arrays import Flags, Floats, Ints
+from tunecast.arrays import Flags, Floats, Ints
 from tunecast.scaling.laws import Frame, Law
 from tunecast.scaling.table import Curve, LossTable
 
@@ -64,16 +68,7 @@ class Observations:
             ordered = np.take_along_axis(values, order, axis=1)
             return np.asarray(np.where(present, ordered, ordered[:, :1]))
 
-        return Observations(
-            self.frame,
-            moved(self.log_size),
-            moved(self.log_loss),
-            present,
-            self.log_factor,
-            self.unit,
-            self.covariates,
-            self.covariate_spread,
-        )
+        return replace(self, log_size=moved(self.log_size), log_loss=moved(self.log_loss), present=present)
 
 
 def observe(
@@ -99,10 +94,8 @@ def observe(
     present = np.zeros((len(curves), width), dtype=bool)
     for row, curve in enumerate(curves):
         count = curve.data_sizes.size
-        log_size[row, :count], log_loss[row, :count] = (
-            np.log(curve.data_sizes[::-1]),
-            np.log(curve.losses[::-1]),
-        )
+        log_size[row, :count] = np.log(curve.data_sizes[::-1])
+        log_loss[row, :count] = np.log(curve.losses[::-1])
         log_size[row, count:], log_loss[row, count:] = log_size[row, 0], log_loss[row, 0]
         present[row, :count] = True
     factors = np.log([[curve.factors[factor] if factor else 1.0] for curve in curves])
@@ -158,8 +151,7 @@ def _covariates(table: LossTable, unit: Ints, with_factors: bool) -> tuple[Float
     methods = list(dict.fromkeys(curve.labels.get("method", "") for curve in firsts))
     if len(methods) > 1:
         for method in methods:
-            columns.append(
-                np.array([curve.labels.get("method", "") == method for curve in firsts], dtype=np.float64)
-            )
+            is_method = [curve.labels.get("method", "") == method for curve in firsts]
+            columns.append(np.array(is_method, dtype=np.float64))
             spread.append(_METHOD_SPREAD)
     return np.stack(columns, axis=1), np.array(spread)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats
+from tunecast.arrays import Floats
 from tunecast.scaling.discrepancy import LOG_RATIOS, discrepancy_covariance
 from tunecast.scaling.priors import STUDENT_FREEDOM
 from tunecast.scaling.sampling import Draws
@@ -60,10 +60,8 @@ def combine(general: CurvePrediction, local: CurvePrediction, distance: Floats) 
     better for targets up to about 32 times the largest size, and the general one beyond; any HORIZON between
     4 and 6 gives about the same ranking of models.
 
-    Args:
-        general: Prediction of the first law.
-        local: Prediction of the second, for the same rows and sizes.
-        distance: ln of size over the row's largest measured size, shape (rows, sizes).
+    Both are of the same rows and sizes. ``distance`` is ln of size over the row's largest measured size,
+    shape (rows, sizes).
     """
     weight = 0.5 * np.exp(-((np.maximum(distance, 0.0) / HORIZON) ** 2))
     count = min(len(general.curve), len(local.curve))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats
+from tunecast.arrays import Floats
 from tunecast.scaling.laws import Law
 
 CURVE_FREEDOM = 5.0

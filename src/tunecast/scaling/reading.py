@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tunecast.errors import DataError
+from tunecast.errors import DataError, first_line
 from tunecast.scaling.table import FACTORS, LABELS, LossRow, LossTable, build_table
 
 ALIASES = {"model_size": "model_parameters", "size": "model_parameters", "config name": "model"}
@@ -62,9 +62,10 @@ def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
 
         try:
             table = pyarrow.parquet.read_table(path)
-        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-            raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-        return list(table.column_names), iter(list(enumerate(table.to_pylist(), start=1)))
+            rows = table.to_pylist()
+        except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError) as error:
+            raise DataError(f"{path} is not a readable Parquet file: {first_line(error)}.") from error
+        return list(table.column_names), iter(list(enumerate(rows, start=1)))
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats, Ints
+from tunecast.arrays import Floats, Ints
 from tunecast.scaling.discrepancy import LOG_RATIOS, Whitening, whitening
 from tunecast.scaling.hierarchical import HyperPrior, draw_covariance, draw_effects, hyper_prior, search_prior
 from tunecast.scaling.laws import Law
@@ -120,9 +120,8 @@ class _Chains:
         if self.prior.pooled:
             covariates = self.data.covariates
             self.effects = draw_effects(self.prior, covariates, self.population, precision, self.random)
-            self.covariance = draw_covariance(
-                self.prior, self.population - covariates @ self.effects, self.random
-            )
+            offset = self.population - covariates @ self.effects
+            self.covariance = draw_covariance(self.prior, offset, self.random)
         self._move_noise()
 
     def _residuals(self, theta: Floats) -> Floats:
@@ -153,9 +152,8 @@ class _Chains:
         likelihood = self._likelihood(residuals, self.ratio[mine], self.log_noise[mine])
         gain = likelihood - self.likelihood[mine]
         population = self.law.to_population(trial)
-        gain += _log_prior(population - centre, precision) - _log_prior(
-            self.population[mine] - centre, precision
-        )
+        before = self.population[mine] - centre
+        gain += _log_prior(population - centre, precision) - _log_prior(before, precision)
         gain += self.law.log_jacobian(trial) - self.law.log_jacobian(current)
         accept = np.log(self.random.random((count, units))) < gain
         self.theta[mine] = np.where(accept[..., None], trial, current)
@@ -185,9 +183,8 @@ def _modes(law: Law, observations: Observations, whiten: Whitening) -> tuple[Flo
     loss = Student(STUDENT_FREEDOM, NOISE.noise)
     matrices = whiten.at(float(np.log(NOISE.discrepancy / NOISE.noise)))
     problem = FitProblem(law, observations, loss, matrices, search_prior(law, observations))
-    return minimise(
-        problem, law.starts(observations.unit_extremes()[0]), iterations=30, tolerance=1e-4
-    ).best()
+    starts = law.starts(observations.unit_extremes()[0])
+    return minimise(problem, starts, iterations=30, tolerance=1e-4).best()
 
 
 def _scatter(random: np.random.Generator, mode: Floats, curvature: Floats, chains: int) -> Floats:

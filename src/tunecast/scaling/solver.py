@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tunecast.scaling.arrays import Flags, Floats
+from tunecast.arrays import Flags, Floats
 from tunecast.scaling.laws import Law
 from tunecast.scaling.observations import Observations
 

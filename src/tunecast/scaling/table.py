@@ -8,12 +8,12 @@ any positive loss that falls towards a floor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.errors import DataError
-from tunecast.scaling.arrays import Floats
 
 FACTORS = ("model_parameters", "pretraining_tokens", "peft_parameters")
 """Numeric descriptors that can be the factor X of a joint law, in order of preference."""
@@ -66,9 +66,7 @@ class Curve:
     def up_to(self, data_size: float) -> Curve:
         """Return the curve without the points above ``data_size``."""
         keep = self.data_sizes <= data_size
-        return Curve(
-            self.group, self.labels, self.factors, self.data_sizes[keep], self.losses[keep], self.zero_shot
-        )
+        return replace(self, data_sizes=self.data_sizes[keep], losses=self.losses[keep])
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,16 +5,11 @@
 
 from tunecast.search.advised import Advised, advised
 from tunecast.search.context import Context
-from tunecast.search.history import (
-    History,
-    Policy,
-    Remaining,
-    TrialView,
-    diagnostics_of,
-    points_to_end,
-    rung,
-)
+from tunecast.search.fixed_best import FixedBest
+from tunecast.search.history import History, Policy, Remaining, TrialView, diagnostics_of, points_to_end, rung
 from tunecast.search.leader import leader, predicted_end
+from tunecast.search.nearest import NearestTask
+from tunecast.search.portfolio import Portfolio
 from tunecast.search.prior_based import QuickTune, Transfer
 from tunecast.search.registry import (
     DEFAULT,
@@ -26,7 +21,6 @@ from tunecast.search.registry import (
     rests_on_prior,
     strategies,
 )
-from tunecast.search.run_based import FixedBest, NearestTask, Portfolio
 from tunecast.search.simple import (
     GIVEN,
     Asha,

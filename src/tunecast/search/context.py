@@ -1,4 +1,4 @@
-"""The context of a search: the task at hand, and what is known of other tasks."""
+"""The context of a search: the task at hand, and knowledge of other tasks."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Flags, Floats
 from tunecast.records import Outcome
 from tunecast.search.acquisition import log_expected_improvement
 from tunecast.search.context import Context
@@ -14,17 +15,15 @@ from tunecast.search.history import History, Policy, Remaining, TrialView
 from tunecast.search.leader import has_yardstick, predicted_end
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 
-def log_success(failure: ArrayLike) -> NDArray[np.float64]:
+def log_success(failure: ArrayLike) -> Floats:
     """Return the logarithm of the probability that a trial does not fail, which is kept finite."""
     return np.asarray(np.log1p(-np.minimum(failure, 0.999)))
 
 
-def log_gain(
-    mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike, failure: ArrayLike = 0.0
-) -> NDArray[np.float64]:
+def log_gain(mean: Floats, deviation: Floats, incumbent: ArrayLike, failure: ArrayLike = 0.0) -> Floats:
     """Return the logarithm of the share of the loss that a trial should remove at its end, shape (trials,).
 
     Args:
@@ -37,13 +36,13 @@ def log_gain(
 
 
 def worth_its_seconds(
-    mean: NDArray[np.float64],
-    deviation: NDArray[np.float64],
+    mean: Floats,
+    deviation: Floats,
     incumbent: ArrayLike,
-    seconds: NDArray[np.float64],
+    seconds: Floats,
     minutes: float,
     failure: ArrayLike = 0.0,
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Return which trials should gain enough for ``seconds`` to their ends; all shapes (trials,).
 
     Other arguments are those of :func:`log_gain`; ``minutes`` is the time that 1% of the loss is worth.
@@ -52,7 +51,7 @@ def worth_its_seconds(
     return np.asarray(100 * gains * minutes * 60 >= seconds)
 
 
-def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
+def only_worthy(history: History, worth: Flags) -> History:
     """Return the history without further points for waiting trials that are not worth it, shape (trials,)."""
     return history.without([i for i, trial in enumerate(history.trials) if trial.is_open and not worth[i]])
 
@@ -74,7 +73,7 @@ def while_worth_it(policy: Policy, context: Context, minutes: float) -> Policy:
     return choose
 
 
-def _worthy(history: History, context: Context, minutes: float) -> NDArray[np.bool_]:
+def _worthy(history: History, context: Context, minutes: float) -> Flags:
     mean, deviation = _ends(history, context)
     known = np.isfinite(mean)
     seconds = np.array([trial.expected_end_seconds or 0.0 for trial in history.trials])
@@ -92,7 +91,7 @@ def _worthy(history: History, context: Context, minutes: float) -> NDArray[np.bo
     return worth
 
 
-def _ends(history: History, context: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _ends(history: History, context: Context) -> tuple[Floats, Floats]:
     """Return the logarithms of the trials' final losses and their standard deviations, each (trials,).
 
     Both are not finite if nothing is known.
@@ -108,10 +107,10 @@ def _ends(history: History, context: Context) -> tuple[NDArray[np.float64], NDAr
     mean = np.full(len(history.trials), math.inf)
     deviation = np.zeros(len(history.trials))
     for place, trial in enumerate(history.trials):
-        told = predicted.get(trial.pipeline.id)
-        if told is not None:
-            mean[place], deviation[place] = told.log_loss + shift, told.deviation
-        if trial.curve and (told is None or not trial.goes_on or has_yardstick(trial, baseline)):
+        prediction = predicted.get(trial.pipeline.id)
+        if prediction is not None:
+            mean[place], deviation[place] = prediction.log_loss + shift, prediction.deviation
+        if trial.curve and (prediction is None or not trial.goes_on or has_yardstick(trial, baseline)):
             mean[place] = _log_end(trial, baseline)
             deviation[place] *= math.sqrt(max(0.0, 1.0 - trial.share))
     return mean, deviation

@@ -11,6 +11,7 @@ from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.fixed_order import Order
+from tunecast.search.run_based import RunBased
 from tunecast.search.task_tables import TaskTable, best_known
 
 WIDTH_DECADES = 0.2
@@ -32,21 +33,27 @@ class BestRate:
     badness: float
 
 
-def fixed_best(context: Context) -> Order:
-    """Order one candidate per method, nearest to its best known learning rate, the best method first."""
-    rates = best_rates(best_known(context))
+class FixedBest(RunBased):
+    """Trains one candidate per method, at the learning rate that is best on average over other tasks."""
 
-    def order(candidates: Sequence[Pipeline]) -> list[int]:
-        places = []
-        for best in rates:
-            own = [index for index, pipeline in enumerate(candidates) if pipeline.method == best.method]
-            centre = math.log(best.learning_rate)
-            distances = {i: abs(rate - centre) for i in own if (rate := _log_rate(candidates[i])) is not None}
-            if distances:
-                places.append(min(distances, key=distances.__getitem__))
-        return places
+    name = "fixed-best"
+    only_listed = True
 
-    return order
+    def find_order(self, context: Context) -> Order:
+        """Order one candidate per method, nearest to its best known learning rate, the best method first."""
+        rates = best_rates(best_known(context))
+
+        def order(candidates: Sequence[Pipeline]) -> list[int]:
+            places = []
+            for best in rates:
+                own = [index for index, pipeline in enumerate(candidates) if pipeline.method == best.method]
+                centre = math.log(best.learning_rate)
+                rates_of = {i: rate for i in own if (rate := _log_rate(candidates[i])) is not None}
+                if rates_of:
+                    places.append(min(rates_of, key=lambda i: abs(rates_of[i] - centre)))
+            return places
+
+        return order
 
 
 def best_rates(tables: Sequence[TaskTable]) -> list[BestRate]:

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from tunecast.arrays import Floats
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.distance import stand_ins
 from tunecast.search.fixed_order import Order
+from tunecast.search.run_based import RunBased
 from tunecast.search.task_tables import MEASURED_SHARE, TaskTable, best_known
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
+class NearestTask(RunBased):
+    """Tries candidates as they ranked on the recorded task whose dataset is most like the new one."""
 
-def nearest_task(context: Context) -> Order:
-    """Order candidates as they ranked on the nearest known task.
+    name = "nearest-task"
 
-    Candidates that were not measured there follow in the order of the next task, and so on. If less than a
-    third of the candidates was measured on any known task, each of the nearest task's pipelines is replaced
-    by the candidate most like it.
-    """
-    tables = tables_by_nearness(context)
+    def find_order(self, context: Context) -> Order:
+        """Order candidates as they ranked on the nearest known task.
 
-    def order(candidates: Sequence[Pipeline]) -> list[int]:
-        places = {pipeline.id: index for index, pipeline in reversed(list(enumerate(candidates)))}
-        measured = [places[name] for table in tables for name in _ranked(table) if name in places]
-        if len(set(measured)) >= MEASURED_SHARE * len(candidates):
-            return measured
-        return stand_ins(candidates, (t.pipelines[name] for t in tables[:1] for name in _ranked(t)))
+        Candidates that were not measured there follow in the order of the next task, and so on. If less than
+        a third of the candidates was measured on any known task, each of the nearest task's pipelines is
+        replaced by the candidate most like it.
+        """
+        tables = tables_by_nearness(context)
 
-    return order
+        def order(candidates: Sequence[Pipeline]) -> list[int]:
+            places = {pipeline.id: index for index, pipeline in reversed(list(enumerate(candidates)))}
+            measured = [places[name] for table in tables for name in _ranked(table) if name in places]
+            if len(set(measured)) >= MEASURED_SHARE * len(candidates):
+                return measured
+            return stand_ins(candidates, (t.pipelines[name] for t in tables[:1] for name in _ranked(t)))
+
+        return order
 
 
 def tables_by_nearness(context: Context) -> list[TaskTable]:
@@ -47,7 +50,7 @@ def tables_by_nearness(context: Context) -> list[TaskTable]:
     tables = [table for table in known if table.dataset.meta_features]
     features = [context.dataset.meta_features, *(table.dataset.meta_features for table in tables)]
     shared = sorted(set.intersection(*(set(one) for one in features)))
-    values: NDArray[np.float64] = np.array([[one[name] for name in shared] for one in features])
+    values: Floats = np.array([[one[name] for name in shared] for one in features])
     spread = values.std(axis=0)
     kept = np.isfinite(spread) & (spread > 0)
     distances = np.linalg.norm((values[1:, kept] - values[0, kept]) / spread[kept], axis=1)

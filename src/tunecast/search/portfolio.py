@@ -8,27 +8,33 @@ from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.distance import stand_ins
 from tunecast.search.fixed_order import Order
+from tunecast.search.run_based import RunBased
 from tunecast.search.task_tables import MEASURED_SHARE, WORST, TaskTable, best_known
 
 MEMBERS = 16
 
 
-def portfolio(context: Context) -> Order:
-    """Order candidates as they join the portfolio.
+class Portfolio(RunBased):
+    """Tries pipelines that together contain a good choice for every recorded task."""
 
-    If at least a third of the candidates was measured on known tasks, the portfolio is chosen from these.
-    Otherwise it is chosen from all known pipelines, and the candidate most like a member replaces it.
-    """
-    tables = best_known(context)
+    name = "portfolio"
 
-    def order(candidates: Sequence[Pipeline]) -> list[int]:
-        places = {pipeline.id: index for index, pipeline in reversed(list(enumerate(candidates)))}
-        members = _greedy(tables, len(candidates), places.keys())
-        if len(members) >= MEASURED_SHARE * len(candidates):
-            return [places[member.id] for member in members]
-        return stand_ins(candidates, _greedy(tables, MEMBERS))
+    def find_order(self, context: Context) -> Order:
+        """Order candidates as they join the portfolio.
 
-    return order
+        If at least a third of the candidates was measured on known tasks, the portfolio is chosen from these.
+        Otherwise it is chosen from all known pipelines, and the candidate most like a member replaces it.
+        """
+        tables = best_known(context)
+
+        def order(candidates: Sequence[Pipeline]) -> list[int]:
+            places = {pipeline.id: index for index, pipeline in reversed(list(enumerate(candidates)))}
+            members = _greedy(tables, len(candidates), places.keys())
+            if len(members) >= MEASURED_SHARE * len(candidates):
+                return [places[member.id] for member in members]
+            return stand_ins(candidates, _greedy(tables, MEMBERS))
+
+        return order
 
 
 def _greedy(

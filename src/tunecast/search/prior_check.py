@@ -7,12 +7,10 @@ is easier or harder than predicted, or its pipelines lie closer together.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from tunecast.arrays import Floats
 
 LEAST_TRIALS = 4
 """With fewer trials that have points, their order tells nothing about the prior."""
@@ -26,13 +24,7 @@ PERFECT = 0.95
 """Higher correlations count as this, since with few trials they are often due to chance."""
 
 
-def orders_rightly(
-    predicted: NDArray[np.float64],
-    deviation: NDArray[np.float64],
-    measured: NDArray[np.float64],
-    *,
-    is_new: bool,
-) -> bool:
+def orders_rightly(predicted: Floats, deviation: Floats, measured: Floats, *, is_new: bool) -> bool:
     """Return whether the prior orders the trials well enough to go on with it; all shapes (trials,).
 
     Args:
@@ -46,9 +38,7 @@ def orders_rightly(
     return (SUSPICION if is_new else 0.0) + evidence_against(predicted, deviation, measured) < ODDS
 
 
-def evidence_against(
-    predicted: NDArray[np.float64], deviation: NDArray[np.float64], measured: NDArray[np.float64]
-) -> float:
+def evidence_against(predicted: Floats, deviation: Floats, measured: Floats) -> float:
     """Return the logarithm of the odds that the predicted order means nothing, given the measured one.
 
     The inverse hyperbolic tangent of a rank correlation of n trials is about normal with variance 1 / (n − 3)
@@ -63,7 +53,7 @@ def evidence_against(
     return (len(predicted) - 3) / 2 * (expected**2 - 2 * found * expected)
 
 
-def _rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+def _rank_correlation(left: Floats, right: Floats) -> float:
     """Return Spearman's correlation; 0 if one side is all ties."""
     from scipy.stats import spearmanr
 

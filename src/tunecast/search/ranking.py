@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.features import PIPELINE, feature_rows, standardised
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.failure import either, memory_odds
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 UNRANKED_SHARE = 0.25
 """Part of the candidates that is kept as drawn, for tasks on which the prior is wrong."""
@@ -22,7 +19,7 @@ MOST_FAILURE = 0.5
 OPTIMISM = 0.5
 """Candidates are ranked by mean minus so many standard deviations."""
 REDUNDANCY = 2.0
-"""A candidate loses so many standard deviations beside an identical one."""
+"""Standard deviations that a candidate loses beside an identical one."""
 
 
 def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
@@ -53,9 +50,7 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
 
 
-def _diverse(
-    worth: NDArray[np.float64], own: NDArray[np.float64], rows: NDArray[np.float64], count: int
-) -> list[int]:
+def _diverse(worth: Floats, own: Floats, rows: Floats, count: int) -> list[int]:
     """Return the places of the lowest values, one by one, each far from those before it."""
     scaled = standardised(rows)
     typical = max(1e-9, float((scaled**2).sum(axis=1).mean()))

@@ -12,12 +12,10 @@ scikit-learn's ``GaussianProcessRegressor`` with a kernel of our own gives the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from tunecast.arrays import Floats
 
 SHARES = (0.0, 0.3, 0.6, 0.9)
 """Shares of a trial's own variance that similar pipelines may have in common; the likelihood selects one."""
@@ -37,16 +35,14 @@ class Residuals:
         features: Scaled features that measure the similarity of pipelines, shape (seen, features).
     """
 
-    value: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    shared: NDArray[np.float64]
-    own: NDArray[np.float64]
-    features: NDArray[np.float64]
+    value: Floats
+    variance: Floats
+    shared: Floats
+    own: Floats
+    features: Floats
 
 
-def condition(
-    residuals: Residuals, shared: NDArray[np.float64], own: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def condition(residuals: Residuals, shared: Floats, own: Floats) -> tuple[Floats, Floats]:
     """Correct the prior's predictions for trials without points, given their variances, shape (new,).
 
     Returns:
@@ -61,12 +57,7 @@ def condition(
     )
 
 
-def refit(
-    residuals: Residuals,
-    shared: NDArray[np.float64],
-    own: NDArray[np.float64],
-    features: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def refit(residuals: Residuals, shared: Floats, own: Floats, features: Floats) -> tuple[Floats, Floats]:
     """Correct as :func:`condition` does, assuming also that similar pipelines have similar errors.
 
     ``features`` of the trials without points have shape (new, features).
@@ -100,12 +91,8 @@ def refit(
 
 
 def _posterior(
-    residuals: Residuals,
-    within: NDArray[np.float64],
-    across: NDArray[np.float64],
-    own: NDArray[np.float64],
-    prior: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    residuals: Residuals, within: Floats, across: Floats, own: Floats, prior: Floats
+) -> tuple[Floats, Floats]:
     from scipy.linalg import solve
 
     covariance = within + own + np.diag(residuals.variance + 1e-9)
@@ -116,7 +103,7 @@ def _posterior(
     return mean, np.maximum(prior - explained, 1e-9)
 
 
-def _log_likelihood(residuals: Residuals, within: NDArray[np.float64], own: NDArray[np.float64]) -> float:
+def _log_likelihood(residuals: Residuals, within: Floats, own: Floats) -> float:
     from scipy.linalg import solve_triangular
 
     factor = np.linalg.cholesky(within + np.diag(own + residuals.variance + 1e-9))
@@ -124,6 +111,6 @@ def _log_likelihood(residuals: Residuals, within: NDArray[np.float64], own: NDAr
     return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())
 
 
-def _matern(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _matern(distance: Floats) -> Floats:
     scaled = np.sqrt(5.0) * distance
     return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))

@@ -1,4 +1,4 @@
-"""Strategies that look up recorded runs of other tasks: fixed-best, nearest-task and portfolio."""
+"""What strategies that look up recorded runs of other tasks have in common."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import ClassVar
 
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
-from tunecast.search.fixed_best import fixed_best
 from tunecast.search.fixed_order import Order, as_listed, in_order
 from tunecast.search.history import Policy
-from tunecast.search.nearest import nearest_task
-from tunecast.search.portfolio import portfolio
 from tunecast.search.strategy import Strategy
 
 
@@ -36,34 +33,3 @@ class RunBased(Strategy):
     def order(self, context: Context, pipelines: Sequence[Pipeline]) -> list[str]:
         """Return the ids of candidates in their order; it may depend on which candidates there are."""
         return list(dict.fromkeys(pipelines[place].id for place in self.find_order(context)(pipelines)))
-
-
-class FixedBest(RunBased):
-    """Trains one candidate per method, at the learning rate that is best on average over other tasks."""
-
-    name = "fixed-best"
-    only_listed = True
-
-    def find_order(self, context: Context) -> Order:
-        """See :func:`~tunecast.search.fixed_best.fixed_best`."""
-        return fixed_best(context)
-
-
-class NearestTask(RunBased):
-    """Tries candidates as they ranked on the recorded task whose dataset is most like the new one."""
-
-    name = "nearest-task"
-
-    def find_order(self, context: Context) -> Order:
-        """See :func:`~tunecast.search.nearest.nearest_task`."""
-        return nearest_task(context)
-
-
-class Portfolio(RunBased):
-    """Tries pipelines that together contain a good choice for every recorded task."""
-
-    name = "portfolio"
-
-    def find_order(self, context: Context) -> Order:
-        """See :func:`~tunecast.search.portfolio.portfolio`."""
-        return portfolio(context)

@@ -87,6 +87,7 @@ class Given(Strategy):
     name = GIVEN
     trials = 1
     has_baseline = False
+    draws = 0
 
     def policy(self, context: Context) -> Policy:
         """See :func:`fixed`."""

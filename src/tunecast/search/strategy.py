@@ -156,8 +156,3 @@ class Strategy(ABC):
     def first_name(self) -> str:
         """Name of the first candidate, which every session trains to its end."""
         return "baseline" if self.has_baseline else self.name
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether it needs no model of how trials end: it trains fixed pipelines or looks runs up."""
-        return self.fixed_pipeline is not None or self.knows == "runs"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Flags, Floats, Ints
 from tunecast.predictor import Prior, PriorPredictions
 from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import curve_row, joined, log_loss, pipeline_row, standardised
@@ -19,12 +19,9 @@ from tunecast.search.history import History, TrialView, points_to_end
 from tunecast.search.prior_check import orders_rightly
 from tunecast.search.residual_gp import Residuals, condition, refit
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 KNOWN_DEVIATION = 0.01
 """Standard deviation of the logarithm of a loss that was measured at full length: another seed's."""
-ENDINGS = (Outcome.COMPLETED, Outcome.DIVERGED)
+TELLING = (Outcome.COMPLETED, Outcome.DIVERGED)
 """Outcomes that tell the value of a pipeline."""
 JUDGED_SHARE = 0.1
 """From this share of the schedule on, a trial tells whether the prior ordered it rightly."""
@@ -43,11 +40,11 @@ class TrialPredictions:
         is_reliable: Whether the measured points agree with the order that the prior predicted.
     """
 
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-    step_seconds: NDArray[np.float64]
-    end_seconds: NDArray[np.float64]
-    failure: NDArray[np.float64]
+    mean: Floats
+    deviation: Floats
+    step_seconds: Floats
+    end_seconds: Floats
+    failure: Floats
     is_reliable: bool
 
 
@@ -80,7 +77,7 @@ class TaskPredictor:
     def predict(self, history: History) -> TrialPredictions:
         """Predict every candidate."""
         trials = history.trials
-        known = [self._told(index, trial.pipeline) for index, trial in enumerate(trials)]
+        known = [self._facts_of(index, trial.pipeline) for index, trial in enumerate(trials)]
         pipelines = np.array([one.row for one in known])
         before = self._prior.predict(self.task, joined(self.task, pipelines), self._device)
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
@@ -98,7 +95,7 @@ class TaskPredictor:
         reliable = self._is_reliable(trials, begun, before, after)
         return TrialPredictions(mean, np.sqrt(variance), step, end, failure, reliable)
 
-    def _told(self, index: int, pipeline: Pipeline) -> _Known:
+    def _facts_of(self, index: int, pipeline: Pipeline) -> _Known:
         known = self._known.get(index)
         if known is None or (known.pipeline is not pipeline and known.pipeline != pipeline):
             odds = float(memory_odds(self._context, self._prior, [pipeline])[0])
@@ -111,9 +108,7 @@ class TaskPredictor:
             return WORST  # as in the training rows, whatever its last point was
         return log_loss(trial.curve[-1].validation.loss) - log_loss(self.task.start_loss)
 
-    def _after(
-        self, trials: Sequence[TrialView], begun: NDArray[np.int64], pipelines: NDArray[np.float64]
-    ) -> PriorPredictions:
+    def _after(self, trials: Sequence[TrialView], begun: Ints, pipelines: Floats) -> PriorPredictions:
         """Predict the trials that have points or have diverged, given these."""
         if not len(begun):
             return NOTHING
@@ -125,7 +120,7 @@ class TaskPredictor:
         rows = joined(self.task, pipelines[begun], np.array(curves))
         found = self._prior.predict(self.task, rows)
         # The value of a finished or diverged trial is known; one that crashed might have ended like others.
-        ended = np.array([trials[index].outcome in ENDINGS for index in begun])
+        ended = np.array([trials[index].outcome in TELLING for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])
         return replace(
             found,
@@ -135,12 +130,12 @@ class TaskPredictor:
 
     def _moved(
         self,
-        pipelines: NDArray[np.float64],
+        pipelines: Floats,
         before: PriorPredictions,
         after: PriorPredictions,
-        begun: NDArray[np.int64],
-        went_on: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        begun: Ints,
+        went_on: Flags,
+    ) -> tuple[Floats, Floats]:
         """Move the predictions of trials without points by how far the prior missed those with points.
 
         A trial that diverged tells nothing about the level of the others.
@@ -161,9 +156,7 @@ class TaskPredictor:
             miss, variance = condition(residuals, before.shared, own)
         return before.end + miss, variance
 
-    def _seconds_per_token(
-        self, trials: Sequence[TrialView], before: PriorPredictions
-    ) -> NDArray[np.float64]:
+    def _seconds_per_token(self, trials: Sequence[TrialView], before: PriorPredictions) -> Floats:
         """Return seconds per token as measured, else as the prior predicts at this machine's speed."""
         tokens = float(self.task.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
@@ -173,18 +166,14 @@ class TaskPredictor:
             guess = np.where(np.isfinite(hinted), hinted, usual)
         else:
             guess = np.exp(before.log_seconds_per_token)
-            for told in (measured, hinted):
-                if np.isfinite(told).any():
-                    guess = guess * float(np.nanmedian(told / guess))
+            for seen in (measured, hinted):
+                if np.isfinite(seen).any():
+                    guess = guess * float(np.nanmedian(seen / guess))
                     break
         return np.where(np.isfinite(measured), measured, guess)
 
     def _is_reliable(
-        self,
-        trials: Sequence[TrialView],
-        begun: NDArray[np.int64],
-        before: PriorPredictions,
-        after: PriorPredictions,
+        self, trials: Sequence[TrialView], begun: Ints, before: PriorPredictions, after: PriorPredictions
     ) -> bool:
         judged = [
             place
@@ -219,8 +208,8 @@ def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float, evalu
 
 
 def _seconds(
-    trials: Sequence[TrialView], per_token: NDArray[np.float64], full_length_tokens: int, evaluation: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    trials: Sequence[TrialView], per_token: Floats, full_length_tokens: int, evaluation: float
+) -> tuple[Floats, Floats]:
     """Return the seconds of every trial to its next point and to its end, evaluations included.
 
     ``per_token`` has shape (trials,); ``evaluation`` is used until an evaluation was measured.

@@ -29,10 +29,7 @@ class TaskTable:
     """The ends of pipelines on one task at one full length, on the same examples.
 
     Args:
-        dataset: Facts of the dataset.
-        model: Facts of the base model.
-        full_length_tokens: Horizon of the runs.
-        pipelines: The pipelines by id.
+        pipelines: By id.
         badness: By the same ids: 0 for the best end loss, 1 for the median one, at most :data:`WORST`.
     """
 

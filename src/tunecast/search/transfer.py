@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.arrays import Flags, Floats, Ints
 from tunecast.records import Outcome, stable_hash
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
 from tunecast.search.context import Context
@@ -28,9 +28,6 @@ from tunecast.search.cost_benefit import log_gain, log_success, only_worthy, wor
 from tunecast.search.history import History, Policy, Remaining
 from tunecast.search.simple import asha
 from tunecast.search.task_predictor import LEAST_SECONDS, TaskPredictor, TrialPredictions
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
@@ -70,40 +67,29 @@ def transfer(context: Context, *, learns_residuals: bool = False) -> Policy:
         ConfigurationError: The context has no trained prior.
     """
     predictor = TaskPredictor(context, context.needed_prior, learns_residuals=learns_residuals)
-    return guided_by(predictor, context)
-
-
-def guided_by(
-    predictor: TaskPredictor,
-    context: Context,
-    acquisition: Acquisition = IMPROVEMENT,
-    *,
-    most_uncertainty: float = MOST_UNCERTAINTY,
-) -> Policy:
-    """Apply the rule of :func:`transfer` to the predictions of any predictor.
-
-    Deviations above ``most_uncertainty`` count as this, except in every third turn.
-    """
-    return _Guided(predictor, context, acquisition, most_uncertainty, asha())
+    return Guided(predictor, context)
 
 
 @dataclass(frozen=True)
-class _Guided:
-    """The policy of :func:`guided_by`; a :class:`~tunecast.search.history.Diagnostic`."""
+class Guided:
+    """The rule of :func:`transfer` on the predictions of any predictor.
+
+    Deviations above ``most_uncertainty`` count as this, except in every third turn.
+    """
 
     predictor: TaskPredictor
     context: Context
-    score: Acquisition
-    most_uncertainty: float
-    fallback: Policy
+    score: Acquisition = IMPROVEMENT
+    most_uncertainty: float = MOST_UNCERTAINTY
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
+        """Choose the next trial; see :data:`~tunecast.search.history.Policy`."""
         predictions = self.predictor.predict(history)
         if not (predictions.is_reliable and self.context.is_prior_kept):
             # With a different prior, ignore all its predictions, including gains.
             kept = self.context.is_prior_kept
             seen = _worth_halving(history, self.context, predictions) if kept else history
-            return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
+            return _as_drawn(seen, asha()(seen, remaining), seen.startable)
         to_beat = _best_predicted_end(history, predictions)
         worth = _is_worth_it(history, remaining, self.context, predictions, to_beat)
         chosen = _eligible(history, remaining, predictions, worth)
@@ -114,25 +100,20 @@ class _Guided:
         deviation = _limited(history, predictions.deviation, self.most_uncertainty)
         scores = self.score(predictions.mean[chosen], deviation[chosen], to_beat, seconds[chosen])
         best = int(chosen[int(np.argmax(scores + log_success(predictions.failure[chosen])))])
-        return (
-            _as_drawn(history, best, chosen)
-            if self.predictor.is_new and _is_turn_of_chance(history)
-            else best
-        )
+        by_chance = self.predictor.is_new and _is_turn_of_chance(history)
+        return _as_drawn(history, best, chosen) if by_chance else best
 
     def diagnostics(self, history: History) -> tuple[str, ...]:
         """Say whether the dataset is unlike all that was learned from, and whether the prior is ignored."""
-        told = [NEW] if self.predictor.is_new else []
+        warnings = [NEW] if self.predictor.is_new else []
         if not self.context.is_prior_kept:
-            told.append(OTHER)
+            warnings.append(OTHER)
         elif not self.predictor.predict(history).is_reliable:
-            told.append(ASIDE)
-        return tuple(told)
+            warnings.append(ASIDE)
+        return tuple(warnings)
 
 
-def _limited(
-    history: History, deviation: NDArray[np.float64], most_uncertainty: float
-) -> NDArray[np.float64]:
+def _limited(history: History, deviation: Floats, most_uncertainty: float) -> Floats:
     """Limit how much uncertainty adds to the expected improvement, shape (trials,).
 
     The predicted ends of some pipelines, above all those with high rates, are very uncertain, because these
@@ -145,9 +126,7 @@ def _limited(
     return np.minimum(deviation, most_uncertainty)
 
 
-def _eligible(
-    history: History, remaining: Remaining, predictions: TrialPredictions, worth: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def _eligible(history: History, remaining: Remaining, predictions: TrialPredictions, worth: Flags) -> Ints:
     """Return the candidates that can be advanced and are worth it.
 
     If some candidates can still reach their end, only those count. If no trial has ended and hardly more than
@@ -170,12 +149,8 @@ def _eligible(
 
 
 def _promising(
-    found: NDArray[np.int64],
-    history: History,
-    remaining: Remaining,
-    predictions: TrialPredictions,
-    worth: NDArray[np.bool_],
-) -> NDArray[np.int64]:
+    found: Ints, history: History, remaining: Remaining, predictions: TrialPredictions, worth: Flags
+) -> Ints:
     """Return the found trials, running ones included, that deserve the rest of the budget."""
     needed = _needed_to_end(history, remaining, predictions)
     affordable = found if needed is None else found[needed[found] <= 1.0]
@@ -208,9 +183,7 @@ def _is_due(best: int, history: History, predictions: TrialPredictions) -> bool:
     return probed >= PROBED * (len(ends) + 1.0 - trial.share)
 
 
-def _needed_to_end(
-    history: History, remaining: Remaining, predictions: TrialPredictions
-) -> NDArray[np.float64] | None:
+def _needed_to_end(history: History, remaining: Remaining, predictions: TrialPredictions) -> Floats | None:
     """Return the share of what is left that each candidate needs to its end; None if the budget counts
     trials.
     """
@@ -231,7 +204,7 @@ def _best_predicted_end(history: History, predictions: TrialPredictions) -> floa
 
 def _is_worth_it(
     history: History, remaining: Remaining, context: Context, predictions: TrialPredictions, to_beat: float
-) -> NDArray[np.bool_]:
+) -> Flags:
     """Return which candidates should gain enough for the seconds to their ends, shape (trials,).
 
     ``to_beat`` is the logarithm of the loss to improve on.
@@ -276,7 +249,7 @@ def _is_turn_of_chance(history: History) -> bool:
 
 
 def _begun_beside_first(history: History) -> int:
-    """Count the trials that have begun beside the first, which numbers the turns."""
+    """Count the started trials except the first; this is the number of the turn."""
     return sum(trial.is_started for trial in history.trials[1:])
 
 

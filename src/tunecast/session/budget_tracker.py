@@ -17,23 +17,40 @@ GRACE = 0.05
 this part of the budget, because it may be the leader's last step."""
 
 
+MOST_FOR_COMPARING = 0.2
+"""Share of a budget that is kept for comparing the leaders at the end."""
+
+
 class BudgetTracker:
     """A session's budget and its clock; ``seconds_before`` were used by earlier processes of the session."""
 
     def __init__(self, budget: Budget, seconds_before: float) -> None:
         self.budget = budget
         self._free = budget
+        self._for_comparing = 0.0
+        self._for_final = 0.0
+        self._spent_beside = 0.0
+        self._ended: float | None = None
         self._seconds_before = seconds_before
         self._start = time.monotonic()
 
     def elapsed(self) -> float:
-        """Return the session's seconds so far, including earlier processes."""
+        """Return the budget's seconds so far, including earlier processes."""
+        if self._ended is not None:
+            return self._ended
         return self._seconds_before + time.monotonic() - self._start
+
+    def end(self) -> None:
+        """Stop the clock: what follows is outside of the budget."""
+        self._ended = self.elapsed()
 
     @property
     def is_overrun(self) -> bool:
-        """Whether the step under way has used up the grace beyond a budget in seconds."""
-        return self.budget.kind == "seconds" and self.elapsed() > (1 + GRACE) * self.budget.amount
+        """Whether the step under way has used up the grace beyond what a budget in seconds leaves it."""
+        if self._ended is not None:
+            return False
+        limit = (1 + GRACE) * self.budget.amount - self._for_comparing
+        return self.budget.kind == "seconds" and self.elapsed() > limit
 
     def share(self, fraction: float) -> float:
         """Return a fraction of the whole budget in its unit, rounding tokens and trials down."""
@@ -42,11 +59,35 @@ class BudgetTracker:
 
     def hold_back(self, amount: float) -> None:
         """Reserve an amount of the budget, in its unit, from the search; 0 releases it."""
-        self._free = replace(self.budget, amount=self.budget.amount - amount)
+        kept = self._for_comparing + self._for_final + self._spent_beside
+        self._free = replace(self.budget, amount=self.budget.amount - kept - amount)
+
+    def count_beside(self, used: Used) -> None:
+        """Count what earlier runs beside the search have spent; seconds are on the clock already."""
+        if self.budget.kind != "seconds":
+            self._spent_beside = self.budget.spent(used)
+        self.hold_back(0)
+
+    def reserve_for_comparing(self, seconds: float) -> None:
+        """Keep seconds for comparing the leaders at the end; a budget in tokens or trials has none."""
+        if self.budget.kind == "seconds":
+            self._for_comparing = min(seconds, MOST_FOR_COMPARING * self.budget.amount)
+        self.hold_back(0)
+
+    def reserve_for_final(self, amount: float) -> None:
+        """Keep an amount of the budget, in its unit, for a final training; 0 releases it."""
+        self._for_final = amount
+        self.hold_back(0)
 
     def left(self, used: Used) -> float:
-        """Return the rest of the whole budget in its unit, including the reserved part."""
-        return max(0.0, self.budget.amount - self.budget.spent(used))
+        """Return the rest of the budget in its unit, including what is held back from the search."""
+        kept = self._for_comparing + self._for_final + self._spent_beside
+        return max(0.0, self.budget.amount - kept - self.budget.spent(used))
+
+    def left_for_final(self, used: Used) -> float:
+        """Return the rest of the budget in its unit, including what is kept for a final training."""
+        kept = self._for_comparing + self._spent_beside
+        return max(0.0, self.budget.amount - kept - self.budget.spent(used))
 
     def affordable_tokens(self, tokens_per_second: float) -> float:
         """Return the training tokens that the rest of the budget affords; infinite for a budget in trials."""
@@ -82,6 +123,13 @@ class BudgetTracker:
             used.seconds + needed + (_to_end(reserved, runtime_model) if reserved else 0.0)
             <= self._free.amount
         )
+
+    def is_expected_to_fit(self, trial: Trial, used: Used, runtime_model: RuntimeModel) -> bool:
+        """Return whether a trial's next step fits by its expected seconds, if not by their upper bound."""
+        if self.budget.kind != "seconds":
+            return False
+        method, work, ends = trial.spec.pipeline.method, trial.work_to_next, trial.ends_next
+        return used.seconds + runtime_model.expected(method, work, ends=ends) <= self._free.amount
 
     def affords_end(self, trial: Trial, used: Used, runtime_model: RuntimeModel) -> bool:
         """Return whether a trial can be finished with the rest of the budget, by its upper bound."""

@@ -64,10 +64,13 @@ def measure_full_length(
     timed, efforts = _for_speed(spec, wanted, training_task.device), Efforts(training_task)
     plain = float(ask(Calibrate(timed, seconds))) * efforts.of(timed.pipeline)
     speed = plain / efforts.of(spec.pipeline)
-    progress.finish(f"{speed:,.0f} tokens/s")
     strategy = get_strategy(settings.strategy)
     share = strategy.share_of_budget(budget_tracker.budget.kind)
     full_length = int(min(wanted, share * budget_tracker.affordable_tokens(speed)))
+    if strategy.has_baseline:
+        progress.finish(_speed_text(speed, full_length, sum(lengths), share, budget_tracker))
+    else:
+        progress.finish(f"{speed:,.0f} tokens/s; {full_length / sum(lengths):.2g} epochs")
     if strategy.trials and budget_tracker.budget.kind == "tokens":
         ends = plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=wanted).tokens
         return FullLength(
@@ -88,6 +91,19 @@ def score_base_model(base: Trials, training_task: TrainingTask, ask: Ask, progre
     point = zero_point(subset.score, subset.evaluation, base[0].spec.workers)
     progress.finish(f"validation loss {subset.score.loss:.3f} on {len(training_task.subset)} examples")
     return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole.score, whole.evaluation.wall)
+
+
+def _speed_text(
+    speed: float, full_length: int, epoch: int, share: float, budget_tracker: BudgetTracker
+) -> str:
+    """Say how fast training is, how much each trial trains, and which budget is enough for an epoch."""
+    text = f"{speed:,.0f} tokens/s; {full_length / epoch:.2g} epochs per trial"
+    if full_length >= epoch or budget_tracker.budget.kind == "trials":
+        return text
+    if budget_tracker.budget.kind == "tokens":
+        return f"{text}, one with --budget {math.ceil(epoch / share)}-tokens"
+    minutes = math.ceil((budget_tracker.elapsed() + epoch / share / speed) / 60)
+    return f"{text}, one with --budget {minutes}m"
 
 
 def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunecast.methods import Restrictions, pipeline_space, sample_pipelines
+from tunecast.methods import Restrictions, pipeline_space, sample_pipelines, space
 from tunecast.methods.space import baseline_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import Context, Strategy, get_strategy
@@ -29,7 +29,7 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
         ConfigurationError: The user's restrictions are impossible.
     """
     baseline_pipeline(model, settings.restrictions)
-    pipeline_space(model, settings.restrictions, seed=settings.seed)
+    space.check_restrictions(model, settings.restrictions)
 
 
 def candidate_pipelines(
@@ -46,8 +46,7 @@ def candidate_pipelines(
     baseline = baseline_pipeline(model, settings.restrictions)
     first = [baseline, *strategy.pinned(baseline, settings.restrictions)]
     first += [p for p in lineup if p not in first and _is_within(settings, p)]
-    space = pipeline_space(model, settings.restrictions, seed=settings.seed)
-    drawn = sample_pipelines(space, strategy.draws)
+    drawn = sample_pipelines(pipeline_space(model, settings.restrictions, seed=settings.seed), strategy.draws)
     return first + [pipeline for pipeline in drawn if pipeline not in first]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from tunecast.budget import Budget
 from tunecast.executors.base import Ask
@@ -14,24 +17,30 @@ from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
 from tunecast.records import Run, Score
-from tunecast.results import Contender, SampleOutput, SessionRecord
+from tunecast.results import Contender, Margin, SampleOutput, SessionRecord, TrainedOn
 from tunecast.search import get_strategy
+from tunecast.session.constant_answers import ConstantRival, constant_rivals
 from tunecast.session.folder import OutputFolder
+from tunecast.session.margins import Margins
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.provenance import Origin
+from tunecast.session.runtime_model import SCORING_MARGIN
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
 from tunecast.training.checkpoint import sync
+from tunecast.training.losses import get_loss
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrialSpec
 
 FINALISTS = 3
-VALIDATION_METRIC_EXAMPLES = 100
-"""Answers that choose the winner where the objective is a metric."""
-TEST_METRIC_EXAMPLES = 500
-"""Answers scored on the test split, here and by ``tunecast evaluate``."""
+ANSWERS = (16, 32, 64, 100)
+"""Numbers of validation answers that may choose the winner where the objective is a metric."""
+COMPARED = 2 + FINALISTS
+"""Models that the comparison scores, the base model at first and the baseline."""
 SAMPLES = 5
+COMPARING = "Comparing the leading checkpoints on validation"
+BASE_SCORING = "Scoring the base model's answers on validation"
 
 Key = tuple[str, int]
 """A checkpoint: the id of its run, and its step."""
@@ -61,9 +70,13 @@ class Finalist:
         return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
 
     @property
-    def measured_validation(self) -> Score | None:
-        """Its loss on all validation examples, None if it was never measured: only ends of runs are."""
-        return self.run.validation if self.run.curve[-1].step == self.step else None
+    def trained_on(self) -> TrainedOn:
+        """The amount of training, from its trial's plan."""
+        if self.trial is None:
+            return TrainedOn(0, 0, self.run.unique_examples, 0.0)
+        seen = np.concatenate(self.trial.plan.batches[: self.step])
+        available = self.run.unique_examples
+        return TrainedOn(self.step, len(np.unique(seen)), available, len(seen) / available)
 
     def scoring(
         self, split: str, metric: str, generate_limit: int, interval_seed: int | None = None
@@ -108,8 +121,27 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The outcome of comparing the leaders on validation.
+
+    Args:
+        contenders: By name, in the order that settles ties.
+        validation: Scores by checkpoint.
+        winner: Name of the best contender.
+        margins: The winner's margins over the other contenders there.
+        warnings: Warnings about the trials, one sentence each.
+    """
+
+    contenders: Mapping[str, Finalist]
+    validation: Mapping[Key, Scored]
+    winner: str
+    margins: tuple[Margin, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FinalScoring:
-    """Chooses the winner, scores it and delivers it to ``best/``; all of this is outside the budget."""
+    """Chooses the winner on validation, within the budget; then scores and delivers it, outside of it."""
 
     settings: SessionSettings
     prepared: PreparedTask
@@ -117,22 +149,76 @@ class FinalScoring:
     store: Store
     ask: Ask
     progress: Progress
+    answers: int = ANSWERS[-1]
 
-    def run(self, trials: Trials, zero_shot: Run, account: Account) -> SessionRecord:
-        """Deliver the best of base model, baseline and incumbent by validation, and score all three on test.
+    def within(self, seconds: float, zero_shot: Run) -> FinalScoring:
+        """Choose how many validation answers are generated, so that the comparison takes about ``seconds``.
 
-        The first trial is the baseline's.
+        A few answers of the base model, which are the longest, tell how long one takes.
+        """
+        if self.settings.objective == "loss":
+            return self
+        start = time.monotonic()
+        few = replace(self, answers=ANSWERS[0])
+        few.score_base(zero_shot)
+        each = (time.monotonic() - start) / ANSWERS[0]
+        most = seconds / (COMPARED * SCORING_MARGIN * each)
+        return replace(self, answers=max((count for count in ANSWERS if count <= most), default=ANSWERS[0]))
+
+    def score_base(self, zero_shot: Run) -> Scored:
+        """Score the base model on validation by the session's objective.
+
+        Its answers are the longest, so the time tells what the comparison takes at most.
+        """
+        base = Finalist(zero_shot, None, 0)
+        return self._validate([base], Judge(self.settings.objective), BASE_SCORING)[base.key]
+
+    def compare(self, trials: Trials, zero_shot: Run, base_scored: Scored) -> Comparison:
+        """Choose the best of base model, baseline and incumbent on validation.
+
+        The first trial is the baseline's. ``base_scored`` is what :meth:`score_base` returned.
         """
         judge = Judge(self.settings.objective)
         warnings = trials.warnings(get_strategy(self.settings.strategy).first_name)
         for warning in warnings:
             self.progress.log(f"Note: {warning}")
-        contenders, validation = self._contenders(trials, zero_shot, judge)
+        contenders, validation = self._contenders(trials, zero_shot, judge, base_scored)
+        return self._compared(contenders, validation, judge, tuple(warnings))
+
+    def challenge(self, comparison: Comparison, trial: Trial) -> Comparison:
+        """Let the best checkpoint of a final training compete; the winner stays if that is not better."""
+        judge = Judge(self.settings.objective)
+        finalist = best_checkpoint(trial)
+        if finalist is None:
+            text = "The final training of the winner reached no point with a finite loss."
+            self.progress.log(f"Note: {text}")
+            return replace(comparison, warnings=(*comparison.warnings, text))
+        contenders = {**comparison.contenders, "final": finalist}
+        validation = {**comparison.validation, **self._validate([finalist], judge, COMPARING)}
+        return self._compared(contenders, validation, judge, comparison.warnings)
+
+    def _compared(
+        self,
+        contenders: Mapping[str, Finalist],
+        validation: Mapping[Key, Scored],
+        judge: Judge,
+        warnings: tuple[str, ...],
+    ) -> Comparison:
         # min takes the first of equals: an incumbent that is the baseline's checkpoint wins as the baseline.
-        winner = min(contenders, key=lambda name: judge.badness(validation[contenders[name].key]))
+        winner = min(contenders, key=lambda name: judge.badness(validation[contenders[name].key].score))
+        scored = {name: validation[one.key] for name, one in contenders.items()}
+        margins = self._margins("validation", judge, contenders, winner, scored)
+        return Comparison(contenders, validation, winner, margins, warnings)
+
+    def deliver(self, comparison: Comparison, account: Account) -> SessionRecord:
+        """Score all contenders on the test split, and write the winner to ``best/``."""
+        judge = Judge(self.settings.objective)
+        contenders, validation, winner = comparison.contenders, comparison.validation, comparison.winner
         test = self._score_on_test(contenders, judge)
         for name, finalist in contenders.items():
-            self.store.set_scores(finalist.run.id, test=test[name].score)
+            self.store.set_test_score(finalist.run.id, test[name].score)
+        seed = self.settings.seed
+        constants = constant_rivals(self.prepared, judge.metric, seed=seed)
         self.progress.start("Saving the winner")
         self._deliver(contenders[winner])
         self.progress.finish(str(self.folder.path / "best"))
@@ -147,24 +233,36 @@ class FinalScoring:
             used_seconds=account.used_seconds,
             full_length_tokens=account.full_length_tokens,
             contenders=tuple(
-                Contender(name, c.run.id, c.run.pipeline, c.step, test[name].score, validation[c.key])
+                Contender(
+                    name,
+                    c.run.id,
+                    c.run.pipeline,
+                    c.step,
+                    test[name].score,
+                    validation[c.key].score,
+                    c.trained_on,
+                )
                 for name, c in contenders.items()
             ),
             winner=winner,
-            incumbent_loss=validation[contenders["incumbent"].key].loss,
+            incumbent_loss=validation[contenders["incumbent"].key].score.loss,
             samples=_samples(test["zero_shot"], test[winner]),
-            warnings=(*self.prepared.warnings, *warnings),
+            warnings=(*self.prepared.warnings, *comparison.warnings),
             output_dir=str(self.folder.path),
             configuration=self.settings.as_json(),
-            versions=zero_shot.versions,
+            versions=contenders["zero_shot"].run.versions,
             ahead_on_test=tuple(
                 name for name in contenders if judge.prefers(test[name].score, test[winner].score)
             ),
+            constant_answers=tuple(rival.answer for rival in constants),
+            margins=self._margins("test", judge, contenders, winner, test, constants),
+            validation_margins=comparison.margins,
+            only_answer=_only_answer(test[winner]) if judge.metric else None,
         )
 
     def _contenders(
-        self, trials: Trials, zero_shot: Run, judge: Judge
-    ) -> tuple[dict[str, Finalist], dict[Key, Score]]:
+        self, trials: Trials, zero_shot: Run, judge: Judge, base_scored: Scored
+    ) -> tuple[dict[str, Finalist], dict[Key, Scored]]:
         """Return contenders by name, in the order that settles ties, and validation scores by checkpoint."""
         base = Finalist(zero_shot, None, 0)
         contenders = {"zero_shot": base}
@@ -172,9 +270,42 @@ class FinalScoring:
         if get_strategy(self.settings.strategy).has_baseline and baseline is not None:
             contenders["baseline"] = baseline
         leading = leading_checkpoints(trials)
-        validation = validate([*contenders.values(), *leading], judge, self.ask, self.progress)
-        incumbent = min(leading, key=lambda one: judge.badness(validation[one.key]), default=base)
+        finalists = [one for one in (*contenders.values(), *leading) if one.key != base.key]
+        validation = {base.key: base_scored} | self._validate(finalists, judge, COMPARING)
+        incumbent = min(leading, key=lambda one: judge.badness(validation[one.key].score), default=base)
         return {**contenders, "incumbent": incumbent}, validation
+
+    def _validate(self, finalists: Iterable[Finalist], judge: Judge, stage: str) -> dict[Key, Scored]:
+        """Score checkpoints on all validation examples that the session uses, each once.
+
+        Points are scored on a small subset; more examples keep the luckiest checkpoint from winning.
+        """
+        unique = {finalist.key: finalist for finalist in finalists}
+        self.progress.start(stage, len(unique), "models")
+        limit = self.answers if judge.metric else 0
+        scores: dict[Key, Scored] = {}
+        for key, finalist in unique.items():
+            request = finalist.scoring("validation", judge.metric, limit, self.settings.seed)
+            scores[key] = _scored(finalist, request, self.ask, self.progress)
+            self.progress.advance()
+        self.progress.finish()
+        return scores
+
+    def _margins(
+        self,
+        split: str,
+        judge: Judge,
+        contenders: Mapping[str, Finalist],
+        winner: str,
+        scored: Mapping[str, Scored],
+        constants: Sequence[ConstantRival] = (),
+    ) -> tuple[Margin, ...]:
+        """Return the winner's margins over the other contenders, and over constant answers."""
+        training_task = self.prepared.training_task
+        examples = training_task.test if split == "test" else training_task.validation
+        pairs = Margins(examples, get_loss(training_task.loss), judge.metric, self.settings.seed)
+        rivals = [name for name, one in contenders.items() if one.key != contenders[winner].key]
+        return pairs.over(scored[winner], {name: scored[name] for name in rivals}, constants)
 
     def _score_on_test(self, contenders: Mapping[str, Finalist], judge: Judge) -> dict[str, Scored]:
         """Return test scores by name; each checkpoint is scored once, whatever its names."""
@@ -182,7 +313,7 @@ class FinalScoring:
         self.progress.start(
             f"Scoring {examples} test examples, outside the budget", len(contenders), "models"
         )
-        limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
+        limit = examples if judge.metric else SAMPLES
         known: dict[Key, Scored] = {}
         for name, finalist in contenders.items():
             if finalist.key not in known:
@@ -234,27 +365,6 @@ def leading_checkpoints(trials: Iterable[Trial]) -> list[Finalist]:
     return sorted(found, key=_subset_loss)[:FINALISTS]
 
 
-def validate(finalists: Iterable[Finalist], judge: Judge, ask: Ask, progress: Progress) -> dict[Key, Score]:
-    """Score checkpoints on all validation examples that the session uses, each once.
-
-    Points are scored on a small subset; more examples keep the luckiest checkpoint from winning. The loss at
-    the end of a run was measured on these examples already, so it is not measured again.
-    """
-    unique = {finalist.key: finalist for finalist in finalists}
-    progress.start("Comparing the leading checkpoints on validation", len(unique), "models")
-    limit = VALIDATION_METRIC_EXAMPLES if judge.metric else 0
-    scores: dict[Key, Score] = {}
-    for key, finalist in unique.items():
-        score = None if judge.metric else finalist.measured_validation
-        if score is None:
-            request = finalist.scoring("validation", judge.metric, limit)
-            score = _scored(finalist, request, ask, progress).score
-        scores[key] = score
-        progress.advance()
-    progress.finish()
-    return scores
-
-
 def _scored(finalist: Finalist, request: ScoreModel, ask: Ask, progress: Progress) -> Scored:
     """Return a worker's answer; tell the user if a lost checkpoint had to be trained again."""
     scored: Scored = ask(request)
@@ -272,6 +382,12 @@ def _subset_loss(finalist: Finalist) -> float:
 def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
     pairs = zip(before.outputs[:SAMPLES], after.outputs[:SAMPLES], strict=True)
     return tuple(replace(new, before=old.after) for old, new in pairs)
+
+
+def _only_answer(scored: Scored) -> str | None:
+    """Return the answer that a model gave to every prompt; None if its answers differ."""
+    answers = {output.after.strip() for output in scored.outputs}
+    return answers.pop() if len(answers) == 1 and len(scored.outputs) > 1 else None
 
 
 def _base_location(model: ResolvedModel) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.atomic import written_whole
-from tunecast.errors import OutputError, disk_error
-from tunecast.session.migration import with_current_names
+from tunecast.errors import OutputError, disk_error, first_line
+from tunecast.untrusted import Malformed, read_json
 
 SESSION_FILE = "session.json"
 LOCK_FILE = ".lock"
@@ -32,6 +32,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         if path.parts[:1] and path.parts[0].startswith("~"):
             raise OutputError(f"--output-dir {path}: there is no such user.", "Write the folder in full.")
+        _check_places(path)
         self.path = path
         self._found = self._names()
         self._missing = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
@@ -135,6 +136,23 @@ class OutputFolder:
                 folder.rmdir()
 
 
+def _check_places(path: Path) -> None:
+    """Check that what a session writes at its end has its place, before the session begins.
+
+    Raises:
+        OutputError: A file stands in the place of a folder, or a folder in that of a file.
+    """
+    for name in ("best", "trials"):
+        if os.path.lexists(path / name) and not os.path.isdir(path / name):
+            raise OutputError(f"--output-dir {path}: {name} is a file, where a folder is needed.", _MOVE)
+    for name in ("report.html", SESSION_FILE, STORE_FILE, LOCK_FILE):
+        if os.path.isdir(path / name):
+            raise OutputError(f"--output-dir {path}: {name} is a folder, where a file is needed.", _MOVE)
+
+
+_MOVE = "Move it away, or choose another folder."
+
+
 def read_session(folder: Path) -> dict[str, Any]:
     """Read a folder's ``session.json``.
 
@@ -144,10 +162,17 @@ def read_session(folder: Path) -> dict[str, Any]:
     """
     file = folder / SESSION_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(file)
+    except Malformed as error:
         raise OutputError(f"{file} is damaged: {error}.", "Choose another --output-dir.") from error
     for name, kind in (("configuration", dict), ("id", str), ("dataset_fingerprint", str)):
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise OutputError(f"{file} is damaged: it holds no {name}.", "Choose another --output-dir.")
-    return with_current_names(content)
+    from tunecast.session.migration import with_current_names  # needs the store, which a new session does not
+
+    try:
+        return with_current_names(content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise OutputError(
+            f"{file} is damaged: {first_line(error)}.", "Choose another --output-dir."
+        ) from error

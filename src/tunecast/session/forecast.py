@@ -32,6 +32,8 @@ FORECAST_SHARE = 0.1
 """Largest share of a budget for a forecast."""
 SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8))
 """Choices of parts to measure, best first. Fewer than two besides the whole would not support a forecast."""
+MORE_BUDGET = 2.0
+"""A session that could not measure enough is given so many times its budget, or more."""
 HELD_MARGIN = 1.5
 """Extra reserve, because the leading trial may be slower than the baseline that the reserve is based on."""
 
@@ -44,11 +46,15 @@ class Survey:
         leading: The trial whose pipeline is measured, None if no trial was completed.
         parts: A trial for each part of its data, smallest first.
         reason: Reason for having no parts, else empty.
+        budget, new_session: What would be enough, as in :class:`~tunecast.results.DataForecast`; with parts,
+            in case that too few of them end.
     """
 
     leading: Trial | None
     parts: tuple[Trials, ...] = ()
     reason: str = ""
+    budget: str = ""
+    new_session: bool = False
 
     @property
     def data_size(self) -> int:
@@ -68,13 +74,16 @@ class Survey:
         """The plan that :meth:`Surveyor.again` needs."""
         specs = [trial.spec for (trial,) in self.parts]
         parts = tuple(Part(spec.unique_examples, spec.full_length_tokens) for spec in specs)
-        return SurveyPlan(self.leading.spec.run if self.leading else "", parts, self.reason)
+        leading = self.leading.spec.run if self.leading else ""
+        return SurveyPlan(leading, parts, self.reason, self.budget, self.new_session)
 
     def forecast(self, seed: int) -> DataForecast:
         """Fit a law to the measurements and extrapolate it."""
         measured, reason = self.measured, self.reason or self._missing()
         if reason:
-            return DataForecast(self.data_size, measured, reason=reason)
+            return DataForecast(
+                self.data_size, measured, reason=reason, budget=self.budget, new_session=self.new_session
+            )
         table = table_of_points([size for size, _ in measured], [loss for _, loss in measured])
         outlook = forecast(table, [multiple * self.data_size for multiple in MULTIPLES], seed=seed)
         forecasts = tuple(
@@ -82,6 +91,17 @@ class Survey:
             for one in outlook.forecasts
         )
         return DataForecast(self.data_size, measured, forecasts, next_size=round(outlook.advice[0].data_size))
+
+    def at(self, data_size: int, seed: int) -> MoreData | None:
+        """Forecast the loss at one data size; None without a forecast that is fit to act upon."""
+        if self.reason or self._missing():
+            return None
+        table = table_of_points([size for size, _ in self.measured], [loss for _, loss in self.measured])
+        one = forecast(table, [data_size], seed=seed, with_advice=False).forecasts[0]
+        found = MoreData(
+            round(one.data_size), one.loss, one.low, one.high, one.law, one.supported, one.reason
+        )
+        return found if one.supported else None
 
     def _missing(self) -> str:
         """Return which runs are missing if there are too few for a forecast."""
@@ -121,19 +141,38 @@ class Surveyor:
 
     def survey(self, leading: Trial | None, used: Used) -> Survey:
         """Choose the parts that fit in a tenth of the budget and in the rest of it."""
+        budget = self.budget_tracker.budget
         if leading is None:
-            return Survey(None, reason="no trial reached the end of its schedule")
+            return Survey(
+                None, reason="no trial reached the end of its schedule", budget=budget.times(MORE_BUDGET)
+            )
         choices = self._choices(leading)
         if not choices:
-            steps = f"the leading trial has {leading.plan.total_steps} optimiser steps on its data"
-            return Survey(leading, reason=f"{steps}; a quarter of it would leave fewer than {LEAST_STEPS}")
+            return self._too_few_steps(leading)
         scoring = leading.curve[-1].evaluation.wall
         prices = [self._price(parts, scoring) for parts in choices]
         most, left = self.budget_tracker.share(FORECAST_SHARE), self.budget_tracker.left(used)
         for parts, price in zip(choices, prices, strict=True):
             if price <= min(most, left):
-                return Survey(leading, parts)
-        return Survey(leading, reason=self._too_dear(min(prices), left))
+                return Survey(leading, parts, budget=budget.times(MORE_BUDGET))
+        needed = max(MORE_BUDGET, HELD_MARGIN * min(prices) / (FORECAST_SHARE * budget.amount))
+        return Survey(leading, reason=self._too_dear(min(prices), left), budget=budget.times(needed))
+
+    def _too_few_steps(self, leading: Trial) -> Survey:
+        """Say that parts of the data would be over too soon; longer trials help unless they saw all of it."""
+        steps, needed = leading.plan.total_steps, LEAST_STEPS * 4
+        pipeline = leading.spec.pipeline
+        reason = (
+            f"a forecast repeats the completed trial with the lowest loss ({pipeline.method}, learning rate "
+            f"{pipeline.number('learning_rate'):.3g}) on parts of its data; that trial has {steps} optimiser "
+            f"steps, and {needed} are needed"
+        )
+        budget = self.budget_tracker.budget
+        every = len(leading.training_task.training_examples(leading.spec))
+        if budget.kind == "trials" or examples_seen(leading) >= every:
+            return Survey(leading, reason=reason)
+        enough = budget.times(HELD_MARGIN * needed / steps)
+        return Survey(leading, reason=reason, budget=enough, new_session=True)
 
     def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
         """Rebuild a survey from its plan, with the points that an earlier process committed."""
@@ -141,7 +180,7 @@ class Surveyor:
         laid_out = tuple(self._laid_out(leading, part) for part in plan.parts) if leading else ()
         for part in laid_out:
             part.restore()
-        return Survey(leading, laid_out, plan.reason)
+        return Survey(leading, laid_out, plan.reason, plan.budget, plan.new_session)
 
     def _choices(self, trial: Trial) -> list[tuple[Trials, ...]]:
         """Return the sets of parts that leave each enough optimiser steps, best first."""

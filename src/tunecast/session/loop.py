@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunecast.budget import Used
@@ -19,7 +19,7 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.rules import choose
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.status import session_status
+from tunecast.session.status import session_status, training_status
 from tunecast.session.trials import Trials, retraining_note
 from tunecast.training.runner import Measurement
 
@@ -82,7 +82,7 @@ class Search:
         self._tell_diagnostics()
         self._search()
         while self._finish_leader():
-            self._search()  # with what was reserved for the leader and is left
+            self._search()  # with the rest of the reserve for the leader
 
     def used(self) -> Used:
         """Return the amounts that the trials have spent."""
@@ -118,11 +118,15 @@ class Search:
         self._activity = "Finishing the leading trial"
         trial = self.trials[index]
         before = trial.step
-        while trial.goes_on and self.fits(index):
+        while trial.goes_on and (self.fits(index) or self._is_worth_a_try(index)):
             self._submit(index)
             while self._under_way:
                 self._collect()
         return trial.step > before
+
+    def _is_worth_a_try(self, index: int) -> bool:
+        """Whether a step is expected to fit: nothing else could use the time that it would lose otherwise."""
+        return self._budget_tracker.is_expected_to_fit(self.trials[index], self.used(), self.runtime_model)
 
     def _next(self) -> int | None:
         """Choose the first trial as long as it can continue, and beside or after it the strategy's choice."""
@@ -214,4 +218,6 @@ class Search:
 
     def _show(self) -> None:
         status = session_status(self.trials.started, self._budget_tracker.budget, self.used(), self._activity)
+        if not get_strategy(self._settings.strategy).has_baseline:
+            status = replace(status, training=training_status(self.trials[0], self.runtime_model))
         self._progress.show(status)

@@ -64,9 +64,7 @@ def measure_zero_shot(
         scored = runner.score(None, 0, "subset", interval_seed=question.seed)
     score = scored.score
     progress.finish(f"{score.loss:.3f} on {score.examples} examples")
-    low = score.loss if score.loss_low is None else score.loss_low
-    high = score.loss if score.loss_high is None else score.loss_high
-    return ZeroShotLoss(score.loss, "measured", low, high)
+    return ZeroShotLoss.measured(score)
 
 
 def _spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:

@@ -22,7 +22,7 @@ from tunecast.training.losses import COMPLETION, get_loss
 from tunecast.training.training_task import TrainingTask
 
 if TYPE_CHECKING:
-    from tunecast.data import Dataset, EncodedExample
+    from tunecast.data import ClosedAnswers, Dataset, EncodedExample
     from tunecast.models.load import ResolvedModel
 
 MOST_NEW_TOKENS = 256
@@ -30,12 +30,18 @@ MOST_NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task ready for a session, with warnings for the user."""
+    """A task ready for a session.
+
+    Args:
+        warnings: Warnings for the user, one sentence each.
+        answers: The answers of the dataset if they come from a small set.
+    """
 
     training_task: TrainingTask
     task: Task
     dataset: DatasetFacts
     warnings: tuple[str, ...]
+    answers: ClosedAnswers | None = None
 
     def unique_examples(self, wanted: int | None) -> int:
         """Return how many training examples to use: ``wanted``, at most all; None means all."""
@@ -86,7 +92,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
         warnings.append(UNRELATED)
-    return PreparedTask(training_task, task, described, tuple(warnings))
+    return PreparedTask(training_task, task, described, tuple(warnings), data.closed_answers(dataset))
 
 
 def _encoded(
@@ -115,6 +121,12 @@ def _training_task(
 ) -> TrainingTask:
     """Build the workers' task. Examples to score points on are chosen later, with the full length."""
     device = choose_device(settings.device)
+    # Only what could be encoded, so that loss and metric are measured on the same examples.
+    validation_examples = data.kept_examples(dataset.validation, encoded["validation"])
+    tested = list(zip(data.kept_examples(dataset.test, encoded["test"]), encoded["test"], strict=True))
+    tested = list(data.spread(tested, settings.seed))
+    if settings.test_examples != "all":
+        tested = tested[: settings.test_examples]
     wanted = settings.dtype if settings.dtype != "auto" else choose_dtype(device, facts.width)
     return TrainingTask(
         model=model,
@@ -125,9 +137,9 @@ def _training_task(
         train=encoded["train"],
         subset=(),
         validation=encoded["validation"],
-        test=encoded["test"],
-        test_examples=data.spread(dataset.test, settings.seed),
-        validation_examples=data.spread(dataset.validation, settings.seed),
+        test=tuple(item for _, item in tested),
+        test_examples=tuple(example for example, _ in tested),
+        validation_examples=data.spread(validation_examples, settings.seed),
         max_length=max_length,
         max_new_tokens=_new_tokens(encoded["train"], facts.context),
         deterministic=settings.deterministic,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tunecast.records import DatasetFacts
+from tunecast.untrusted import read_json
 
 FILE = "training.json"
 
@@ -34,7 +35,7 @@ class Origin:
     def read(cls, folder: Path) -> Origin | None:
         """Read it from a model's folder; None if there is none, or a file of another program."""
         try:
-            content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            content = read_json(folder / FILE)
             return cls(int(content["seed"]), str(content["dataset"]), str(content["dataset_fingerprint"]))
         except (OSError, ValueError, TypeError, KeyError):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tunecast.budget import Budget
@@ -10,17 +10,53 @@ from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
 from tunecast.predictor import TaskDescription
-from tunecast.recommender.quality_model import QualityModel
+from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.ranking import predict_ends
 from tunecast.recommender.recommend import MEASURABLE, default_prior, recommend_pipelines
-from tunecast.recommender.recommendation import Recommendation
+from tunecast.recommender.recommendation import Recommendation, ZeroShotLoss
+from tunecast.records import Pipeline
 from tunecast.search import Lineup, Recommended, get_strategy
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
 SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a pipeline is trained: tokens of its whole schedule, and the examples that it sees."""
+
+    tokens: int
+    examples: int
+
+
+def predicted_change(
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    untouched: float,
+    pipeline: Pipeline,
+    steps: int,
+    short: Length,
+    long: Length,
+) -> float:
+    """Predict by how much ln(loss) differs between a short and a long training of a pipeline.
+
+    The long one is taken to have a rate that suits it as well.
+
+    Args:
+        untouched: Validation loss of the base model in nats per label token.
+        steps: Optimiser steps of the short training.
+    """
+    prior, lengths = default_prior(), _lengths(prepared)
+    task = replace(_task(settings, prepared, lengths), zero_shot_loss=untouched)
+
+    def end(length: Length) -> float:
+        of = replace(task, full_length_tokens=length.tokens, unique_examples=length.examples)
+        return prior.predict(of, [Plan(pipeline, length.tokens, steps)])[0].log_loss
+
+    return end(long) - end(short)
 
 
 def question_of(settings: SessionSettings) -> Question:
@@ -48,17 +84,29 @@ def recommendation_for(
     If there is no recommendation, its error is returned instead, which does not stop a session. The lineup is
     empty if the strategy uses no recommendation.
     """
+    found = recommended(settings, prepared, worker_bytes)
+    if isinstance(found, UserError):
+        return found, Lineup()
+    return found, lineup_of(settings, prepared, found, default_prior())
+
+
+def recommended(
+    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int, measured: ZeroShotLoss | None = None
+) -> Recommendation | UserError:
+    """Recommend pipelines for a session's task; the error is returned if that is impossible.
+
+    ``measured`` is the base model's loss; None predicts it.
+    """
     try:
-        prior = default_prior()
         situation = situation_of(settings, prepared, worker_bytes)
-        found = _without_measuring(recommend_pipelines(question_of(settings), situation, prior))
+        found = recommend_pipelines(question_of(settings), situation, default_prior(), measured)
     except UserError as error:
-        return error, Lineup()
-    return found, lineup_of(settings, prepared, found, prior)
+        return error
+    return _without_measuring(found)
 
 
 def lineup_of(
-    settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: QualityModel
+    settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: KnownRuns
 ) -> Lineup:
     """Line up the candidates that a session's strategy tries first."""
     strategy = get_strategy(settings.strategy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunecast.records import Point, Run, Score, Seconds
@@ -23,25 +24,34 @@ FORWARD_COST = 0.4
 """Seconds to evaluate a token relative to training on it."""
 POINTS_PER_TRIAL = 7
 LEAST_VALIDATION = 16
+LEAST_FOR_CHOICE = 64
+"""Least validation examples that ends of trials and the winner are chosen by."""
 EXPLOSION_FACTOR = 1.5
 
 
 def affordable_validation(
-    training_task: TrainingTask, full_length_tokens: int, seed: int
+    training_task: TrainingTask, full_length_tokens: int, seed: int, *, as_in_0_1_0: bool = False
 ) -> tuple[tuple[EncodedExample, ...], tuple[EncodedExample, ...]]:
     """Choose the validation examples that a trial of a full length can afford.
 
+    ``as_in_0_1_0`` chooses as that version did, for a session that it began.
+
     Returns:
-        The subset that every point is scored on, and all examples that the last point is scored on.
+        The subset that every point is scored on, and the examples that the last point and the winner are.
     """
     affordable = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
-    whole = validation_subset(
-        training_task.validation, token_limit=affordable, minimum=LEAST_VALIDATION, seed=seed
-    )
-    subset = validation_subset(
-        whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=LEAST_VALIDATION, seed=seed
-    )
-    return subset, whole
+    least = LEAST_VALIDATION if as_in_0_1_0 else LEAST_FOR_CHOICE
+    choose = partial(validation_subset, seed=seed, doubles=not as_in_0_1_0)
+    whole = choose(training_task.validation, token_limit=affordable, minimum=least)
+    return choose(whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=LEAST_VALIDATION), whole
+
+
+def sized_validation(
+    training_task: TrainingTask, sizes: tuple[int, int], seed: int
+) -> tuple[tuple[EncodedExample, ...], tuple[EncodedExample, ...]]:
+    """Choose so many validation examples for each point and for the end of a trial."""
+    whole = validation_subset(training_task.validation, token_limit=0, minimum=sizes[1], seed=seed)
+    return validation_subset(whole, token_limit=0, minimum=sizes[0], seed=seed), whole
 
 
 def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.budget import Budget
+from tunecast.budget import Budget, Used
 from tunecast.errors import ModelError
 from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot
 from tunecast.executors.requests import Advance, TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
-from tunecast.records import ZERO_SHOT, Pipeline, Run
-from tunecast.results import DataForecast, SessionRecord
-from tunecast.search import Context, get_strategy
-from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.records import ZERO_SHOT, Pipeline, Run, Score
+from tunecast.results import DataForecast, LongerRun, SessionRecord
+from tunecast.search import Context, get_strategy, leader
+from tunecast.session.budget_tracker import MOST_FOR_COMPARING, BudgetTracker
 from tunecast.session.calibrate_length import measure_full_length, score_base_model
 from tunecast.session.candidates import suitable
 from tunecast.session.feasible import Feasible
-from tunecast.session.final_evaluation import Account, FinalScoring
+from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
+from tunecast.session.final_training import FINAL_SHARE, FinalTrainer
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, end_loss, leading_trial
+from tunecast.session.longer_run import longer_run
 from tunecast.session.loop import BUDGET_OVER, Search
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.run_factory import affordable_validation, explosion_nats
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.run_factory import affordable_validation, explosion_nats, sized_validation
+from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.state import SessionState
-from tunecast.session.status import session_status
+from tunecast.session.state import FinalPlan, SessionState
+from tunecast.session.status import session_status, wait_text
 from tunecast.session.transfer_state import as_begun, keep, prior_known
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
+from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
 
@@ -82,27 +86,23 @@ class Session:
         self._feasible = feasible
         self._known = known
         self._budget_tracker = BudgetTracker(Budget.parse(settings.budget), self._seconds_before())
+        if settings.final_choice.kind == "epochs" and state.final is not None:
+            self._budget_tracker.end()
 
-    def run(self) -> SessionRecord:
+    def run(self, show_zero_shot: Callable[[Score], None] = lambda score: None) -> SessionRecord:
         """Run to the end, continuing where an earlier process stopped.
+
+        ``show_zero_shot`` is called with the base model's score once it is measured.
 
         Raises:
             BudgetError: The budget does not suffice for a few steps.
             OutputError: The disk takes no more.
             ModelError: Memory ran out, or workers died again and again.
         """
+        is_of_0_1_0 = self._state.full_length_tokens is not None and self._state.validation_sizes is None
         self._fix_full_length()
-        self._use_validation()
-        zero_shot = self._measure_zero_shot()
-        search = self._lay_out_search(zero_shot)
-        survey = None
-        if self._settings.forecast and self._strategy.has_baseline:
-            survey = self._look_ahead(search)
-        else:
-            search.spend()
-        self._save_state()
-        budget, used_seconds = self._budget_tracker.budget, self._budget_tracker.elapsed()
-        forecast = self._forecast(survey) if survey else None
+        self._use_validation(is_of_0_1_0)
+        zero_shot = self._measure_zero_shot(show_zero_shot)
         final = FinalScoring(
             settings=self._settings,
             prepared=self._prepared,
@@ -111,9 +111,33 @@ class Session:
             ask=self._ask,
             progress=self._progress,
         )
-        account = Account(self._state.id, budget, used_seconds, self._full_length)
-        record = final.run(search.trials, zero_shot, account)
-        return replace(record, forecast=forecast, warnings=(*record.warnings, *self._state.diagnostics))
+        if self._budget_tracker.budget.kind == "seconds":
+            final = final.within(MOST_FOR_COMPARING * self._budget_tracker.budget.amount, zero_shot)
+        base_scored = self._reserve_for_comparing(final, zero_shot)
+        search = self._lay_out_search(zero_shot)
+        self._keep_for_final()
+        if self._state.survey is None and self._state.final is None:
+            self._budget_tracker.count_beside(_used_beside_before(self._store.runs(session=self._state.id)))
+        survey = None
+        if self._settings.forecast and self._strategy.has_baseline:
+            survey = self._look_ahead(search)
+        else:
+            self._spend(search)
+        self._spend_what_final_leaves(search, survey)
+        self._save_state()
+        comparison = final.compare(search.trials, zero_shot, base_scored)
+        self._budget_tracker.reserve_for_comparing(0.0)
+        self._save_state()
+        comparison = self._train_winner(search, survey, final, comparison)
+        used_seconds = self._budget_tracker.elapsed()
+        forecast = self._forecast(survey) if survey else None
+        account = Account(self._state.id, self._budget_tracker.budget, used_seconds, self._full_length)
+        longer = self._longer_run(search, survey, comparison)
+        record = final.deliver(comparison, account)
+        warnings = (*record.warnings, *self._state.diagnostics)
+        scorings = 1 + self._state.earlier_scorings
+        record = replace(record, warnings=warnings, test_scorings=scorings)
+        return replace(record, forecast=forecast, longer=longer)
 
     def _ask(self, request: Request) -> Any:
         """Have a worker answer a request, trying again after one crash.
@@ -176,7 +200,7 @@ class Session:
         self._folder.write_session(self._state.as_json())
 
     def _fix_full_length(self) -> None:
-        """Fix every trial's horizon before the first trial, and keep it for a resumed session."""
+        """Fix every trial's horizon before the first trial; a resumed session keeps it."""
         if self._state.full_length_tokens is not None:
             return
         training_task = self._prepared.training_task
@@ -194,26 +218,46 @@ class Session:
         )
         self._state.full_length_tokens = found.tokens
         self._state.seconds_per_token = found.seconds_per_token
-        self._save_state()
 
-    def _use_validation(self) -> None:
+    def _use_validation(self, is_of_0_1_0: bool) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
         training_task = self._prepared.training_task
-        subset, validation = affordable_validation(training_task, self._full_length, self._settings.seed)
+        seed = self._settings.seed
+        if self._state.validation_sizes is not None:
+            subset, validation = sized_validation(training_task, self._state.validation_sizes, seed)
+        else:
+            subset, validation = affordable_validation(
+                training_task, self._full_length, seed, as_in_0_1_0=is_of_0_1_0
+            )
+        if not is_of_0_1_0:
+            self._state.validation_sizes = len(subset), len(validation)
+        # Together with the full length: one without the other is how sessions of 0.1.0 are recognised.
+        self._save_state()
         self._prepared = replace(
             self._prepared, training_task=replace(training_task, subset=subset, validation=validation)
         )
         self._executor.setup(UseValidation(subset, validation))
 
-    def _measure_zero_shot(self) -> Run:
+    def _measure_zero_shot(self, show: Callable[[Score], None]) -> Run:
         """Score the untouched base model and return its run."""
         base = self._laid_out([ZERO_SHOT], math.inf)
         if base[0].run is None:
             measured = score_base_model(base, self._prepared.training_task, self._ask, self._progress)
             self._state.validation_seconds = measured.validation_seconds
             self._save_state()
-            return base.record(0, measured, self._asked, self._budget_tracker.elapsed())
+            run = base.record(0, measured, self._asked, self._budget_tracker.elapsed())
+            show(measured.validation or run.curve[0].validation)
+            return run
         return base[0].run
+
+    def _reserve_for_comparing(self, final: FinalScoring, zero_shot: Run) -> Scored:
+        """Keep time of the budget for the comparison at the end; return the base model's score in it."""
+        start = time.monotonic()
+        base_scored = final.score_base(zero_shot)
+        if self._state.seconds_to_compare is None:
+            self._state.seconds_to_compare = SCORING_MARGIN * (time.monotonic() - start)
+        self._budget_tracker.reserve_for_comparing((1 + FINALISTS) * self._state.seconds_to_compare)
+        return base_scored
 
     def _lay_out_search(self, zero_shot: Run) -> Search:
         """Build the search: trials, policy, and a runtime model that has learned from earlier steps."""
@@ -269,6 +313,7 @@ class Session:
             unique_examples=self._unique_examples,
             workers=self._settings.workers,
             explosion_nats=limit,
+            patience=self._settings.patience,
         )
         trials.restore()
         return trials
@@ -300,16 +345,16 @@ class Session:
         )
         if self._state.survey is None:
             self._hold_back(surveyor, search.trials[0])
-            search.spend()
+            self._spend(search)
             # Saved before it is measured, so that a resumed session does not search or choose again.
             self._state.survey = surveyor.survey(leading_trial(search.trials), search.used()).plan
             self._save_state()
         survey = surveyor.again(search.trials, self._state.survey)
         self._budget_tracker.hold_back(0)
-        if survey.parts:
+        if not survey.parts:
+            self._spend(search)
+        elif self._state.final is None:
             self._measure_parts(survey, search)
-        else:
-            search.spend()
         return survey
 
     def _hold_back(self, surveyor: Surveyor, baseline: Trial) -> None:
@@ -330,14 +375,14 @@ class Session:
         total = sum(trial.plan.tokens_at(trial.plan.total_steps) for trial in trials)
         self._progress.start(activity, total, "tokens")
         for part, trial in zip(survey.parts, trials, strict=True):
-            used = sum((part.used(0.0) for part in survey.parts), search.used())
+            used = _used(search, survey)
             self._progress.show(session_status(search.trials.started, budget_tracker.budget, used, activity))
             if trial.run is None:
                 if budget_tracker.price(
                     [trial], runtime_model, runtime_model.validation_seconds
                 ) > budget_tracker.left(used):
                     break
-                self._measure_part(part)
+                self._advance(part, trial.plan.total_steps)
             if trial.run is None:
                 self._progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
                 break
@@ -347,17 +392,115 @@ class Session:
             self._progress.advance(trial.plan.tokens_at(trial.plan.total_steps), note)
         self._progress.finish()
 
-    def _measure_part(self, part: Trials) -> None:
-        """Train one part's trial in one go and commit its end, if the budget lasts; retry after a crash."""
-        trial = part[0]
-        request = Advance(trial.spec, 0, trial.plan.total_steps)
+    def _advance(self, trials: Trials, step: int) -> bool:
+        """Train a single trial to a step and commit it; retry after a crash.
+
+        Returns False if the budget was over before the step was reached.
+        """
+        trial = trials[0]
+        request = Advance(trial.spec, trial.step, step, trial.weights_hash)
         answer = self._answer(request, lambda: self._budget_tracker.is_overrun)
         elapsed = self._budget_tracker.elapsed()
         if isinstance(answer, Crash):
-            part.fail(0, *answer.failure, self._asked, elapsed)
+            trials.fail(0, *answer.failure, self._asked, elapsed)
         elif answer is not None:
-            part.record(0, answer, self._asked, elapsed)
+            trials.record(0, answer, self._asked, elapsed)
+            if answer.retrained_tokens:
+                self._progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
         self._save_state()
+        return answer is not None
+
+    def _spend(self, search: Search) -> None:
+        """Search, unless an earlier process has begun the final training, which follows the search."""
+        if self._state.final is None:
+            search.spend()
+
+    def _keep_for_final(self) -> None:
+        """Keep half of the budget, or one trial of it, for a final training within it."""
+        if self._settings.final_choice.kind != "budget":
+            return
+        budget = self._budget_tracker.budget
+        trials = 1.0 if budget.amount > 1 else 0.0
+        share = trials if budget.kind == "trials" else self._budget_tracker.share(FINAL_SHARE)
+        self._budget_tracker.reserve_for_final(share)
+
+    def _spend_what_final_leaves(self, search: Search, survey: Survey | None) -> None:
+        """Search with what was kept for a final training if that would not be longer than the trials."""
+        if self._settings.final_choice.kind != "budget" or self._state.final is not None:
+            return
+        index = leader(search.trials.history(search.runtime_model))
+        leading = search.trials[index] if index is not None else None
+        if self._planned(search, survey, leading).reason:
+            budget_tracker = self._budget_tracker
+            budget_tracker.reserve_for_final(0)
+            # The search does not count what the forecast spent.
+            budget_tracker.hold_back(budget_tracker.budget.spent(_used_beside(survey)))
+            search.spend()
+
+    def _planned(self, search: Search, survey: Survey | None, winner: Trial | None) -> FinalPlan:
+        left = self._budget_tracker.left_for_final(_used(search, survey))
+        return self._final_trainer(search).plan(winner, left, self._budget_tracker.budget.kind)
+
+    def _final_trainer(self, search: Search) -> FinalTrainer:
+        return FinalTrainer(
+            self._state.id, self._settings, self._prepared, self._folder, self._store, search.runtime_model
+        )
+
+    def _train_winner(
+        self, search: Search, survey: Survey | None, final: FinalScoring, comparison: Comparison
+    ) -> Comparison:
+        """Train the winner for longer, if wanted, and let the result compete with it."""
+        choice = self._settings.final_choice
+        if choice.kind == "none":
+            return comparison
+        if self._state.final is None:
+            # One more checkpoint is compared.
+            self._budget_tracker.reserve_for_comparing(self._state.seconds_to_compare or 0.0)
+            winner = comparison.contenders[comparison.winner].trial
+            self._state.final = self._planned(search, survey, winner)
+            # Saved before it begins, so that a resumed session neither searches nor plans again.
+            self._save_state()
+        plan = self._state.final
+        if plan.pipeline is None:
+            text = f"The winner was not trained for longer: {plan.reason}."
+            self._progress.log(f"Note: {text}")
+            return replace(comparison, warnings=(*comparison.warnings, text))
+        if choice.kind == "epochs":
+            self._budget_tracker.end()
+        trainer = self._final_trainer(search)
+        trials = trainer.laid_out(plan, search.trials[0])
+        self._train_to_end(trials, search, trainer.seconds(trials[0]))
+        return final.challenge(comparison, trials[0])
+
+    def _train_to_end(self, trials: Trials, search: Search, seconds: float) -> None:
+        """Train a single trial from point to point, as far as the budget lasts."""
+        trial = trials[0]
+        outside = ", outside the budget" if self._settings.final_choice.kind == "epochs" else ""
+        activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
+        self._progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
+        while trial.goes_on:
+            following, tokens = trial.next_step, trial.tokens_to_next
+            assert following is not None
+            started = [*search.trials.started, *trials]
+            self._progress.show(session_status(started, self._budget_tracker.budget, search.used(), activity))
+            if not self._advance(trials, following):
+                self._progress.log(f"{BUDGET_OVER} the rest of the final training.")
+                break
+            self._progress.advance(tokens, _loss_text(trial))
+        self._progress.finish()
+
+    def _longer_run(self, search: Search, survey: Survey | None, comparison: Comparison) -> LongerRun | None:
+        """Propose to train the winner for longer, or the incumbent if the untouched model won."""
+        best = comparison.contenders[comparison.winner]
+        best = best if best.trial is not None else comparison.contenders["incumbent"]
+        if best.trial is None or self._strategy.trials:
+            return None
+        base = comparison.validation[comparison.contenders["zero_shot"].key].score
+        measured = comparison.validation[best.key].score
+        available, whole = best.trained_on.available, None
+        if survey is not None and survey.leading is best.trial and survey.data_size < available:
+            whole = survey.at(available, self._settings.seed)
+        return longer_run(self._final_trainer(search), best, measured, base.loss, whole)
 
     def _forecast(self, survey: Survey) -> DataForecast:
         """Fit the law and extrapolate, which takes seconds outside the budget."""
@@ -365,3 +508,24 @@ class Session:
         forecast = survey.forecast(self._settings.seed)
         self._progress.finish(f"no forecast: {forecast.reason}" if forecast.reason else "")
         return forecast
+
+
+def _used(search: Search, survey: Survey | None) -> Used:
+    """Return the amounts that the search and the forecast's runs have spent."""
+    return search.used() + _used_beside(survey)
+
+
+def _used_beside(survey: Survey | None) -> Used:
+    """Return the tokens and trials of the forecast's runs; their seconds are on the session's clock."""
+    return sum((part.used(0.0) for part in survey.parts), Used()) if survey else Used()
+
+
+def _used_beside_before(runs: Iterable[Run]) -> Used:
+    """Return what forecast and final training spent before the session was given a larger budget."""
+    beside = [run for run in runs if run.is_beside_search and run.curve]
+    return Used(tokens=sum(run.curve[-1].tokens_seen for run in beside), trials=len(beside))
+
+
+def _loss_text(trial: Trial) -> str:
+    """Write the loss at a trial's last point; empty before the first."""
+    return f"loss {trial.curve[-1].validation.loss:.3f}" if trial.curve else ""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
 from tunecast.executors import check_executor
 from tunecast.methods import Restrictions
+from tunecast.ranges import check_range
 from tunecast.records import Scalar
 from tunecast.search.registry import DEFAULT
+from tunecast.session.final_choice import FinalChoice
 
-POSITIVE = (
-    *("epochs", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
-    "value",
+NUMBERS = (
+    *("epochs", "seed", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
+    *("value", "patience"),
 )
-FINITE = ("epochs", "keep_gb", "max_memory_gb", "value")
+"""Settings that are numbers, each with its range in :mod:`tunecast.ranges`."""
 DTYPES = ("auto", "bfloat16", "float32")
 
 
@@ -39,6 +41,8 @@ class SessionSettings:
         epochs: Upper limit of the full length, in passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
         unique_examples: Training examples to use; None uses all.
+        test_examples: Most test examples to score, or ``all``. By default so many that the 95% interval of a
+            share, such as an accuracy, is at most 3 points either way.
         seed: Seed of split, sampling, data order and initialisation.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
@@ -54,8 +58,13 @@ class SessionSettings:
         deterministic: Bit-equal results on an accelerator too.
         trust_remote_code: Whether code that comes with a model may run.
         forecast: Whether to spend up to a tenth of the budget on a forecast of the loss with more data.
+        final_training: What follows the search: ``none``; ``budget`` to train the winner for longer with half
+            of the budget; ``epochs=N`` to train it for N passes over the training examples, outside of the
+            budget.
         value: Minutes that 1% of the loss is worth: a strategy that predicts gains ends when it expects less.
             None searches until the budget is spent.
+        patience: For :func:`tunecast.train`: points without a better validation loss after which training
+            stops. None trains to the end.
         prior: File that ``tunecast learn`` wrote, for strategies that rest on a prior; empty for the one that
             comes with the package.
     """
@@ -72,6 +81,7 @@ class SessionSettings:
     epochs: float = 3.0
     max_length: int | None = None
     unique_examples: int | None = None
+    test_examples: int | Literal["all"] = 1067
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
@@ -86,13 +96,21 @@ class SessionSettings:
     deterministic: bool = False
     trust_remote_code: bool = False
     forecast: bool = True
+    final_training: str = "none"
     value: float | None = None
+    patience: int | None = None
     prior: str = ""
 
     def __post_init__(self) -> None:
-        for name in FINITE:
-            if (value := getattr(self, name)) is not None and not math.isfinite(value):
-                raise ConfigurationError(f"--{name.replace('_', '-')} must be a finite number, not {value}.")
+        for name in NUMBERS:
+            check_range(name, getattr(self, name))
+        if self.test_examples != "all":
+            check_range("test_examples", self.test_examples)
+        for item in fields(self):
+            if isinstance(text := getattr(self, item.name), str) and "\0" in text:
+                raise ConfigurationError(
+                    f"--{item.name.replace('_', '-')} {text!r} contains a NUL character."
+                )
         for name, ends in self.ranges.items():
             if not all(map(math.isfinite, ends)):
                 raise ConfigurationError(f"--range {name}={ends[0]}:{ends[1]}: both ends must be finite.")
@@ -100,15 +118,15 @@ class SessionSettings:
                 raise ConfigurationError(
                     f"--range {name}={ends[0]:g}:{ends[1]:g}: the lower end is not below the upper one."
                 )
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"--{name.replace('_', '-')} must be positive, not {value}.")
-        if self.seed < 0:
-            raise ConfigurationError(f"--seed must not be negative, as {self.seed} is.")
         if self.dtype not in DTYPES:
             raise ConfigurationError(f"--dtype: there is no {self.dtype!r}.", f"Use {', '.join(DTYPES)}.")
         check_executor(self.executor)
+        FinalChoice.parse(self.final_training)
+
+    @property
+    def final_choice(self) -> FinalChoice:
+        """What follows the search."""
+        return FinalChoice.parse(self.final_training)
 
     @property
     def restrictions(self) -> Restrictions:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.budget import Budget
+from tunecast.errors import BudgetError, ConfigurationError, OutputError
+from tunecast.methods.space import check_pipeline
 from tunecast.predictor import Prediction
+from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
 from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
 from tunecast.session.folder import OutputFolder
@@ -16,6 +19,18 @@ from tunecast.session.settings import SessionSettings
 
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
 """Options whose names differ from their settings'."""
+BATCH_SIZE = "per_device_train_batch_size"
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "started_at": (0, 1e12),
+    "used_seconds": (0, MOST_SECONDS),
+    "worker_bytes": (1, 1e18),
+    "full_length_tokens": (1, MOST_TOKENS),
+    "seconds_per_token": (0, MOST_SECONDS),
+    "validation_seconds": (0, MOST_SECONDS),
+    "seconds_to_compare": (0, MOST_SECONDS),
+    "held_back": (0, MOST_TOKENS),
+}
+"""Least and largest value of the figures in a session's state; NaN lies in no range."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +49,29 @@ class SurveyPlan:
         leading: Id of the run whose pipeline is measured, empty if no trial was completed.
         parts: Parts of its data, smallest first.
         reason: Reason for having no parts, else empty.
+        budget, new_session: What would be enough, as in :class:`~tunecast.results.DataForecast`.
     """
 
     leading: str
     parts: tuple[Part, ...]
     reason: str
+    budget: str = ""
+    new_session: bool = False
+
+
+@dataclass(frozen=True)
+class FinalPlan:
+    """The longer training of a search's winner.
+
+    Args:
+        pipeline: The winner's pipeline with the learning rate for the longer run, None if it is not trained.
+        full_length_tokens: Horizon of the longer run's schedule.
+        reason: Reason for not training it, else empty.
+    """
+
+    pipeline: Pipeline | None = None
+    full_length_tokens: int = 0
+    reason: str = ""
 
 
 @dataclass
@@ -52,6 +85,8 @@ class SessionState:
         dtype: Type of the base model's weights.
         started_at: Seconds since 1970.
         seconds_per_token: Measured training rate of the baseline, before the first trial.
+        validation_sizes: Validation examples of a point and of the end of a trial; None if 0.1.0 chose them.
+        seconds_to_compare: Measured seconds to score one of the leaders at the end.
         advised: Recommended candidates, best first.
         predicted: Predicted ends of pipelines by their ids, kept only if gains are weighed against seconds.
         candidates: All candidates; the first is the baseline.
@@ -59,7 +94,9 @@ class SessionState:
         listed: Ids of candidates in the order of a strategy that looks recorded runs up.
         held_back: Amount of the budget, in its unit, reserved for the forecast.
         survey: The measurements for the forecast.
+        final: The longer training of the winner.
         diagnostics: Doubts about the strategy's predictions, one sentence each.
+        earlier_scorings: How often the test split was scored with smaller budgets.
         record: The result, once the session is complete.
     """
 
@@ -74,13 +111,17 @@ class SessionState:
     predicted: dict[str, Prediction] = field(default_factory=dict)
     full_length_tokens: int | None = None
     seconds_per_token: float | None = None
+    validation_sizes: tuple[int, int] | None = None
     validation_seconds: float | None = None
+    seconds_to_compare: float | None = None
     candidates: list[Pipeline] = field(default_factory=list)
     prior: str | None = None
     listed: list[str] | None = None
     held_back: float | None = None
     survey: SurveyPlan | None = None
+    final: FinalPlan | None = None
     diagnostics: list[str] = field(default_factory=list)
+    earlier_scorings: int = 0
     record: SessionRecord | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -97,12 +138,46 @@ def read_state(content: Mapping[str, Any]) -> SessionState:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(SessionState).validate_python(dict(content))
+        state = TypeAdapter(SessionState).validate_python(dict(content))
     except ValidationError as error:
         raise OutputError(
             f"session.json contains fields that this version cannot read ({error.error_count()}).",
             "Choose another --output-dir.",
         ) from error
+    _check_values(state)
+    return state
+
+
+def _check_values(state: SessionState) -> None:
+    """Check figures and candidates, which a session that goes on computes with.
+
+    Raises:
+        OutputError: One of them is out of range.
+    """
+    for name, (least, most) in LIMITS.items():
+        value = getattr(state, name)
+        if value is not None and not least <= value <= most:
+            raise OutputError(
+                f"session.json is damaged: {name} is {value:g}.", "Choose another --output-dir."
+            )
+    final = state.final if state.final is not None and state.final.pipeline is not None else None
+    if final is not None and not 1 <= final.full_length_tokens <= MOST_TOKENS:
+        raise OutputError(
+            f"session.json is damaged: the final training's length is {final.full_length_tokens}.",
+            "Choose another --output-dir.",
+        )
+    last = [final.pipeline] if final is not None and final.pipeline is not None else []
+    for pipeline in (*state.advised, *state.candidates, *last):
+        try:
+            check_pipeline(pipeline)
+            if BATCH_SIZE not in pipeline.hyperparameters:
+                raise ConfigurationError(f"{BATCH_SIZE} is missing.")
+        except ConfigurationError as error:
+            reason = error.what.removeprefix("--fix").lstrip(": ")
+            raise OutputError(
+                f"session.json is damaged: a candidate of {pipeline.method} cannot be trained: {reason}",
+                "Choose another --output-dir.",
+            ) from None
 
 
 def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool) -> SessionState | None:
@@ -121,7 +196,14 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
             "Continue it with --resume, or choose another folder.",
         )
     _check_same(content["configuration"], settings)
-    return read_state(content)
+    state = read_state(content)
+    if state.configuration["budget"] == settings.budget:
+        return state
+    # With a larger budget the search goes on; all that follows it is decided again.
+    configuration = {**state.configuration, "budget": settings.budget}
+    scorings = state.record.test_scorings if state.record else state.earlier_scorings
+    grown = replace(state, configuration=configuration, earlier_scorings=scorings)
+    return replace(grown, held_back=None, survey=None, final=None, record=None)
 
 
 def state_of(
@@ -154,10 +236,26 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
         free.add("workers")
     # Settings that an earlier version did not have count as their present defaults.
     began = SessionSettings(model="", data="").as_json() | dict(before)
+    free.add("budget")  # which may grow
     changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in changed)
         raise ConfigurationError(
             f"--resume: the session began with other values of {flags}.",
             "Give the same values as before, or choose another --output-dir.",
+        )
+    _check_larger(Budget.parse(began["budget"]), Budget.parse(settings.budget))
+
+
+def _check_larger(began: Budget, now: Budget) -> None:
+    """Check that a resumed session is given more of the same, or as much."""
+    if now.kind != began.kind:
+        raise BudgetError(
+            f"--resume: the session began with a budget in {began.kind}, not in {now.kind}.",
+            f"Give more than --budget {began.text}, or leave it out.",
+        )
+    if now.amount < began.amount:
+        raise BudgetError(
+            f"--resume: --budget {now.text} is less than the {began.text} that the session has.",
+            f"Give more than --budget {began.text}, or leave it out.",
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tunecast.budget import Budget, Used
-from tunecast.progress import SessionStatus, TrialStatus
+from tunecast.progress import SessionStatus, TrainingStatus, TrialStatus
+from tunecast.records import Run
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.trials import Trial
 
 
@@ -24,6 +27,57 @@ def session_status(started: Sequence[Trial], budget: Budget, used: Used, activit
         trials=tuple(_trial_status(trial) for trial in started),
         incumbent=min(measured)[1] if measured else None,
         activity=activity,
+    )
+
+
+def training_status(trial: Trial, runtime_model: RuntimeModel) -> TrainingStatus:
+    """Build the status of the only training of a session, from the worker's latest report if there is one."""
+    plan, method = trial.plan, trial.spec.pipeline.method
+    report = trial.report
+    step = report.step if report else trial.step
+    tokens_left = plan.tokens_at(plan.total_steps) - plan.tokens_at(step)
+    scoring = runtime_model.expected(method, 0, trial.points_to_end, ends=trial.points_to_end > 0)
+    if report:
+        training = tokens_left / report.tokens_per_second
+    else:
+        training = runtime_model.expected(method, trial.effort * tokens_left, 0)
+    train_loss = report.train_loss if report else trial.curve[-1].train_loss if trial.curve else None
+    speed = report.tokens_per_second if report else _latest_speed(trial)
+    return TrainingStatus(step, plan.total_steps, train_loss, speed, training + scoring)
+
+
+def _latest_speed(trial: Trial) -> float | None:
+    """Return the training tokens per second up to a trial's last point, None before the first."""
+    if not trial.curve:
+        return None
+    before = trial.curve[-2].tokens_seen if len(trial.curve) > 1 else 0
+    last = trial.curve[-1]
+    return (last.tokens_seen - before) / max(last.training.wall, 1e-9)
+
+
+def resumed_text(budget_text: str, used_seconds: float, runs: Sequence[Run]) -> str:
+    """Say where a resumed session goes on."""
+    trials = [run for run in runs if run.is_candidate]
+    losses = [point.validation.loss for run in trials for point in run.curve]
+    best = f", best validation loss {min(losses):.3f}" if losses else ""
+    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    return f"Going on after {used_seconds:.0f} s of a budget of {budget_text}: {count}{best}."
+
+
+def wait_text(seconds: float) -> str:
+    """Write expected seconds for people: ``40 s`` or ``12 min``, rounded up."""
+    return f"{math.ceil(seconds)} s" if seconds < 90 else f"{math.ceil(seconds / 60)} min"
+
+
+def resumed_training_text(runs: Sequence[Run]) -> str:
+    """Say where a resumed training goes on."""
+    trained = next((run for run in runs if run.is_candidate and run.curve), None)
+    if trained is None:
+        return "Going on from the beginning: no point of the training was measured yet."
+    best = min(point.validation.loss for point in trained.curve)
+    return (
+        f"Going on after step {trained.curve[-1].step:,} of {trained.total_steps:,}, "
+        f"best validation loss {best:.3f}."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.budget import Used
+from tunecast.errors import StoreError
 from tunecast.executors.base import Slot
 from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
@@ -19,13 +20,17 @@ from tunecast.session.run_factory import new_run
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.workloads import Efforts
 from tunecast.store import Store
-from tunecast.training.checkpoint import CheckpointFolder
+from tunecast.training.checkpoint import CheckpointFolder, StepReport
 from tunecast.training.plan import TrialPlan
 from tunecast.training.runner import SKIPPED, Measurement
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
+
+
+EVEN_POINTS = 16
+"""Evenly spaced points of a trial that may stop early: the fidelity grid has none in its last half."""
 
 
 @dataclass
@@ -39,6 +44,8 @@ class Trial:
     running: bool = False
     is_feasible: bool = True
     """Whether memory holds it; an infeasible trial has no next point."""
+    patience: int | None = None
+    """Points without a better validation loss after which it stops; None never stops it."""
     effort: float = 1.0
     """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
 
@@ -74,9 +81,17 @@ class Trial:
     @property
     def next_step(self) -> int | None:
         """The step of its next point, None at the end."""
-        if not self.is_feasible:
+        if not self.is_feasible or self.is_stopped_early:
             return None
         return next((step for step in self.plan.grid if step > self.step), None)
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether its validation loss has not improved for so many points that it stops."""
+        best = self.run.best_point if self.run else None
+        if self.patience is None or best is None or self.outcome is not Outcome.PAUSED:
+            return False
+        return sum(point.step > best.step for point in self.curve) >= self.patience
 
     @property
     def goes_on(self) -> bool:
@@ -146,6 +161,12 @@ class Trial:
         return best if best and math.isfinite(best.validation.loss) else None
 
     @property
+    def report(self) -> StepReport | None:
+        """Its worker's latest report from beyond its last point, None if there is none."""
+        report = self.checkpoints.read_report() if self.running and self.spec.folder else None
+        return report if report and self.step < report.step <= self.plan.total_steps else None
+
+    @property
     def checkpoints(self) -> CheckpointFolder:
         """Its folder."""
         return CheckpointFolder(Path(self.spec.folder))
@@ -159,6 +180,8 @@ class Trials:
         unique_examples: Training examples that they may draw from.
         workers: Workers that share the device.
         explosion_nats: Loss per label token above which a trial counts as diverged.
+        patience: Points without a better validation loss after which a trial stops; with it, a trial has
+            evenly spaced points too.
         extra: Raw facts of every run that have no field.
     """
 
@@ -175,6 +198,7 @@ class Trials:
         unique_examples: int,
         workers: int,
         explosion_nats: float,
+        patience: int | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self._session = session
@@ -196,8 +220,10 @@ class Trials:
                 folder=str(folder.trial(run)) if folder else "",
                 workers=workers,
                 explosion_nats=explosion_nats,
+                even_points=EVEN_POINTS if patience else 0,
             )
-            self._all.append(Trial(spec, prepared.training_task, plans, effort=efforts.of(pipeline)))
+            trial = Trial(spec, prepared.training_task, plans, patience=patience, effort=efforts.of(pipeline))
+            self._all.append(trial)
 
     def __getitem__(self, index: int) -> Trial:
         return self._all[index]
@@ -219,6 +245,8 @@ class Trials:
         first = self._all[0]
         if first.outcome.is_failure:
             warnings.append(f"The {first_name} pipeline did not reach its end: {_ending(first)}.")
+        elif first.is_stopped_early:
+            warnings.append(_stopped_early_text(first))
         elif first.is_feasible and first.outcome is not Outcome.COMPLETED:
             share = first.curve[-1].share if first.curve else 0.0
             sentence = f"The budget brought the {first_name} pipeline to only {share:.0%} of its full length."
@@ -230,10 +258,20 @@ class Trials:
         return warnings
 
     def restore(self) -> None:
-        """Take up the committed points of an earlier process of this session."""
+        """Take up the committed points of an earlier process of this session.
+
+        Raises:
+            StoreError: A point lies beyond the end of its trial.
+        """
         known = {run.id: run for run in self._store.runs(session=self._session)}
         for trial in self._all:
             trial.run = known.get(trial.spec.run)
+            if trial.step and not 0 < trial.step <= trial.plan.total_steps:
+                raise StoreError(
+                    f"The run {trial.spec.run} of the store has a point at step {trial.step}, but ends at "
+                    f"step {trial.plan.total_steps}.",
+                    "Choose another --output-dir.",
+                )
 
     def teach(self, runtime_model: RuntimeModel) -> None:
         """Let a runtime model learn from the points of an earlier process, in their order."""
@@ -385,6 +423,15 @@ def _ending(trial: Trial) -> str:
     error = trial.run.error if trial.run else None
     outcome = trial.outcome.value.replace("_", " ")
     return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
+
+
+def _stopped_early_text(trial: Trial) -> str:
+    best = trial.best_point
+    assert best is not None
+    return (
+        f"Training stopped early at step {trial.step} of {trial.plan.total_steps}: for {trial.patience} "
+        f"points the validation loss was no better than {best.validation.loss:.3f}, that of step {best.step}."
+    )
 
 
 def _last_loss(trial: Trial) -> float:

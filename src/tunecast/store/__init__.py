@@ -1,6 +1,5 @@
 """The store of runs: SQL for concurrent writers, Parquet for exchange, importers for other tools' records."""
 
-from tunecast.store.curves import Curves
 from tunecast.store.importing import Assumed, ImportReport, Problem, find_runs, import_runs
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
 from tunecast.store.shipping import open_for_reading, shipped
@@ -9,7 +8,6 @@ from tunecast.store.summaries import RunSummary
 
 __all__ = [
     "Assumed",
-    "Curves",
     "ImportCounts",
     "ImportReport",
     "Problem",

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tunecast.untrusted import parse_json
+
 _MARK = "$float"
 
 
@@ -31,10 +33,10 @@ def loads(text: str | bytes) -> Any:
     """Parse the output of :func:`dumps`.
 
     Raises:
-        ValueError: The text is not JSON.
+        ValueError: The text is not JSON, or is beyond the limits of :mod:`tunecast.untrusted`.
     """
     marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
-    return json.loads(text, object_hook=_unmarked) if marked else json.loads(text)
+    return parse_json(text, _unmarked if marked else None)
 
 
 def for_others(value: Any) -> Any:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 import sqlalchemy as sa
 
 from tunecast.atomic import written_whole
-from tunecast.errors import StoreError
+from tunecast.errors import StoreError, first_line
 from tunecast.store import redaction
+from tunecast.store.checking import fault
 from tunecast.store.checksum import content_checksum
 from tunecast.store.codec import dumps, loads
 from tunecast.store.reading import Filters
-from tunecast.store.rows import FACT_KINDS, Row, RunRows, facts_row, record
+from tunecast.store.rows import FACT_KINDS, Row, RunRows, facts_row, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
 from tunecast.store.store import Store
 
@@ -103,27 +104,33 @@ def _encodings() -> dict[str, list[str]]:
     }
 
 
-def import_parquet(path: str | Path, store: Store) -> ImportCounts:
+def import_parquet(path: str | Path, store: Store, *, checked: bool = True) -> ImportCounts:
     """Merge the runs of a Parquet export into a store, as :meth:`~tunecast.store.Store.merge` does.
+
+    Args:
+        path: The file.
+        store: The store.
+        checked: Whether to check the types in every run before it is added. A store that is only read needs
+            no such check, because reading checks them too.
 
     Raises:
         StoreError: The file is not an export of Tunecast, is damaged or newer than this program, or the store
             cannot be written.
     """
-    return merge_export(read_export(Path(path)), path, store)
+    return merge_export(read_export(Path(path)), path, store, checked=checked)
 
 
-def merge_export(table: pa.Table, path: str | Path, store: Store) -> ImportCounts:
+def merge_export(table: pa.Table, path: str | Path, store: Store, *, checked: bool = True) -> ImportCounts:
     """Merge the result of :func:`read_export` for ``path``; see :func:`import_parquet`."""
     new_runs = new_points = point_count = 0
     try:
-        for batch in _batches(table):
+        for batch in _batches(table, checked=checked):
             added = store.merge(batch)
             new_runs += added[0]
             new_points += added[1]
             point_count += sum(len(bundle.points) for bundle in batch)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} contains an invalid run: {error}.") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise StoreError(f"{path} contains an invalid run: {first_line(error)}.") from error
     return ImportCounts(table.num_rows, point_count, new_runs, new_points)
 
 
@@ -195,22 +202,37 @@ def _file_row(bundle: RunRows) -> Row:
     return row
 
 
-def _batches(table: pa.Table) -> Iterator[list[RunRows]]:
+def _batches(table: pa.Table, *, checked: bool) -> Iterator[list[RunRows]]:
     # Thousands of runs share a few facts, so each text is parsed once.
-    known: dict[str, Row] = {}
+    known: dict[str, tuple[Row, Any]] = {}
     for start in range(0, table.num_rows, _BATCH):
         rows = table.slice(start, _BATCH).to_pylist()
-        yield [_bundle(row, known) for row in rows]
+        yield [_bundle(row, known, checked=checked) for row in rows]
 
 
-def _bundle(row: Row, known: dict[str, Row]) -> RunRows:
-    facts = {}
+def _bundle(row: Row, known: dict[str, tuple[Row, Any]], *, checked: bool) -> RunRows:
+    """Return a run as rows.
+
+    Raises:
+        ValueError: A text is not JSON, or a checked value is of a wrong type.
+    """
+    facts: dict[str, Row] = {}
+    records: list[Any] = []
     for name, (column, kind) in _FACTS_COLUMNS.items():
         text = row[name]
         if text not in known:
-            known[text] = facts_row(record(kind, loads(text)))
-        facts[column] = known[text]
+            built = record(kind, loads(text))
+            if reason := fault(built):
+                raise ValueError(f"{row['id']}: {reason}")
+            known[text] = facts_row(built), built
+        facts[column] = known[text][0]
+        records.append(known[text][1])
     run: Row = {column.name: row[column.name] for column in runs.columns if column.name not in FACTS}
     run |= {column: facts[column]["hash"] for column in FACTS}
     run |= {name: None if run[name] is None else loads(run[name]) for name in _json_names()}
-    return RunRows(run, facts, tuple({"run_id": run["id"], **point} for point in row["points"]))
+    curve = tuple({"run_id": run["id"], **point} for point in row["points"])
+    if checked:
+        dataset, model, machine = records
+        if reason := fault(run_from_rows(run, dataset, model, machine, curve)):
+            raise ValueError(f"{row['id']}: {reason}")
+    return RunRows(run, facts, curve)

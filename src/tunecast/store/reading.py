@@ -8,7 +8,9 @@ from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
+from tunecast.errors import StoreError, first_line
 from tunecast.records import Outcome, Run
+from tunecast.store.checking import fault, without_none_texts
 from tunecast.store.rows import FACT_KINDS, Row, RunRows, clean, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
 
@@ -44,6 +46,7 @@ class Facts:
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.records: dict[str, Any] = {}
+        self.faults: dict[str, str] = {}
 
     def load(self, connection: sa.Connection, column: str, hashes: set[str]) -> None:
         """Read the missing facts among ``hashes`` from the table of ``column``."""
@@ -52,7 +55,8 @@ class Facts:
         for start in range(0, len(missing), 500):
             chosen = table.c.hash.in_(missing[start : start + 500])
             for row in _mappings(connection, sa.select(table).where(chosen)):
-                self.records[row["hash"]] = record(FACT_KINDS[column], row["facts"])
+                built = record(FACT_KINDS[column], row["facts"])
+                self.records[row["hash"]], self.faults[row["hash"]] = built, fault(built)
                 self.rows[row["hash"]] = row
 
 
@@ -68,7 +72,43 @@ def page_of_ids(
 
 
 def load_bundles(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[RunRows]:
-    """Read at most 500 runs as rows, in the order of ``ids``; missing ids are left out."""
+    """Read at most 500 runs as rows, in the order of ``ids``; missing ids are left out.
+
+    Raises:
+        StoreError: A run has a value of a wrong type.
+    """
+    return [bundle for bundle, _ in _checked(connection, ids, facts)]
+
+
+def load_runs(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[Run]:
+    """Read at most 500 runs, in the order of ``ids``; missing ids are left out.
+
+    Raises:
+        StoreError: A run has a value of a wrong type.
+    """
+    return [run for _, run in _checked(connection, ids, facts)]
+
+
+def _checked(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[tuple[RunRows, Run]]:
+    try:
+        return [(bundle, _run(bundle, facts)) for bundle in _bundles(connection, ids, facts)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if len(ids) == 1:
+            raise unreadable(ids[0], first_line(error)) from error
+        for run_id in ids:  # the first that cannot be read is named
+            _checked(connection, [run_id], facts)
+        raise
+
+
+def unreadable(run_id: str, reason: str) -> StoreError:
+    """Return the error for a run with a value that no run of this program has."""
+    return StoreError(
+        f"The run {run_id} of the store cannot be read: {reason}.",
+        "Delete it from the store's table runs, or use a store from another source.",
+    )
+
+
+def _bundles(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[RunRows]:
     rows = {row["id"]: row for row in _mappings(connection, sa.select(runs).where(runs.c.id.in_(ids)))}
     for column in FACTS:
         facts.load(connection, column, {row[column] for row in rows.values()})
@@ -81,14 +121,13 @@ def load_bundles(connection: sa.Connection, ids: Sequence[str], facts: Facts) ->
     ]
 
 
-def load_runs(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[Run]:
-    """Read at most 500 runs, in the order of ``ids``; missing ids are left out."""
-    return [_run(bundle, facts) for bundle in load_bundles(connection, ids, facts)]
-
-
 def _run(bundle: RunRows, facts: Facts) -> Run:
     dataset, model, machine = (facts.records[bundle.run[column]] for column in FACTS)
-    return run_from_rows(bundle.run, dataset, model, machine, bundle.points)
+    run = without_none_texts(run_from_rows(bundle.run, dataset, model, machine, bundle.points))
+    reasons = [fault(run), *(facts.faults[bundle.run[column]] for column in FACTS)]
+    if reason := next(filter(None, reasons), ""):
+        raise unreadable(run.id, reason)
+    return run
 
 
 def _mappings(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Row]:

@@ -175,7 +175,6 @@ def _point(row: Row, run_id: str) -> Row:
 
 
 def _config(config: Mapping[str, Any]) -> Row:
-    """Keep the listed parts of a model's configuration."""
     kept: Row = {}
     for name, value in config.items():
         if isinstance(value, Mapping):

@@ -75,11 +75,6 @@ def facts_of(value: Any) -> Row:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def score_json(score: Score | None) -> Row | None:
-    """Return a score as a JSON object, or None."""
-    return None if score is None else facts_of(score)
-
-
 def clean(text: str) -> str:
     """Replace NUL and lone surrogates (from undecodable output), which some databases refuse."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
@@ -129,16 +124,10 @@ def run_rows(run: Run) -> RunRows:
     row |= {"method": run.pipeline.method, "hyperparameters": run.pipeline.hyperparameters}
     row |= {name: inner["hash"] for name, inner in facts.items()}
     row |= {"versions": facts_of(run.versions), "outcome": Outcome(run.outcome).value}
-    row |= error_row(run.error)
-    row |= {"validation": score_json(run.validation), "test": score_json(run.test)}
+    row["error_kind"], row["error_text"] = (run.error.kind, run.error.text) if run.error else (None, None)
+    for name, score in (("validation", run.validation), ("test", run.test)):
+        row[name] = None if score is None else facts_of(score)
     return RunRows(_cleaned(row), facts, tuple(point_row(run.id, point) for point in run.curve))
-
-
-def error_row(error: RunError | None) -> Row:
-    """Return the columns of an error; both NULL if there is none."""
-    if error is None:
-        return {"error_kind": None, "error_text": None}
-    return {"error_kind": clean(error.kind), "error_text": clean(error.text)}
 
 
 def run_from_rows(

@@ -13,16 +13,15 @@ from typing import Any, Self, TypeVar, Unpack
 
 import sqlalchemy as sa
 
-from tunecast.errors import StoreError
-from tunecast.records import Outcome, Point, Run, RunError, Score
+from tunecast.errors import StoreError, first_line
+from tunecast.records import Run, Score
 from tunecast.store import writing
 from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
-from tunecast.store.curves import Curves, load_curves
 from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
 from tunecast.store.record_names import current_record
 from tunecast.store.revising import revise_runs
-from tunecast.store.rows import RunRows, clean, error_row, point_row, run_rows, score_json
+from tunecast.store.rows import RunRows, clean, facts_of, run_rows
 from tunecast.store.schema import runs, sessions
 from tunecast.store.summaries import RunSummary, load_summaries
 
@@ -37,7 +36,8 @@ class Store:
     """Runs, their curves and their facts in a SQL database; use :meth:`open`, and as a context manager.
 
     Every write is one short, idempotent transaction, durable when the call returns. A store may be used from
-    several threads, and by a child process after a fork.
+    several threads, and by a child process after a fork. Every method raises a StoreError if the store cannot
+    be read or written; nothing is written then.
     """
 
     def __init__(self, url: sa.URL, engine: sa.Engine) -> None:
@@ -104,19 +104,12 @@ class Store:
         changes nothing. It replaces it if its outcome is better (completed, then diverged or out of memory,
         then failed, then paused); if outcomes are equal, if it alone was exclusive on its machine; else if it
         has more points.
-
-        Raises:
-            StoreError: The store cannot be written.
         """
         new_runs, _ = self._add([run_rows(run)], overwrite=True)
         return new_runs > 0
 
     def put_all(self, many: Iterable[Run]) -> None:
-        """Write many runs, as :meth:`put` does, in one transaction.
-
-        Raises:
-            StoreError: The store cannot be written; then none was.
-        """
+        """Write many runs, as :meth:`put` does, in one transaction."""
         self._add([run_rows(run) for run in many], overwrite=True)
 
     def merge(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
@@ -127,9 +120,6 @@ class Store:
 
         Returns:
             The number of new runs and of new points.
-
-        Raises:
-            StoreError: The store cannot be written, and nothing was.
         """
         return self._add(list(bundles), overwrite=False)
 
@@ -141,9 +131,6 @@ class Store:
 
         Returns:
             The number of new runs and of new points.
-
-        Raises:
-            StoreError: The store cannot be written, and nothing was.
         """
         listed = list(bundles)
         return self._write(lambda connection: revise_runs(connection, listed))
@@ -152,56 +139,25 @@ class Store:
         return self._write(lambda connection: writing.add_runs(connection, bundles, overwrite=overwrite))
 
     def bundles(self, **chosen: Unpack[Filters]) -> Iterator[RunRows]:
-        """Read the chosen runs as rows, to export them; arguments as in :meth:`runs`.
+        """Read the chosen runs as rows, to export them; arguments as in :meth:`runs`."""
+        return self._paged(load_bundles, chosen)
+
+    def set_test_score(self, run_id: str, score: Score) -> None:
+        """Set a run's score on the test split.
 
         Raises:
-            StoreError: The store cannot be read.
+            StoreError: There is no such run.
         """
-        return self._paged(load_bundles, chosen, None)
-
-    def add_point(self, run_id: str, point: Point) -> None:
-        """Append a point to a run's curve, durably; a stored point of the same step is kept.
-
-        Raises:
-            StoreError: There is no such run, or the store cannot be written.
-        """
-
-        def write(connection: sa.Connection) -> None:
-            _require(connection, run_id)
-            writing.add_points(connection, [point_row(run_id, point)])
-
-        self._write(write)
-
-    def finish(self, run_id: str, outcome: Outcome, error: RunError | None = None) -> None:
-        """Set a run's outcome, whatever it was before, and its error if it has one.
-
-        Raises:
-            StoreError: There is no such run, or the store cannot be written.
-        """
-        self._update(run_id, {"outcome": Outcome(outcome).value, **error_row(error)})
-
-    def set_scores(self, run_id: str, *, validation: Score | None = None, test: Score | None = None) -> None:
-        """Set the score on all validation examples, on the test split, or both; None changes nothing.
-
-        Raises:
-            StoreError: There is no such run, or the store cannot be written.
-        """
-        given = {"validation": score_json(validation), "test": score_json(test)}
-        self._update(run_id, {name: score for name, score in given.items() if score is not None})
-
-    def _update(self, run_id: str, changes: Mapping[str, Any]) -> None:
-        def write(connection: sa.Connection) -> None:
-            _require(connection, run_id)
-            if changes:
-                connection.execute(sa.update(runs).where(runs.c.id == clean(run_id)).values(**changes))
-
-        self._write(write)
+        run_id = clean(run_id)
+        statement = sa.update(runs).where(runs.c.id == run_id).values(test=facts_of(score))
+        if not self._write(lambda connection: connection.execute(statement).rowcount):
+            raise _no_run(run_id)
 
     def get(self, run_id: str) -> Run:
         """Read a run.
 
         Raises:
-            StoreError: There is no such run, or the store cannot be read.
+            StoreError: There is no such run.
         """
         with self._reading() as connection:
             found = load_runs(connection, [clean(run_id)], self._facts)
@@ -209,17 +165,12 @@ class Store:
             raise _no_run(run_id)
         return found[0]
 
-    def runs(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> Iterator[Run]:
+    def runs(self, **chosen: Unpack[Filters]) -> Iterator[Run]:
         """Read runs in order of their start, page by page as the caller iterates.
 
-        Args:
-            limit: Largest number of runs, None for all.
-            chosen: Filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
-
-        Raises:
-            StoreError: The store cannot be read.
+        ``chosen`` are filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
         """
-        return self._paged(load_runs, chosen, limit)
+        return self._paged(load_runs, chosen)
 
     def summaries(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> list[RunSummary]:
         """Read summaries of runs, without curves, in order of their start.
@@ -227,68 +178,41 @@ class Store:
         Args:
             limit: Largest number of runs, the newest; None for all.
             **chosen: Filters, as in :meth:`runs`.
-
-        Raises:
-            StoreError: The store cannot be read.
         """
         with self._reading() as connection:
             return load_summaries(connection, conditions(chosen), limit)
-
-    def curves(self, **chosen: Unpack[Filters]) -> Curves:
-        """Read all points of the chosen runs as arrays; arguments as in :meth:`runs`.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        with self._reading() as connection:
-            return load_curves(connection, conditions(chosen))
 
     def put_session(self, session_id: str, record: Mapping[str, Any]) -> None:
         """Write or replace a session's JSON document.
 
         Raises:
-            StoreError: The store cannot be written.
             TypeError: The document contains something that is not JSON.
         """
         self._write(lambda connection: writing.put_session(connection, session_id, record))
 
     def get_session(self, session_id: str) -> dict[str, Any] | None:
-        """Return a session's document under the names of this version, None if there is none.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
+        """Return a session's document under the names of this version, None if there is none."""
         with self._reading() as connection:
             found = connection.scalar(sa.select(sessions.c.record).where(sessions.c.id == session_id))
         return None if found is None else current_record(found)
 
     def sessions(self) -> list[str]:
-        """List the ids of all sessions that have a document, sorted.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
+        """List the ids of all sessions that have a document, sorted."""
         with self._reading() as connection:
             return list(connection.scalars(sa.select(sessions.c.id).order_by(sessions.c.id)))
 
     def _paged(
-        self,
-        load: Callable[[sa.Connection, Sequence[str], Facts], list[T]],
-        chosen: Filters,
-        limit: int | None,
+        self, load: Callable[[sa.Connection, Sequence[str], Facts], list[T]], chosen: Filters
     ) -> Iterator[T]:
         after: tuple[float, str] | None = None
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
+        while True:
             with self._reading() as connection:
-                page = page_of_ids(connection, chosen, after, size)
+                page = page_of_ids(connection, chosen, after, _PAGE)
                 found = load(connection, [run_id for _, run_id in page], self._facts)
             yield from found
-            if len(page) < size:
+            if len(page) < _PAGE:
                 return
             after = page[-1]
-            left = None if left is None else left - len(page)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -301,7 +225,14 @@ class Store:
         ):
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            yield connection
+            try:
+                yield connection
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                shown = self._url.render_as_string()
+                raise StoreError(
+                    f"The store {shown} holds a record that cannot be read: {first_line(error)}.",
+                    "Use a store from another source.",
+                ) from error
 
     def _write(self, work: Callable[[sa.Connection], T]) -> T:
         def once() -> T:
@@ -347,11 +278,6 @@ def _check_file(path: Path, *, create: bool) -> None:
         )
     if not create and not path.exists():
         raise StoreError(f"There is no store {path}.", MADE_BY)
-
-
-def _require(connection: sa.Connection, run_id: str) -> None:
-    if connection.scalar(sa.select(runs.c.id).where(runs.c.id == clean(run_id))) is None:
-        raise _no_run(run_id)
 
 
 def _no_run(run_id: str) -> StoreError:

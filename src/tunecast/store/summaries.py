@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from tunecast.store.checking import fault
+from tunecast.store.reading import unreadable
 from tunecast.store.schema import points, runs
 
 
@@ -31,7 +33,11 @@ class RunSummary:
 def load_summaries(
     connection: sa.Connection, conditions: list[sa.ColumnElement[bool]], limit: int | None
 ) -> list[RunSummary]:
-    """Read summaries of the runs that meet the conditions, in order of start; the newest if limited."""
+    """Read summaries of the runs that meet the conditions, in order of start; the newest if limited.
+
+    Raises:
+        StoreError: A run has a value of a wrong type.
+    """
     last = (
         sa.select(points.c.validation_loss)
         .where(points.c.run_id == runs.c.id)
@@ -42,4 +48,8 @@ def load_summaries(
     columns = (runs.c.id, runs.c.dataset, runs.c.model, runs.c.method, runs.c.outcome)
     statement = sa.select(*columns, runs.c.full_length_tokens, last, runs.c.exclusive).where(*conditions)
     statement = statement.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
-    return [RunSummary(*row) for row in connection.execute(statement)][::-1]
+    found = [RunSummary(*row) for row in connection.execute(statement)][::-1]
+    for summary in found:
+        if reason := fault(summary):
+            raise unreadable(summary.id, reason)
+    return found

@@ -6,17 +6,20 @@ best point keeps only its weights; the last point of a trial never has more.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import written_whole
 from tunecast.records import Hyperparameters
+from tunecast.untrusted import parse_json, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +41,21 @@ class Position:
     label_tokens_seen: int
     weights_hash: str
     scalars: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A worker's report from the middle of a training, for displays.
+
+    Args:
+        step: Finished optimiser steps.
+        train_loss: Mean nats per label token since the last report.
+        tokens_per_second: Speed since the last point.
+    """
+
+    step: int
+    train_loss: float
+    tokens_per_second: float
 
 
 class CheckpointFolder:
@@ -87,15 +105,41 @@ class CheckpointFolder:
     def read_choice(self) -> Hyperparameters | None:
         """Read what :meth:`write_choice` saved; None if there is no readable file."""
         try:
-            chosen: Hyperparameters = json.loads(self._choice.read_text(encoding="utf-8"))
+            chosen = read_json(self._choice)
         except (FileNotFoundError, ValueError):
             return None
-        return chosen
+        is_choice = isinstance(chosen, dict) and all(
+            isinstance(v, str | int | float) for v in chosen.values()
+        )
+        return chosen if is_choice else None
+
+    def write_report(self, report: StepReport) -> None:
+        """Leave a report for :meth:`read_report`; a disk that takes no more is none of its business."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with written_whole(self._report) as unfinished:
+                unfinished.write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+    def read_report(self) -> StepReport | None:
+        """Read the latest report; None if there is none that can be read."""
+        try:
+            found = read_json(self._report)
+            step, loss, speed = (found[item.name] for item in fields(StepReport))
+            if not (isinstance(step, int) and float(loss) < math.inf and 0 < float(speed) < math.inf):
+                return None
+            return StepReport(step, float(loss), float(speed))
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
+            return None
+
+    def drop_report(self) -> None:
+        """Remove the latest report, if there is one."""
+        with contextlib.suppress(OSError):
+            self._report.unlink(missing_ok=True)
 
     def latest(self, at_most: int) -> int:
         """Return the last step up to ``at_most`` that training can continue from, 0 if there is none."""
-        steps = [int(file.stem.removeprefix("state-")) for file in self.folder.glob("state-*.safetensors")]
-        usable = [step for step in steps if step <= at_most and self._weights(step).is_file()]
+        steps = [_step_of(file) for file in self.folder.glob("state-*.safetensors")]
+        usable = [step for step in steps if 0 <= step <= at_most and self._weights(step).is_file()]
         return max(usable, default=0)
 
     def has_weights(self, step: int, weights_hash: str = "") -> bool:
@@ -159,20 +203,23 @@ class CheckpointFolder:
 
     def keep_only(self, *, continue_from: Iterable[int], weights_of: Iterable[int]) -> None:
         """Remove all files except whole checkpoints to continue from, and the weights of other steps."""
+        self.drop_report()
         whole = set(continue_from)
         weights = whole | set(weights_of)
         for leftover in self.folder.glob(".tmp*"):  # from a process killed while safetensors was writing
             leftover.unlink(missing_ok=True)
         for file in self.folder.glob("*.safetensors*"):
-            kind, _, rest = file.name.partition("-")
-            step = rest.split(".")[0]
-            wanted = whole if kind == "state" else weights
-            if file.suffix != ".safetensors" or int(step) not in wanted:
+            wanted = whole if file.name.startswith("state-") else weights
+            if _step_of(file) not in wanted:
                 file.unlink(missing_ok=True)
 
     def size_bytes(self) -> int:
         """Count the bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+
+    @property
+    def _report(self) -> Path:
+        return self.folder / "report.json"
 
     @property
     def _choice(self) -> Path:
@@ -186,8 +233,25 @@ class CheckpointFolder:
 
 
 def _position(file: Any) -> Position:
-    """Read the position from an open state file."""
-    return Position(**json.loads(file.metadata()["position"]))
+    """Read the position from an open state file.
+
+    Raises:
+        TypeError: A field is missing, unknown or of another type.
+        ValueError: The metadata are not JSON.
+    """
+    found = Position(**parse_json(file.metadata()["position"]))
+    counts = (found.step, found.micro_batch_size, found.label_tokens_seen)
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise TypeError("a count is not a number")
+    if not isinstance(found.weights_hash, str) or not isinstance(found.scalars, dict):
+        raise TypeError("a field is of another type")
+    return found
+
+
+def _step_of(file: Path) -> int:
+    """Return the step in a checkpoint's name, -1 if it is not one that this program writes."""
+    found = re.fullmatch(r"(?:state|weights)-(\d{1,18})\.safetensors", file.name, re.ASCII)
+    return int(found[1]) if found else -1
 
 
 def _opens(path: Path) -> bool:
@@ -207,7 +271,6 @@ def _file_hash(path: Path) -> str:
 
 
 def _staged(path: Path) -> Path:
-    """Return the temporary name under which a file is written."""
     return path.with_suffix(".safetensors.part")
 
 

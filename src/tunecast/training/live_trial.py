@@ -8,7 +8,8 @@ transformers and peft.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.hardware.machine import SecondsClock, reset_peak
 from tunecast.methods import get_method
 from tunecast.records import Pipeline, Seconds
-from tunecast.training.checkpoint import CheckpointFolder, Position
+from tunecast.training.checkpoint import CheckpointFolder, Position, StepReport
 from tunecast.training.compute import Compute
 from tunecast.training.failures import DivergedError, is_out_of_memory
 from tunecast.training.losses import Loss
@@ -26,6 +27,7 @@ from tunecast.training.plan import TrialPlan, schedule
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
+REPORT_SECONDS = 1.0
 _METHOD_STATE = "method."
 """Prefix of the keys of a method's own state in a checkpoint; the optimiser's keys start with a number."""
 
@@ -80,9 +82,7 @@ class LiveTrial:
         self._optimizer = build_optimizer(model, pipeline)
         self._zeroth_order: Any = self._optimizer if hasattr(self._optimizer, "estimate") else None
         self._factor = schedule(
-            str(pipeline["lr_scheduler_type"]),
-            warmup_steps=plan.warmup_steps,
-            total_steps=plan.total_steps,
+            str(pipeline["lr_scheduler_type"]), warmup_steps=plan.warmup_steps, total_steps=plan.total_steps
         )
 
     @property
@@ -94,8 +94,8 @@ class LiveTrial:
         """Return the learning rate of step number ``step``, from 0."""
         return self._pipeline.number("learning_rate") * self._factor(step)
 
-    def advance(self, to_step: int) -> Segment:
-        """Train up to ``to_step``.
+    def advance(self, to_step: int, report: Callable[[StepReport], None] | None = None) -> Segment:
+        """Train up to ``to_step``; ``report`` is called about once a second.
 
         Raises:
             DivergedError: A loss or gradient was not finite, or the loss exploded. Zeroth-order steps are
@@ -108,6 +108,7 @@ class LiveTrial:
         nats = norms = 0.0
         weight = skipped = 0
         first = self.step
+        reporter = _Reporter(self.plan, first, report)
         device = torch.device(self._compute.device)
         forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])  # no other GPU
         with forked, _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
@@ -121,6 +122,7 @@ class LiveTrial:
                     skipped += 1
                     continue
                 nats, weight, norms = nats + taken[0], weight + taken[1], norms + taken[2]
+                reporter.add(self.step, taken[0], taken[1])
             self.model.eval()
         steps = to_step - first - skipped
         if skipped and not steps:
@@ -161,7 +163,6 @@ class LiveTrial:
         return Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
 
     def _batch(self) -> list[EncodedExample]:
-        """Return the examples of the next step."""
         return [self._examples[int(index)] for index in self.plan.batches[self.step]]
 
     def _step(self, examples: Sequence[EncodedExample]) -> tuple[float, int, float] | None:
@@ -241,6 +242,29 @@ class LiveTrial:
             self._method.after_update(self.model, self.step + 1, self.plan.total_steps)
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+class _Reporter:
+    """Sums the losses of steps until the next report is due."""
+
+    def __init__(self, plan: TrialPlan, first_step: int, report: Callable[[StepReport], None] | None) -> None:
+        self._plan = plan
+        self._before = plan.tokens_at(first_step)
+        self._report = report
+        self._began = self._reported = time.monotonic()
+        self._nats, self._weight = 0.0, 0
+
+    def add(self, step: int, nats: float, weight: int) -> None:
+        """Count a step, and report if it is time."""
+        if self._report is None:
+            return
+        self._nats, self._weight = self._nats + nats, self._weight + weight
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS:
+            return
+        speed = (self._plan.tokens_at(step) - self._before) / (now - self._began)
+        self._report(StepReport(step, self._nats / max(self._weight, 1), speed))
+        self._reported, self._nats, self._weight = now, 0.0, 0
 
 
 DIRECTION = 1 << 31

@@ -16,15 +16,19 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.records import Score
 
 Statistics = NDArray[np.float64]
 Texts = Sequence[str]
+_ScoreOfDraw = Callable[[NDArray[np.int64]], float]
+"""Scores the examples with these indices."""
 
 CONFIDENCE = 0.95
 
@@ -35,7 +39,8 @@ END_OF_REASONING = "</think>"
 class Metric(ABC):
     """A measure of predictions against references, one of each per example.
 
-    Only the part of a prediction after its last ``</think>`` counts, unless the reference has one too.
+    Only the part of a prediction after its last ``</think>`` counts, unless the reference has one too. A
+    ValueError is raised if predictions and references differ in length, or are empty.
 
     Args:
         name: The name by which :func:`get_metric` finds it.
@@ -48,21 +53,32 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, predictions: Texts, references: Texts) -> float:
-        """Score a whole set.
-
-        Raises:
-            ValueError: The two differ in length, or are empty.
-        """
+        """Score a whole set."""
 
     @abstractmethod
+    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[_ScoreOfDraw, int]:
+        """Return a function that scores the drawn examples, and how many times at most to call it."""
+
     def bootstrap_interval(
         self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
     ) -> tuple[float, float]:
-        """Compute the 95% percentile interval of :meth:`score` over resamples of the examples.
+        """Compute the 95% percentile interval of :meth:`score` over resamples of the examples."""
+        scored, rounds = self._resampled(predictions, references, resamples)
+        return _interval(scored(drawn) for drawn in _draws(len(predictions), rounds, seed))
+
+    def difference_interval(
+        self, first: Texts, second: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
+        """Compute the 95% interval of the first predictions' score minus the second's.
+
+        Both are scored on the same resamples (a paired bootstrap), so what makes examples hard cancels out.
 
         Raises:
             ValueError: Predictions and references differ in length, or are empty.
         """
+        one, rounds = self._resampled(first, references, resamples)
+        other, _ = self._resampled(second, references, resamples)
+        return _interval(one(drawn) - other(drawn) for drawn in _draws(len(first), rounds, seed))
 
 
 class _SummedMetric(Metric):
@@ -82,15 +98,9 @@ class _SummedMetric(Metric):
         predictions = _answers(predictions, references)
         return self._from_sum(self._statistics(predictions, references).sum(axis=0))
 
-    def bootstrap_interval(
-        self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        predictions = _answers(predictions, references)
-        statistics = self._statistics(predictions, references)
-        return _interval(
-            self._from_sum(statistics[drawn].sum(axis=0))
-            for drawn in _draws(len(statistics), resamples, seed)
-        )
+    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[_ScoreOfDraw, int]:
+        statistics = self._statistics(_answers(predictions, references), references)
+        return lambda drawn: self._from_sum(statistics[drawn].sum(axis=0)), resamples
 
 
 class _CustomMetric(Metric):
@@ -107,18 +117,16 @@ class _CustomMetric(Metric):
         predictions = _answers(predictions, references)
         return float(np.mean(self._call(predictions, references)))
 
-    def bootstrap_interval(
-        self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        predictions = _answers(predictions, references)
-        values = self._call(predictions, references)
+    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[_ScoreOfDraw, int]:
+        texts = _answers(predictions, references)
+        values = self._call(texts, references)
         if values.ndim == 1:
-            return _interval(float(values[drawn].mean()) for drawn in _draws(len(values), resamples, seed))
-        rounds = min(resamples, self.WHOLE_SET_RESAMPLES)
-        return _interval(
-            float(np.mean(self._call([predictions[i] for i in drawn], [references[i] for i in drawn])))
-            for drawn in _draws(len(predictions), rounds, seed)
-        )
+            return lambda drawn: float(values[drawn].mean()), resamples
+
+        def scored(drawn: NDArray[np.int64]) -> float:
+            return float(self._call([texts[i] for i in drawn], [references[i] for i in drawn]))
+
+        return scored, min(resamples, self.WHOLE_SET_RESAMPLES)
 
     def _call(self, predictions: Texts, references: Texts) -> Statistics:
         """Call the function; the result has shape () or (examples,).
@@ -161,6 +169,24 @@ def get_metric(name: str) -> Metric:
         f"--objective: there is no metric {name!r}.",
         f"{did_you_mean(name, METRIC_NAMES)}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as "
         "module:function.",
+    )
+
+
+def with_metric(
+    score: Score, name: str, predictions: Texts, references: Texts, *, interval_seed: int | None
+) -> Score:
+    """Add a metric to a score; ``interval_seed`` seeds its 95% interval, None omits it."""
+    metric = get_metric(name)
+    low = high = None
+    if interval_seed is not None:
+        low, high = metric.bootstrap_interval(predictions, references, seed=interval_seed)
+    return replace(
+        score,
+        metric=metric.score(predictions, references),
+        metric_name=name,
+        metric_low=low,
+        metric_high=high,
+        metric_examples=len(predictions),
     )
 
 

@@ -199,9 +199,7 @@ _BUILDERS: dict[str, Builder] = {
 }
 
 
-def flatten_state(
-    optimizer: Optimizer | OptimizerPair,
-) -> tuple[dict[str, Tensor], dict[str, float | None]]:
+def flatten_state(optimizer: Optimizer | OptimizerPair) -> tuple[dict[str, Tensor], dict[str, float | None]]:
     """Flatten the optimiser's state into tensors and plain numbers, both by ``<parameter index>.<name>``.
 
     bitsandbytes wraps quantised state in its own mapping and accepts it unwrapped. Its parameters share one
@@ -224,7 +222,6 @@ def flatten_state(
 
 
 def _unwrapped(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield names and values, with mappings replaced by their contents."""
     for name, value in state.items():
         if isinstance(value, Mapping):
             yield from value.items()

@@ -51,12 +51,13 @@ class TrialPlan:
 
 
 def plan_trial(
-    lengths: Sequence[int], pipeline: Pipeline, *, seed: int, full_length_tokens: int
+    lengths: Sequence[int], pipeline: Pipeline, *, seed: int, full_length_tokens: int, even_points: int = 0
 ) -> TrialPlan:
     """Plan a trial.
 
     ``lengths`` are the non-padding tokens of each training example. The schedule ends with the first step at
-    which ``full_length_tokens`` have been seen.
+    which ``full_length_tokens`` have been seen. ``even_points`` evenly spaced points are added to the
+    fidelity grid.
 
     Raises:
         ValueError: There are no examples or no tokens to train on.
@@ -80,7 +81,7 @@ def plan_trial(
     tokens = np.asarray(cumulative, dtype=np.int64)
     # The first warm-up step has a learning rate of 0, so a schedule of that step alone would train nothing.
     warmup = min(int(np.ceil(pipeline.number("warmup_ratio") * len(batches))), len(batches) - 1)
-    return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup))
+    return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup, even_points))
 
 
 def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
@@ -95,10 +96,11 @@ def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> lis
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def _grid(tokens: np.ndarray, warmup_steps: int) -> tuple[int, ...]:
+def _grid(tokens: np.ndarray, warmup_steps: int, even_points: int) -> tuple[int, ...]:
     """Snap the fidelity grid to steps, without points during warm-up or before the fourth step."""
     total = len(tokens)
     targets = [tokens[-1] / 2**halvings for halvings in range(GRID_HALVINGS, -1, -1)]
+    targets += [tokens[-1] * number / even_points for number in range(1, even_points)]
     steps = sorted({int(np.searchsorted(tokens, target)) + 1 for target in targets})
     first = max(FIRST_MEASURED_STEP, warmup_steps + 1)
     return (*(step for step in steps if first <= step < total), total)

@@ -27,6 +27,8 @@ from tunecast.training.losses import get_loss
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+
     from tunecast.data import EncodedExample, Example
     from tunecast.training.training_task import TrainingTask, TrialSpec
 
@@ -74,10 +76,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Scored:
-    """The result of scoring a model on a split, with generated texts; fields as in :class:`Measurement`."""
+    """The result of scoring a model on a split, with generated texts; fields as in :class:`Measurement`.
+
+    ``measured`` holds what :meth:`Loss.measure` gave for each example, in the order of the split.
+    """
 
     score: Score
     evaluation: Seconds
+    measured: np.ndarray
     outputs: tuple[SampleOutput, ...] = ()
     retrained_tokens: int = 0
 
@@ -154,7 +160,10 @@ class Runner:
     def _advanced(self, spec: TrialSpec, from_step: int, to_step: int, weights_hash: str) -> Measurement:
         """Advance a trial; if it fails, :meth:`advance` holds no reference to it and can free its memory."""
         live = self._made_live(spec, from_step, weights_hash)
-        return self._measure(live, spec, live.advance(to_step))
+        folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
+        if folder:
+            folder.drop_report()  # of a process that was killed further on
+        return self._measure(live, spec, live.advance(to_step, folder.write_report if folder else None))
 
     def score(
         self,
@@ -178,12 +187,18 @@ class Runner:
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
         clock = SecondsClock(self.training_task.device)
-        score = self._evaluator.score(model, self._split(split), interval_seed=interval_seed)
+        examples = self._split(split)
+        measured = self._evaluator.measure(model, examples)
+        score = self._loss.score(examples, measured, interval_seed=interval_seed)
         evaluation = clock.read()
         outputs = self._generate(model, split, generate_limit) if generate_limit else ()
         if metric and outputs:
-            score = _with_metric(score, metric, outputs, interval_seed)
-        return Scored(score, evaluation, outputs, self._retrained[0])
+            from tunecast.training.metrics import with_metric
+
+            predictions = [output.after for output in outputs]
+            references = [output.reference for output in outputs]
+            score = with_metric(score, metric, predictions, references, interval_seed=interval_seed)
+        return Scored(score, evaluation, measured, outputs, self._retrained[0])
 
     def save(
         self, spec: TrialSpec, step: int, folder: str, base_location: str, *, weights_hash: str = ""
@@ -259,12 +274,17 @@ class Runner:
             self._live = self._live_spec = None
             if not clean:
                 self._base = None
-        if self._base is None:
-            gc.unfreeze()  # workers freeze their first objects, which include the discarded model
+        # Workers freeze their first objects, which include a discarded model. Frozen again, the libraries'
+        # objects cost no later collection a quarter of a second.
+        thaws = self._base is None and gc.get_freeze_count() > 0
+        if thaws:
+            gc.unfreeze()
         try:
             self._compute.free_memory()
         except RuntimeError:  # an accelerator that failed for good; the next load reports it
             self._base = None
+        if thaws:
+            gc.freeze()
 
     def _load_base(self) -> Any:
         import torch
@@ -386,27 +406,12 @@ class Runner:
             workers=spec.workers,
             checkpoint_hash=weights_hash,
         )
+        outcome, error = Outcome.COMPLETED if at_end else Outcome.PAUSED, None
         if diverged:
+            outcome = Outcome.DIVERGED
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
-            return Measurement(
-                spec.run,
-                point,
-                Outcome.DIVERGED,
-                error,
-                whole,
-                validation_seconds,
-                skipped_steps=segment.skipped_steps,
-            )
-        outcome = Outcome.COMPLETED if at_end else Outcome.PAUSED
-        return Measurement(
-            spec.run,
-            point,
-            outcome,
-            None,
-            whole,
-            validation_seconds,
-            skipped_steps=segment.skipped_steps,
-        )
+        skipped = segment.skipped_steps
+        return Measurement(spec.run, point, outcome, error, whole, validation_seconds, skipped_steps=skipped)
 
     def _split(self, name: str) -> Examples:
         """Return the examples of a split, prepared for the loss when the base model was untouched."""
@@ -443,24 +448,3 @@ class Runner:
             )
             for example, prompt, text in zip(examples, prompts, texts, strict=True)
         )
-
-
-def _with_metric(
-    score: Score, name: str, outputs: tuple[SampleOutput, ...], interval_seed: int | None
-) -> Score:
-    from tunecast.training.metrics import get_metric
-
-    metric = get_metric(name)
-    predictions = [output.after for output in outputs]
-    references = [output.reference for output in outputs]
-    low = high = None
-    if interval_seed is not None:
-        low, high = metric.bootstrap_interval(predictions, references, seed=interval_seed)
-    return replace(
-        score,
-        metric=metric.score(predictions, references),
-        metric_name=name,
-        metric_low=low,
-        metric_high=high,
-        metric_examples=len(outputs),
-    )

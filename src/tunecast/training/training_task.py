@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ class TrialSpec:
         folder: Folder of its checkpoints; empty to keep none, for a trial that is trained in one go.
         workers: Workers that share the device, for the record.
         explosion_nats: Loss per label token above which the trial counts as diverged.
+        even_points: Number of evenly spaced points beside those of the fidelity grid.
     """
 
     run: str
@@ -36,6 +38,7 @@ class TrialSpec:
     folder: str
     workers: int = 1
     explosion_nats: float = float("inf")
+    even_points: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,23 @@ class TrainingTask:
     def plan(self, spec: TrialSpec) -> TrialPlan:
         """Plan a trial's batches, schedule and fidelity grid."""
         lengths = [example.tokens for example in self.training_examples(spec)]
-        return plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=spec.full_length_tokens)
+        return plan_trial(
+            lengths,
+            spec.pipeline,
+            seed=spec.seed,
+            full_length_tokens=spec.full_length_tokens,
+            even_points=spec.even_points,
+        )
 
 
 def validation_subset(
-    examples: Sequence[EncodedExample], *, token_limit: float, minimum: int, seed: int
+    examples: Sequence[EncodedExample], *, token_limit: float, minimum: int, seed: int, doubles: bool = True
 ) -> tuple[EncodedExample, ...]:
-    """Choose examples at random within a number of tokens, but at least ``minimum`` of them."""
+    """Choose examples at random within a number of tokens, but at least ``minimum`` of them.
+
+    Their number is ``minimum`` doubled some times, or all: small differences in ``token_limit``, which
+    follows from a measured speed, do not change the choice. ``doubles=False`` takes as many as fit.
+    """
     chosen: list[EncodedExample] = []
     tokens = 0
     for index in np.random.default_rng([seed, 2]).permutation(len(examples)):
@@ -108,4 +121,6 @@ def validation_subset(
             break  # skipping long examples to fill up with short ones would bias the choice
         chosen.append(example)
         tokens += example.tokens
-    return tuple(chosen)
+    if len(chosen) == len(examples) or not doubles:
+        return tuple(chosen)
+    return tuple(chosen[: minimum * 2 ** int(math.log2(len(chosen) / minimum))])

@@ -58,7 +58,6 @@ class ZerothOrder(Optimizer):
         return loss
 
     def _walk(self, distance: float) -> float:
-        """Move all weights along the direction."""
         for generator, _, parameter in self._parameters():
             self._add(parameter, distance, generator)
         return distance

@@ -13,6 +13,7 @@ import torch
 
 from tunecast import models
 from tunecast.data import EncodedExample
+from tunecast.training.compute import Compute
 from tunecast.training.losses.completion import Batch, collate, example_nats, pooled_score, smoothed_nats
 
 FAMILIES = ("llama", "gpt2", "t5")
@@ -60,7 +61,7 @@ def loaded(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def batch_of(family: str, examples: list[EncodedExample]) -> Batch:
     architecture = "encoder-decoder" if family == "t5" else "decoder-only"
-    return collate(examples, architecture=architecture, pad_token_id=PAD, device="cpu")  # type: ignore[arg-type]
+    return collate(examples, Compute("cpu", "float32", architecture, PAD))  # type: ignore[arg-type]
 
 
 def plain_loss(model: Any, examples: list[EncodedExample]) -> torch.Tensor:

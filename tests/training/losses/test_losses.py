@@ -57,10 +57,7 @@ class Dpo(Loss):
 
     def collate(self, examples: Any, compute: Compute) -> Any:
         both = [*examples, *(one.rejected for one in examples)]
-        batch = collate(
-            both, architecture=compute.architecture, pad_token_id=compute.pad_token_id, device=compute.device
-        )
-        return batch, torch.tensor([one.reference for one in examples])
+        return collate(both, compute), torch.tensor([one.reference for one in examples])
 
     def _log_ratio(self, model: Any, batch: Any) -> torch.Tensor:
         chosen, rejected = example_nats(model, batch[0]).chunk(2)
@@ -73,6 +70,12 @@ class Dpo(Loss):
     def measure(self, model: Any, batch: Any) -> torch.Tensor:
         margin = self._log_ratio(model, batch) - batch[1]
         return torch.stack([-torch.nn.functional.logsigmoid(0.5 * margin), (margin > 0).float()], dim=1)
+
+    def difference_interval(
+        self, examples: Any, first: np.ndarray, second: np.ndarray, *, seed: int
+    ) -> tuple[float, float]:
+        differences = first[:, 0] - second[:, 0]
+        return float(differences.min()), float(differences.max())
 
     def score(self, examples: Any, measured: np.ndarray, *, interval_seed: int | None = None) -> Score:
         loss, accuracy = measured.mean(axis=0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.examples import Examples
 
 if TYPE_CHECKING:
@@ -25,36 +26,35 @@ class Scaling:
     ``stretch`` is the inverse standard deviation, 0 for constant columns; both have shape (features,).
     """
 
-    mean: NDArray[np.float64]
-    stretch: NDArray[np.float64]
+    mean: Floats
+    stretch: Floats
 
     @classmethod
-    def of(cls, features: NDArray[np.float64]) -> Scaling:
+    def of(cls, features: Floats) -> Scaling:
         """Fit the scaling of a matrix of shape (rows, features)."""
         deviation = features.std(axis=0)
         varies = deviation > 1e-9
         return cls(features.mean(axis=0), np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0))
 
-    def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Scaling:
+        """Rebuild a scaling from its arrays, which may stand among others."""
+        return cls(np.asarray(arrays["mean"], float), np.asarray(arrays["stretch"], float))
+
+    def __call__(self, features: Floats) -> Floats:
         """Scale columns and clip them to five standard deviations, beyond which nothing was learned."""
         return np.clip((features - self.mean) * self.stretch, -5.0, 5.0)
 
 
 class Regressor(ABC):
-    """A fitted regressor; it needs only numpy."""
+    """A fitted regressor; it needs only numpy. ``arrays`` are everything that was learned, by name."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = dict(arrays)
 
     @abstractmethod
-    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Predict mean and positive variance of the target, each of shape (rows,)."""
-
-    @abstractmethod
-    def arrays(self) -> Arrays:
-        """Return everything that was learned, by name."""
-
-    @classmethod
-    @abstractmethod
-    def from_arrays(cls, arrays: Arrays) -> Regressor:
-        """Rebuild the regressor from :meth:`arrays`."""
 
 
 class Family(ABC):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor
 
@@ -32,14 +33,14 @@ class ForestModel(Regressor):
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = dict(arrays)
+        super().__init__(arrays)
         nodes = {name: np.asarray(values) for name, values in arrays.items()}
         self._feature, self._threshold = nodes["feature"].astype(np.intp), nodes["threshold"]
         self._children = np.stack([nodes["right"], nodes["left"]], axis=1).astype(np.intp).ravel()
         self._mean, self._variance = nodes["mean"].astype(float), nodes["variance"].astype(float)
         self._roots, self._depth = nodes["roots"].astype(np.intp), int(nodes["depth"][0])
 
-    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Return the mean over trees; the variance within leaves plus the variance between trees."""
         rows = np.ascontiguousarray(features, dtype=np.float32)
         flat, offsets = rows.ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
@@ -50,15 +51,6 @@ class ForestModel(Regressor):
         means = self._mean[at]
         variance = self._variance[at].mean(axis=1) + means.var(axis=1)
         return means.mean(axis=1), np.maximum(variance, LEAST_VARIANCE)
-
-    def arrays(self) -> Arrays:
-        """Return the nodes."""
-        return self._arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> ForestModel:
-        """Rebuild the regressor from :meth:`arrays`."""
-        return cls(arrays)
 
 
 class Forest(Family):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.features import FEATURES, PIPELINE, columns
 from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor, Scaling
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 NEIGHBOURS = 3
 TASK = columns([name for name in FEATURES if name.startswith("dataset_") or name == "log_zero_shot"])
@@ -29,15 +27,16 @@ ROWS_AT_ONCE = 256
 class NearestTaskMean(Regressor):
     """Weighted mean of the examples of the nearest tasks, by method, learning rate and share."""
 
-    def __init__(
-        self, examples: NDArray[np.float64], target: NDArray[np.float64], task: NDArray[np.int64]
-    ) -> None:
-        self._examples, self._target, self._task = examples, target, task
+    def __init__(self, arrays: Arrays) -> None:
+        super().__init__(arrays)
+        examples = self._examples = np.asarray(arrays["examples"], np.float64)
+        self._target, task = np.asarray(arrays["target"], np.float64), np.asarray(arrays["task"], np.int64)
+        self._task = task
         self._scaling = Scaling.of(examples[:, TASK])
         scaled = self._scaling(examples[:, TASK])
         self._centres = np.array([scaled[task == number].mean(axis=0) for number in np.unique(task)])
 
-    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Weighted mean and variance, shrunk towards those of all examples if few are near."""
         parts = [
             self._predict(features[at : at + ROWS_AT_ONCE]) for at in range(0, len(features), ROWS_AT_ONCE)
@@ -45,7 +44,7 @@ class NearestTaskMean(Regressor):
         means, variances = zip(*parts, strict=True)
         return np.concatenate(means), np.concatenate(variances)
 
-    def _predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _predict(self, features: Floats) -> tuple[Floats, Floats]:
         near = self._neighbours(features)
         log_weight = -0.5 * (
             ((features[:, None, SHARE] - self._examples[None, :, SHARE]) / SHARE_WIDTH) ** 2
@@ -58,23 +57,13 @@ class NearestTaskMean(Regressor):
         square = (weight @ self._target**2 + (self._target**2).mean()) / total
         return mean, np.maximum(square - mean**2, LEAST_VARIANCE)
 
-    def _neighbours(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _neighbours(self, features: Floats) -> Floats:
         """Return 1 for examples of the nearest tasks of each row, else 0; shape (rows, examples)."""
         scaled = self._scaling(features[:, TASK])
         distance = ((scaled[:, None, :] - self._centres[None, :, :]) ** 2).sum(axis=2)
         kept = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
         numbers = np.searchsorted(np.unique(self._task), self._task)
         return np.asarray((kept[:, :, None] == numbers[None, None, :]).any(axis=1), dtype=np.float64)
-
-    def arrays(self) -> Arrays:
-        """Return the examples themselves."""
-        return {"examples": self._examples, "target": self._target, "task": self._task}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> NearestTaskMean:
-        """Rebuild the regressor from :meth:`arrays`."""
-        task = np.asarray(arrays["task"], dtype=np.int64)
-        return cls(np.asarray(arrays["examples"], np.float64), np.asarray(arrays["target"], np.float64), task)
 
 
 class NearestTask(Family):
@@ -85,4 +74,6 @@ class NearestTask(Family):
 
     def fit(self, examples: Examples, seed: int) -> NearestTaskMean:
         """Keep the examples."""
-        return NearestTaskMean(examples.features, examples.target, examples.task)
+        return NearestTaskMean(
+            {"examples": examples.features, "target": examples.target, "task": examples.task}
+        )

@@ -5,14 +5,10 @@ No training has selected a process, so none is trained any more; the benchmarks 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from tunecast.arrays import Floats
 from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Regressor, Scaling
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class ProcessModel(Regressor):
@@ -26,14 +22,14 @@ class ProcessModel(Regressor):
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = dict(arrays)
+        super().__init__(arrays)
         found = {name: np.asarray(values, np.float32) for name, values in arrays.items()}
         self._found = found
-        self._scaling = Scaling(np.asarray(arrays["mean"], float), np.asarray(arrays["stretch"], float))
+        self._scaling = Scaling.from_arrays(arrays)
         self._constant, self._kernel, self._noise = map(float, found["numbers"])
         self._squares = (found["inputs"] ** 2).sum(axis=1)
 
-    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Posterior mean and variance, including noise."""
         found = self._found
         seen = self._scaling(features).astype(np.float32)
@@ -47,12 +43,3 @@ class ProcessModel(Regressor):
         explained = ((covariance @ found["inverse"].T) ** 2).sum(axis=1)
         variance = np.maximum(self._kernel - explained, 0.0) + self._noise
         return mean.astype(float), np.maximum(variance.astype(float), LEAST_VARIANCE)
-
-    def arrays(self) -> Arrays:
-        """Return the arrays as given."""
-        return self._arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> ProcessModel:
-        """Rebuild the regressor from :meth:`arrays`."""
-        return cls(arrays)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from tunecast.arrays import Floats, Ints
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.features import columns
 from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor, Scaling
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 FOLDS = 8
@@ -39,34 +37,21 @@ class RidgeModel(Regressor):
     """A linear model of the mean, and another of the logarithm of the variance.
 
     Args:
-        weights: Coefficients of the mean, the intercept first; shape (1 + expanded features,).
-        spread: Coefficients of the log variance: intercept, ``SPREAD`` and the square of its last feature;
-            shape (5,).
+        arrays: ``mean`` and ``stretch`` of the scaling. ``weights``: coefficients of the mean, the intercept
+            first, shape (1 + expanded features,). ``spread``: coefficients of the log variance: intercept,
+            ``SPREAD`` and the square of its last feature, shape (5,).
     """
 
-    def __init__(self, scaling: Scaling, weights: NDArray[np.float64], spread: NDArray[np.float64]) -> None:
-        self._scaling, self._weights, self._spread = scaling, weights, spread
+    def __init__(self, arrays: Arrays) -> None:
+        super().__init__(arrays)
+        self._scaling = Scaling.from_arrays(arrays)
+        self._weights, self._spread = (np.asarray(arrays[name], float) for name in ("weights", "spread"))
 
-    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Predicted mean, and the variance around it."""
         mean = self._weights[0] + self._scaling(_expanded(features)) @ self._weights[1:]
         log_variance = np.clip(_spread_terms(features) @ self._spread, -9.0, 2.0)
         return mean, np.maximum(np.exp(log_variance), LEAST_VARIANCE)
-
-    def arrays(self) -> Arrays:
-        """Return the scaling and weights."""
-        return {
-            "mean": self._scaling.mean,
-            "stretch": self._scaling.stretch,
-            "weights": self._weights,
-            "spread": self._spread,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> RidgeModel:
-        """Rebuild the regressor from :meth:`arrays`."""
-        found = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
-        return cls(Scaling(found["mean"], found["stretch"]), found["weights"], found["spread"])
 
 
 class Ridge(Family):
@@ -92,12 +77,11 @@ class Ridge(Family):
         # log e² of a normal e has mean log σ² − 1.27 (the mean of log χ²₁).
         logs = np.log(residuals[penalty] ** 2 + 1e-5) + 1.27
         spread = linear_model.Ridge(1.0, fit_intercept=False).fit(terms, logs).coef_
-        return RidgeModel(scaling, np.array([line.intercept_, *line.coef_]), spread)
+        weights = np.array([line.intercept_, *line.coef_])
+        return RidgeModel({**vars(scaling), "weights": weights, "spread": spread})
 
 
-def _held_out_residuals(
-    scaled: NDArray[np.float64], target: NDArray[np.float64], folds: NDArray[np.int64], penalty: float
-) -> NDArray[np.float64]:
+def _held_out_residuals(scaled: Floats, target: Floats, folds: Ints, penalty: float) -> Floats:
     from sklearn import linear_model
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
@@ -109,12 +93,12 @@ def _held_out_residuals(
     )
 
 
-def _expanded(features: NDArray[np.float64]) -> NDArray[np.float64]:
+def _expanded(features: Floats) -> Floats:
     squares = features[:, columns(PEAKED)] ** 2
     left, right = (columns([pair[side] for pair in PRODUCTS]) for side in (0, 1))
     return np.concatenate([features, squares, features[:, left] * features[:, right]], axis=1)
 
 
-def _spread_terms(features: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spread_terms(features: Floats) -> Floats:
     chosen = features[:, SPREAD]
     return np.concatenate([np.ones((len(features), 1)), chosen, chosen[:, -1:] ** 2], axis=1)

@@ -15,21 +15,18 @@ TRAINING_NAMES = (
 )
 """Arguments of a Trainer that are hyperparameters of a pipeline. Epochs are not: they set the full length."""
 
+LORA_NAMES = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
+"""Hyperparameters of LoRA that tables and MLflow's parameters name as pipelines do."""
+
 _END_OF_INTEGERS = 2**63  # limit of a database column
 
 # Hyperparameters of peft's configurations by method; others have no name in a pipeline.
 _PEFT_NAMES = {
-    "lora": {
-        "r": "lora_r",
-        "lora_alpha": "lora_alpha",
-        "lora_dropout": "lora_dropout",
-        "use_rslora": "use_rslora",
-        "use_dora": "use_dora",
-    },
-    "prompt_tuning": {"num_virtual_tokens": "num_virtual_tokens"},
-    "prefix_tuning": {"num_virtual_tokens": "num_virtual_tokens"},
-    "p_tuning": {"num_virtual_tokens": "num_virtual_tokens"},
-    "adalora": {"init_r": "init_r", "target_r": "target_r", "lora_alpha": "lora_alpha"},
+    "lora": ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora"),
+    "prompt_tuning": ("num_virtual_tokens",),
+    "prefix_tuning": ("num_virtual_tokens",),
+    "p_tuning": ("num_virtual_tokens",),
+    "adalora": ("init_r", "target_r", "lora_alpha"),
 }
 
 
@@ -67,7 +64,8 @@ def scalar(text: str) -> Scalar:
     value = number(text)
     if value is None:
         return {"true": True, "false": False}.get(text.lower(), text)
-    return int(text) if text.strip().lstrip("-").isdigit() else value
+    digits = text.strip().lstrip("-")
+    return int(text) if digits.isdigit() and len(digits) < 20 else value  # a longer one fits no column
 
 
 def training_hyperparameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -105,11 +103,11 @@ def _unite_warmup(found: dict[str, Scalar]) -> None:
 def peft_method(config: Mapping[str, Any]) -> tuple[str, dict[str, Scalar]]:
     """Return the method and hyperparameters of an ``adapter_config.json``."""
     method = str(config.get("peft_type", "")).lower()
-    names = _PEFT_NAMES.get(method, {})
-    values = {
-        ours: config[theirs] for theirs, ours in names.items() if number(config.get(theirs)) is not None
+    values: dict[str, Any] = {
+        "lora_r" if name == "r" else name: value
+        for name in _PEFT_NAMES.get(method, ())
+        if isinstance(value := config.get(name), bool) or number(value) is not None
     }
-    values |= {ours: config[theirs] for theirs, ours in names.items() if isinstance(config.get(theirs), bool)}
     targets = config.get("target_modules")
     if isinstance(targets, str):
         values["target_modules"] = targets

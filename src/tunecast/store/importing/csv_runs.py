@@ -15,6 +15,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Outcome, Scalar, stable_hash
 from tunecast.store.importing.arguments import (
+    LORA_NAMES,
     TRAINING_NAMES,
     number,
     same_number,
@@ -32,18 +33,7 @@ _INTEGERS = (
 )
 _FLOATS = ("loss", "train_loss", "test_loss", "gradient_norm", "evaluation_seconds")
 _OURS = (*_TEXTS, *_INTEGERS, *_FLOATS)
-_KNOWN_HYPERPARAMETERS = (
-    *TRAINING_NAMES,
-    *(
-        "lora_r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "use_rslora",
-        "use_dora",
-        "num_virtual_tokens",
-    ),
-)
+_KNOWN_HYPERPARAMETERS = (*TRAINING_NAMES, *LORA_NAMES, "num_virtual_tokens")
 _ALIASES = {
     **dict.fromkeys(LOSS_NAMES, "loss"),
     "dataset": "task",
@@ -159,7 +149,8 @@ def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
 
 
 def _cell(row: Mapping[str, Any], columns: _Columns, name: str) -> str:
-    return str(row.get(columns.fields.get(name, "")) or "").strip()
+    column = columns.fields.get(name)  # a column may have an empty name
+    return "" if column is None else str(row.get(column) or "").strip()
 
 
 def _key(row: Mapping[str, Any], columns: _Columns) -> str:

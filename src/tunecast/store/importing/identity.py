@@ -137,7 +137,6 @@ def _contradiction(run: Run, other: Run) -> str:
 
 
 def _unknown_fields(run: Run) -> list[str]:
-    """List the fields that the record of a run lacks."""
     return [*run.extra.get("inferred", ()), *run.extra.get("unknown", ())]
 
 

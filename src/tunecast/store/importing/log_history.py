@@ -9,13 +9,8 @@ from tunecast.store.importing.arguments import number, whole
 from tunecast.store.importing.foreign import LoggedEvaluation
 
 LOSS_NAMES = (
-    "eval_loss",
-    "eval/loss",
-    "validation_loss",
-    "val_loss",
-    "valid_loss",
-    "validation/loss",
-    "val/loss",
+    *("eval_loss", "eval/loss", "validation_loss", "val_loss", "valid_loss"),
+    *("validation/loss", "val/loss"),
 )
 """Names of a logged validation loss."""
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import yaml
 
 from tunecast.records import Outcome, RunError
-from tunecast.store.importing.arguments import number, scalar, training_hyperparameters, whole
+from tunecast.store.importing.arguments import LORA_NAMES, number, scalar, training_hyperparameters, whole
 from tunecast.store.importing.foreign import (
     ForeignRun,
     Problem,
@@ -25,12 +24,12 @@ from tunecast.store.importing.foreign import (
 )
 from tunecast.store.importing.log_history import LOSS_NAMES, evaluations_of, first_number
 from tunecast.store.importing.model_config import KNOWN_NAMES
+from tunecast.untrusted import read_yaml
 
 _TASK_NAMES = ("dataset", "dataset_name", "task", "data")
 _MODEL_NAMES = ("model_name_or_path", "base_model", "model_name", "_name_or_path", "model")
 _TEST_NAMES = ("test_loss", "test/loss", "predict_loss")
 _STATES = {"3": "FINISHED", "4": "FAILED", "5": "KILLED", "1": "RUNNING", "2": "SCHEDULED"}
-_LORA_NAMES = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,15 @@ def read_mlflow_folder(folder: Path) -> Recorded:
 
 def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
     try:
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+        meta = read_yaml(path)
         if not isinstance(meta, dict):
             raise ValueError("is not a mapping")
         run_id = meta.get("run_id") or meta.get("run_uuid")
         if run_id is None or meta.get("lifecycle_stage") == "deleted":
             return None
-        params = {file.name: file.read_text(encoding="utf-8") for file in _files(path.parent / "params")}
-        metrics = {name: _values(file, problems) for name, file in _named(path.parent / "metrics")}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        params = {name: file.read_text(encoding="utf-8") for name, file in _files(path.parent / "params")}
+        metrics = {name: _values(file, problems) for name, file in _files(path.parent / "metrics")}
+    except (OSError, ValueError) as error:
         problems.append(Problem(str(path.parent), f"cannot be read: {error}"))
         return None
     status = str(meta.get("status"))
@@ -132,13 +131,11 @@ def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
     return _Logged(str(run_id), str(path.parent), state, started, params, measured)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
-
-
-def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield metrics by name; a metric with a slash in its name is in a folder."""
-    yield from ((file.relative_to(folder).as_posix(), file) for file in _files(folder))
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield parameters or metrics by name; one with a slash in its name is in a folder."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            yield file.relative_to(folder).as_posix(), file
 
 
 def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]:
@@ -189,7 +186,7 @@ def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
     evaluations = tuple(evaluations_of(_history(run.metrics)))
     problems += [Problem(f"MLflow run {run.id}", reason) for reason in repeated_steps(evaluations)]
     hyperparameters = training_hyperparameters(run.params)
-    tuned = {name: scalar(run.params[name]) for name in _LORA_NAMES if name in run.params}
+    tuned = {name: scalar(run.params[name]) for name in LORA_NAMES if name in run.params}
     config = {name: scalar(value) for name, value in run.params.items() if name in KNOWN_NAMES}
     total, extra = _total_steps(run, problems)
     tests = {name: values[-1][2] for name, values in run.metrics.items() if name in _TEST_NAMES}
@@ -217,10 +214,10 @@ def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
 
 def _total_steps(run: _Logged, problems: list[Problem]) -> tuple[int | None, dict[str, Any]]:
     """Return the steps of the complete schedule, None if unknown, and ``inferred`` if from the last step."""
-    told = whole_or_problem(run.params.get("max_steps"), "max_steps", run.where, problems)
+    stated = whole_or_problem(run.params.get("max_steps"), "max_steps", run.where, problems)
     last = whole(max((step for values in run.metrics.values() for _, step, _ in values), default=0))
-    if told or run.state != "FINISHED" or not last:
-        return told or None, {}
+    if stated or run.state != "FINISHED" or not last:
+        return stated or None, {}
     return last, {"inferred": ["total_steps"]}
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run
+from tunecast.store.checking import fault
 from tunecast.store.connecting import make_engine, parse_url, translated
 from tunecast.store.importing.csv_runs import read_csv
 from tunecast.store.importing.foreign import Assumed, Problem, Recorded
@@ -78,6 +79,8 @@ def find_runs(
         StoreError: Nothing that could be imported is there.
         ConfigurationError: A mapped column does not exist, or there is no CSV file to map.
     """
+    if not str(source).strip():  # else it would be the working folder
+        raise StoreError("The path to import is empty.", _HINT)
     source = _without_scheme(source)
     path = Path(source)
     if mapping and path.suffix.lower() != ".csv":
@@ -91,10 +94,15 @@ def find_runs(
         raise StoreError(f"{source} cannot be read: {error}") from error
     if not recorded.runs and not recorded.problems:
         raise StoreError(f"{source} holds no runs that Tunecast can read.", _HINT)
-    many, twice = distinct(
-        [(run.where or str(source), run.to_run(assumed or Assumed())) for run in recorded.runs]
-    )
-    problems = (*recorded.problems, *twice, *_nameless(source, many))
+    found = [(run.where or str(source), run.to_run(assumed or Assumed())) for run in recorded.runs]
+    reasons = [fault(run) or fault(run.model) for _, run in found]
+    many, twice = distinct([named for named, reason in zip(found, reasons, strict=True) if not reason])
+    faulty = [
+        Problem(where, f"is invalid and left out: {reason}")
+        for (where, _), reason in zip(found, reasons, strict=True)
+        if reason
+    ]
+    problems = (*recorded.problems, *faulty, *twice, *_nameless(source, many))
 
     def merge(store: Store) -> ImportReport:
         fitting, odd = without_contradictions(many, store)
@@ -143,7 +151,6 @@ def _read(source: str | Path, path: Path, mapping: Mapping[str, str]) -> Recorde
 
 
 def _read_folder(folder: Path) -> Recorded:
-    """Read runs of all formats in a folder."""
     recorded = Recorded()
     if is_mlflow_folder(folder):
         recorded += read_mlflow_folder(folder)

@@ -6,7 +6,6 @@ pickles, which can run any code when loaded.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded, read
 from tunecast.store.importing.identity import log_identity
 from tunecast.store.importing.log_history import evaluations_of
 from tunecast.store.importing.model_card import ModelCard, parse_card
+from tunecast.untrusted import parse_json, read_json
 
 STATE_FILE = "trainer_state.json"
 _ADAPTER_FILE = "adapter_config.json"
@@ -163,8 +163,8 @@ def _first_json(places: list[Path], name: str, problems: list[Problem]) -> Mappi
 
 def _read_json(path: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = read_json(path)
+    except (OSError, ValueError) as error:
         problems.append(Problem(str(path), f"cannot be read as JSON: {error}"))
         return None
     if isinstance(value, dict):
@@ -187,10 +187,10 @@ def _header_count(path: Path, problems: list[Problem]) -> int | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _HEADER_LIMIT)))
+            header = parse_json(file.read(min(length, _HEADER_LIMIT)))
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
         count = whole(sum(math.prod(tensor.get("shape", [])) for tensor in tensors))
-    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         count = None
     if count is None:
         problems.append(Problem(str(path), "its header is damaged: its parameters are not counted"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.data.encode import IGNORED
-from tunecast.records import Architecture, Pipeline, Score
+from tunecast.records import Pipeline, Score
 from tunecast.training.losses.loss import Loss
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ class CompletionLoss(Loss):
 
     def collate(self, examples: Sequence[EncodedExample], compute: Compute) -> Batch:
         """Pad examples into a batch."""
-        return collate(
-            examples,
-            architecture=compute.architecture,
-            pad_token_id=compute.pad_token_id,
-            device=compute.device,
-        )
+        return collate(examples, compute)
 
     def minimised(self, model: Any, batch: Batch, pipeline: Pipeline) -> tuple[Tensor, Tensor]:
         """Sum nats against smoothed labels, to minimise, and against plain ones, to report."""
@@ -49,6 +44,13 @@ class CompletionLoss(Loss):
         label_tokens = np.array([example.label_tokens for example in examples])
         completion_bytes = np.array([example.completion_bytes for example in examples])
         return pooled_score(measured, label_tokens, completion_bytes, interval_seed=interval_seed)
+
+    def difference_interval(
+        self, examples: Sequence[EncodedExample], first: np.ndarray, second: np.ndarray, *, seed: int
+    ) -> tuple[float, float]:
+        """Pool the differences of the nats of completions."""
+        label_tokens = np.array([example.label_tokens for example in examples])
+        return _pooled_interval(first - second, label_tokens, seed)
 
 
 @dataclass(frozen=True)
@@ -68,24 +70,18 @@ class Batch:
     label_tokens: int
 
 
-def collate(
-    examples: Sequence[EncodedExample], *, architecture: Architecture, pad_token_id: int, device: str
-) -> Batch:
+def collate(examples: Sequence[EncodedExample], compute: Compute) -> Batch:
     """Pad examples into a batch.
 
     Decoder-only inputs are padded on the left: completions then end at the same position, so logits are
     needed only for the last few positions.
     """
-    if architecture == "encoder-decoder":
-        return _collate_encoder_decoder(examples, pad_token_id, device)
-    return _collate_decoder_only(examples, pad_token_id, device)
-
-
-def _collate_decoder_only(examples: Sequence[EncodedExample], pad: int, device: str) -> Batch:
+    if compute.architecture == "encoder-decoder":
+        return _collate_encoder_decoder(examples, compute)
     import torch
 
     longest = max(len(example.input_ids) for example in examples)
-    ids = torch.full((len(examples), longest), pad, dtype=torch.long)
+    ids = torch.full((len(examples), longest), compute.pad_token_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, IGNORED)
     kept = 0
@@ -98,20 +94,20 @@ def _collate_decoder_only(examples: Sequence[EncodedExample], pad: int, device: 
         if first is not None:
             kept = max(kept, len(example.input_ids) - first + 1)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-    return _on(device, inputs, labels, kept)
+    return _on(compute.device, inputs, labels, kept)
 
 
-def _collate_encoder_decoder(examples: Sequence[EncodedExample], pad: int, device: str) -> Batch:
+def _collate_encoder_decoder(examples: Sequence[EncodedExample], compute: Compute) -> Batch:
     import torch
 
     def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
         longest = max(map(len, rows))
         return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
 
-    ids = padded([example.input_ids for example in examples], pad)
+    ids = padded([example.input_ids for example in examples], compute.pad_token_id)
     mask = padded([[1] * len(example.input_ids) for example in examples], 0)
     labels = padded([example.labels for example in examples], IGNORED)
-    return _on(device, {"input_ids": ids, "attention_mask": mask}, labels, kept=0)
+    return _on(compute.device, {"input_ids": ids, "attention_mask": mask}, labels, kept=0)
 
 
 def _on(device: str, inputs: dict[str, Tensor], labels: Tensor, kept: int) -> Batch:
@@ -197,7 +193,7 @@ def pooled_score(
     total, tokens = float(nats.sum()), int(label_tokens.sum())
     low = high = None
     if interval_seed is not None:
-        low, high = _loss_interval(nats, label_tokens, interval_seed)
+        low, high = _pooled_interval(nats, label_tokens, interval_seed)
     return Score(
         loss=total / max(tokens, 1),
         nats_per_completion=total / max(len(nats), 1),
@@ -209,7 +205,7 @@ def pooled_score(
     )
 
 
-def _loss_interval(nats: np.ndarray, label_tokens: np.ndarray, seed: int) -> tuple[float, float]:
+def _pooled_interval(nats: np.ndarray, label_tokens: np.ndarray, seed: int) -> tuple[float, float]:
     generator = np.random.default_rng(seed)
     losses = np.empty(RESAMPLES)
     for number in range(RESAMPLES):  # one at a time: all at once take gigabytes for a large split

@@ -82,3 +82,13 @@ class Loss(ABC):
 
         ``interval_seed`` seeds the bootstrap that gives the loss its 95% interval; None omits the interval.
         """
+
+    @abstractmethod
+    def difference_interval(
+        self, examples: Sequence[EncodedExample], first: np.ndarray, second: np.ndarray, *, seed: int
+    ) -> tuple[float, float]:
+        """Compute the 95% interval of the first model's loss minus the second's.
+
+        ``first`` and ``second`` are rows of :meth:`measure` of the same examples. Both are pooled over the
+        same resamples (a paired bootstrap), so what makes examples hard cancels out.
+        """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import io
@@ -16,9 +17,9 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from tunecast.cli.progress import RichProgress, SessionView, ranked, session_words, sparkline
-from tunecast.progress import Progress, SessionStatus, TrialStatus
+from tunecast.progress import Progress, SessionStatus, Silent, TrainingStatus, TrialStatus
 from tunecast.records import Outcome
+from tunecast.report.live import RichProgress, SessionView, given_or_shown, ranked, session_words, sparkline
 
 SHOW_CURSOR = "\x1b[?25h"
 HIDE_CURSOR = "\x1b[?25l"
@@ -98,6 +99,27 @@ def test_view_shows_budget_trials_and_activity() -> None:
     assert lines[3].split()[:2] == ["▸", "full"]
     assert "diverged" in lines[-2]
     assert lines[-1].strip() == "advancing trial 2 (full)"
+
+
+def test_the_best_loss_is_shown_not_the_last() -> None:
+    worse = TrialStatus("lora", 1e-4, 1.0, (3.0, 2.0, 2.5))
+    diverging = TrialStatus("full", 1e-5, 1.0, (2.2, math.nan))
+    status = dataclasses.replace(STATUS, trials=(diverging, worse), incumbent=1)
+    (row,) = [line for line in drawn(status) if "lora" in line]
+    assert row.split()[4] == "2.000"
+    assert "best 2.000 (lora, 1e-4)" in session_words(status)
+    assert ranked(dataclasses.replace(status, incumbent=None)) == [1, 0]
+
+
+def test_a_single_training_shows_its_steps_and_no_budget() -> None:
+    training = TrainingStatus(1300, 2000, 2.345, 5120.4, 95.0)
+    words = "step 1,300 of 2,000, loss 2.345, 5,120 tokens/s, 1 min 35 s left"
+    status = dataclasses.replace(STATUS, trials=STATUS.trials[:1], incumbent=0, training=training)
+    assert session_words(status) == f"{words}, best validation loss 2.910"
+    assert words in drawn(status, width=80)[0]
+    assert "budget" not in "".join(drawn(status))
+    begun = dataclasses.replace(status, trials=(), training=TrainingStatus(0, 2000, None, None, 95.0))
+    assert session_words(begun) == "step 0 of 2,000, 1 min 35 s left"
 
 
 def test_order_is_incumbent_running_loss_failures() -> None:
@@ -250,7 +272,7 @@ def test_a_stream_that_fails_is_left_alone(force_terminal: bool) -> None:
 
 def run_child(code: str, **options: object) -> subprocess.Popen[bytes]:
     script = (
-        "import signal, sys, time\nfrom tunecast.cli.progress import RichProgress\n"
+        "import signal, sys, time\nfrom tunecast.report.live import RichProgress\n"
         "from tunecast.progress import *\n"
         # Where the tests run in the background, a child would start with interrupts ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -300,7 +322,7 @@ def test_ctrl_c_on_a_real_terminal_restores_the_cursor_and_leaves_stdout_alone()
 def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
     reading, writing = os.pipe()
     code = (
-        "from rich.console import Console\nimport tunecast.cli.progress as module\n"
+        "from rich.console import Console\nimport tunecast.report.live as module\n"
         "console = module._Console(file=sys.stderr, force_terminal=True, width=80)\n"
         "with RichProgress(console=console) as progress:\n"
         "    sys.stdin.readline()\n"
@@ -317,7 +339,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
 
 
 def test_help_does_not_load_the_display() -> None:
-    code = "import tunecast.cli, sys; print('tunecast.cli.progress' in sys.modules)"
+    code = "import tunecast.cli, sys; print('tunecast.report.live' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
@@ -328,3 +350,37 @@ def test_parts_of_a_stage_are_named_as_they_begin() -> None:
     progress.advance(1, "not worth a line")
     progress.finish()
     assert stream.getvalue().splitlines() == ["reading", "reading: converting a.gguf, once", "reading: 0.0 s"]
+
+
+def shown_by_default(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> str:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with given_or_shown(None) as progress:
+        progress.start("reading")
+        progress.finish("done")
+        progress.log("a line")
+    return stream.getvalue()
+
+
+def test_programs_see_reports_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    assert shown_by_default(monkeypatch, io.StringIO()) == ""
+    watched = io.StringIO()
+    monkeypatch.setattr(watched, "isatty", lambda: True)
+    assert "reading: done" in shown_by_default(monkeypatch, watched)
+
+
+def test_programs_see_reports_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ZMQInteractiveShell:
+        """The shell of Jupyter's kernels, which IPython gives by a builtin."""
+
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    text = shown_by_default(monkeypatch, io.StringIO())
+    assert text.startswith("reading\nreading: done, ")
+    assert text.endswith("\na line\n")
+
+
+def test_a_reporter_that_is_given_is_used() -> None:
+    silent = Silent()
+    with given_or_shown(silent) as progress:
+        assert progress is silent

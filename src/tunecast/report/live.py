@@ -1,4 +1,7 @@
-"""Progress on stderr: a live display on a terminal, plain lines elsewhere. It never makes a run fail."""
+"""Progress on stderr: a live display on a terminal, plain lines elsewhere. It never makes a run fail.
+
+The command line shows it always, the Python API in terminals and notebooks unless it is given another one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
@@ -18,7 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from tunecast.progress import SessionStatus, TrialStatus
+from tunecast.progress import Progress, SessionStatus, Silent, TrainingStatus, TrialStatus
 from tunecast.report.numbers import compact, decimal, duration, finite, rate
 
 LINE_EVERY_SECONDS = 10.0
@@ -108,9 +112,12 @@ class SessionView:
 
     def _budget(self, width: int) -> Table:
         row = Table.grid(padding=(0, 1))
-        fraction = min(1.0, max(0.0, finite(self.status.fraction_used) or 0.0))
-        bar = _bar(fraction, min(40, width // 3))
-        row.add_row(bar, self._text(budget_words(self.status)))
+        training = self.status.training
+        used = training.step / training.total_steps if training else self.status.fraction_used
+        words = training_words(training) if training else budget_words(self.status)
+        room = width - len(words) - 1  # the words matter more than the bar
+        bar = _bar(min(1.0, max(0.0, finite(used) or 0.0)), min(40, width // 3, room))
+        row.add_row(bar, self._text(words))
         return row
 
     def _trials(self, width: int, room: int) -> Table:
@@ -121,7 +128,7 @@ class SessionView:
         if wide:
             table.add_column("learning rate", justify="right", no_wrap=True, overflow="crop")
             table.add_column("done", justify="right", no_wrap=True, overflow="crop")
-        table.add_column("loss", justify="right", no_wrap=True, overflow="crop")
+        table.add_column("best loss", justify="right", no_wrap=True, overflow="crop")
         if wider:
             table.add_column("curve", no_wrap=True, overflow="crop")
         for index in ranked(self.status)[:room]:
@@ -153,7 +160,8 @@ class SessionView:
     def _loss(self, trial: TrialStatus) -> str:
         if trial.outcome.is_failure:
             return trial.outcome.value.replace("_", " ")
-        return decimal(trial.losses[-1]) if trial.losses else ("…" if self.unicode else "...")
+        best = best_loss(trial)
+        return decimal(best) if best is not None else ("…" if self.unicode else "...")
 
 
 def _bar(fraction: float, width: int) -> ProgressBar:
@@ -167,17 +175,22 @@ def as_shown(text: str, encoding: str) -> str:
     return text.encode(encoding, "replace").decode(encoding, "replace")
 
 
+def best_loss(trial: TrialStatus) -> float | None:
+    """Return the lowest validation loss of a trial's points, None before the first finite one."""
+    return min(filter(math.isfinite, trial.losses), default=None)
+
+
 def ranked(status: SessionStatus) -> list[int]:
-    """Sort trials for display: the incumbent, running ones, the rest by loss, failures last."""
+    """Sort trials for display: the incumbent, running ones, the rest by best loss, failures last."""
 
     def order(index: int) -> tuple[bool, bool, bool, float]:
         trial = status.trials[index]
-        last = finite(trial.losses[-1]) if trial.losses else None
+        best = best_loss(trial)
         return (
             index != status.incumbent,
             trial.outcome.is_failure,
             not trial.running,
-            math.inf if last is None else last,
+            math.inf if best is None else best,
         )
 
     return sorted(range(len(status.trials)), key=order)
@@ -191,14 +204,31 @@ def budget_words(status: SessionStatus) -> str:
     return f"{used}, {duration(max(0.0, status.granted_seconds - status.used_seconds))} left"
 
 
+def training_words(training: TrainingStatus) -> str:
+    """Describe a training: its step, loss, speed and the time left."""
+    speed = finite(training.tokens_per_second)
+    parts = [
+        f"step {training.step:,} of {training.total_steps:,}",
+        f"loss {decimal(training.train_loss)}" if training.train_loss is not None else "",
+        f"{speed:,.0f} tokens/s" if speed is not None else "",
+        f"{duration(training.seconds_left)} left",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def session_words(status: SessionStatus) -> str:
     """Describe the session in one line, for logs."""
+    if status.training is not None:
+        best = next(iter(map(best_loss, status.trials)), None)
+        found = "" if best is None else f", best validation loss {decimal(best)}"
+        return f"{training_words(status.training)}{found}"
     trials = len(status.trials)
     parts = [f"budget {budget_words(status)}", f"{trials} trial{'' if trials == 1 else 's'}"]
     if status.incumbent is not None and 0 <= status.incumbent < len(status.trials):
-        best = status.trials[status.incumbent]
-        loss = decimal(best.losses[-1]) if best.losses else "unmeasured"
-        parts.append(f"best {loss} ({best.method}, {rate(best.learning_rate)})")
+        leading = status.trials[status.incumbent]
+        lowest = best_loss(leading)
+        loss = "unmeasured" if lowest is None else decimal(lowest)
+        parts.append(f"best {loss} ({leading.method}, {rate(leading.learning_rate)})")
     return ", ".join([*parts, *([status.activity] if status.activity else [])])
 
 
@@ -372,3 +402,20 @@ class RichProgress:
 
     def _plain(self, text: str) -> str:
         return as_shown(text, self._console.encoding)
+
+
+@contextmanager
+def given_or_shown(progress: Progress | None) -> Iterator[Progress]:
+    """Yield the caller's progress reporter; without one, show reports if somebody is there to see them.
+
+    That is in a terminal or a notebook; a script whose stderr goes to a file or a pipe stays silent.
+    """
+    if progress is not None:
+        yield progress
+        return
+    console = _Console(file=sys.stderr, highlight=False)
+    if not (console.is_terminal or console.is_jupyter):
+        yield Silent()
+        return
+    with RichProgress(console=console) as shown:
+        yield shown

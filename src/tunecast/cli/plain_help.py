@@ -1,0 +1,41 @@
+"""Help texts without types that say nothing: a flag takes no value, a repeatable option one at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class _PlainTypes:
+    """Leaves the type of flags out of the help, and shows that of one value for repeatable options."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, including ``--help``."""
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in found:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+            elif getattr(parameter, "multiple", False):
+                parameter.metavar = "<str>"
+        return found
+
+
+class _Command(_PlainTypes, TyperCommand):
+    """A command with plain help."""
+
+
+class _Group(_PlainTypes, TyperGroup):
+    """A group of commands with plain help."""
+
+
+def show_plainly(app: typer.Typer) -> None:
+    """Give an application, its groups and all their commands plain help."""
+    app.info.cls = _Group
+    for command in app.registered_commands:
+        command.cls = _Command
+    for group in app.registered_groups:
+        group.cls = _Group
+        if group.typer_instance is not None:
+            show_plainly(group.typer_instance)

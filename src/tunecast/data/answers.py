@@ -1,0 +1,71 @@
+"""Recognises a closed set of answers, such as the labels of a classification."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tunecast.data.examples import Dataset, Example, reference
+
+MOST_ANSWERS = 500
+LEAST_REPEATS = 3.0
+"""Mean number of training examples of an answer, below which answers are open text."""
+LEAST_KNOWN = 0.95
+"""Share of held-out answers that must occur in training."""
+
+
+@dataclass(frozen=True)
+class ClosedAnswers:
+    """The answers of a dataset whose completions come from a small set.
+
+    Args:
+        counts: Training examples by answer, the most frequent first.
+    """
+
+    counts: Mapping[str, int]
+
+    @property
+    def majority(self) -> str:
+        """The most frequent training answer."""
+        return next(iter(self.counts))
+
+    @cached_property
+    def _total(self) -> int:
+        return sum(self.counts.values())
+
+    def nats(self, answer: str) -> float:
+        """Return the surprise of an answer under the shares of training answers, in nats.
+
+        Every answer, and one unknown answer, counts one example more than it has (Laplace's rule), so that
+        the surprise is finite.
+        """
+        return -math.log((self.counts.get(answer, 0) + 1) / (self._total + len(self.counts) + 1))
+
+
+def answer_of(example: Example) -> str:
+    """Return the answer of an example without surrounding white space."""
+    return reference(example).strip()
+
+
+def closed_answers(dataset: Dataset) -> ClosedAnswers | None:
+    """Return the closed set of a dataset's answers; None if its answers are open text.
+
+    The set is closed if it is small, its answers repeat, held-out answers occur in training, and each
+    example trains its answer only.
+    """
+    counts = Counter(answer_of(example) for example in dataset.train)
+    held_out = [answer_of(example) for example in (*dataset.validation, *dataset.test)]
+    examples = (example for _, split in dataset.splits() for example in split)
+    is_closed = (
+        0 < len(counts) <= min(MOST_ANSWERS, len(dataset.train) / LEAST_REPEATS)
+        and sum(answer in counts for answer in held_out) >= LEAST_KNOWN * len(held_out)
+        and all(_trains_one_answer(example) for example in examples)
+    )
+    return ClosedAnswers(dict(counts.most_common())) if is_closed else None
+
+
+def _trains_one_answer(example: Example) -> bool:
+    return len(example.turns) > 1 and sum(turn.trained for turn in example.turns) == 1

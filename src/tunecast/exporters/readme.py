@@ -1,0 +1,30 @@
+"""The README of an export: what it trains, what it reproduces, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunecast.exporters.job import ExportJob, value_of
+
+
+def text(job: ExportJob, trainer: str, command: str, differences: Sequence[str]) -> str:
+    """Return the README as Markdown."""
+    listed = "".join(f"- {sentence}\n" for sentence in differences)
+    return f"""# {job.pipeline.method} on {job.dataset}, for {trainer}
+
+```
+{command}
+```
+
+Written by `tunecast export`. Base model: `{job.model}`.
+
+- {len(job.encoded):,} training examples, {len(job.encoded_validation):,} validation examples, at most \
+{job.max_length} tokens each.
+- Length: {job.length} That is {job.epochs:.3g} epochs in batches of {job.batch_size}.
+- Learning rate {float(value_of(job, "learning_rate")):g}, schedule {job.schedule} with \
+{job.plan.warmup_steps} steps of warm-up.
+- Packing is off.
+
+## What differs from Tunecast
+
+{listed}"""

@@ -1,0 +1,48 @@
+"""Reads the folder of an adapter in PEFT's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ConfigurationError, ModelError
+from tunecast.untrusted import read_object
+
+ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def read_adapter(flag: str, folder: Path) -> dict[str, Any]:
+    """Read an adapter's configuration; without weights beside it, peft would look for them on the hub.
+
+    Raises:
+        ConfigurationError: The folder holds no adapter.
+    """
+    file = folder / ADAPTER_FILE
+    hint = "Give a folder that peft wrote."
+    if not file.is_file():
+        raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_FILE}.", hint)
+    content = read_object(file, f"{flag}: {file}", hint=hint)
+    if not isinstance(content.get("peft_type"), str):
+        raise ConfigurationError(f"{flag}: {file} is not an adapter's configuration: no peft_type.", hint)
+    if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
+        raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_WEIGHTS[0]}.", hint)
+    return content
+
+
+def base_of(adapter: Path) -> str:
+    """Return the base model in an adapter's folder, else the one that the adapter names.
+
+    Raises:
+        ConfigurationError: The folder holds no adapter.
+        ModelError: It names no base model.
+    """
+    named = read_adapter("--model", adapter).get("base_model_name_or_path")
+    if (adapter / "base").is_dir():
+        return str(adapter / "base")
+    if not isinstance(named, str) or not named:
+        raise ModelError(
+            f"--model: {adapter} is an adapter that names no base model.",
+            f"Give --model BASE --adapter {adapter}.",
+        )
+    return named

@@ -1,0 +1,55 @@
+"""The longer run that a session proposes, in a sentence and as a command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from tunecast.report.numbers import duration, rate
+from tunecast.results import LongerRun
+from tunecast.session.longer_run import PIPELINE_FILE
+from tunecast.session.settings import SessionSettings
+
+CARRIED_OVER = (
+    *("objective", "unique_examples", "test_examples", "max_length", "prompt_column", "completion_column"),
+    *("seed", "device", "dtype", "threads", "deterministic", "trust_remote_code"),
+)
+"""Settings of a session that the longer run has too, so that its scores can be compared."""
+
+
+def longer_sentence(longer: LongerRun) -> str:
+    """Say what the longer run of a session takes and brings."""
+    if longer.loss < longer.measured_loss:
+        least, middle, most = (
+            1 - end / longer.measured_loss for end in (longer.high, longer.loss, longer.low)
+        )
+        gain = f"a validation loss {middle:.0%} lower (90% interval: {least:.0%} to {most:.0%})"
+    else:
+        gain = "no lower validation loss"
+    basis = "the forecast, for as many passes as so far" if longer.basis == "forecast" else "recorded runs"
+    epochs = "one epoch" if longer.epochs == 1 else f"{longer.epochs:g} epochs"
+    return (
+        f"To train it for longer, {epochs} on {longer.examples:,} examples at learning rate "
+        f"{rate(longer.pipeline.learning_rate)}: about {duration(longer.seconds)}, hardly more than "
+        f"{duration(longer.seconds_high)}. Predicted from {basis}: {gain}."
+    )
+
+
+def longer_command(longer: LongerRun, configuration: Mapping[str, Any]) -> str:
+    """Return the command that trains the longer run, in a folder beside the session's.
+
+    Args:
+        configuration: The session's settings, as the command shall name them.
+    """
+    folder = PurePath(str(configuration["output_dir"]))
+    words = ["tunecast", "train", "--pipeline", str(folder / PIPELINE_FILE)]
+    words += ["--model", str(configuration["model"]), "--data", str(configuration["data"])]
+    words += ["--epochs", f"{longer.epochs:g}"]
+    usual = SessionSettings(model="", data="").as_json()
+    for name in CARRIED_OVER:
+        value, flag = configuration.get(name, usual[name]), f"--{name.replace('_', '-')}"
+        if value != usual[name]:
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join([*words, "--output-dir", f"{folder}-longer"])

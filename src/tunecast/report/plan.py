@@ -1,0 +1,78 @@
+"""The plan of a session on one screen, for ``tune --dry-run``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunecast.recommender.recommendation import Prospect
+from tunecast.records import Pipeline
+from tunecast.report.numbers import compact, duration, storage
+from tunecast.report.wording import pipeline_line, prospect_line
+
+NOTES_SHOWN = 4
+METHODS_SHOWN = 4
+
+
+def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Write a plan of :func:`tunecast.api.resolve` as names and texts."""
+    settings, model, data = plan["configuration"], plan["model"], plan["data"]
+    splits = ", ".join(f"{count:,} {split}" for split, count in data["examples"].items())
+    return [
+        ("model", f"{model['name']}: {model['family']}, {compact(model['parameters'])} parameters"),
+        ("data", f"{data['name']} ({data['format']}): {splits}; {plan['max_length']:,} tokens at most"),
+        ("device", f"{plan['device']}, {plan['dtype']}, {plan['threads']} threads"),
+        ("decided by", f"{settings['objective']} on validation; the test split is only reported"),
+        ("time", _time(plan)),
+        ("search", _search(plan)),
+        *_restrictions(settings),
+        ("baseline", pipeline_line(Pipeline(**plan["baseline"]))),
+        *_predicted(plan["prediction"]),
+        *_notes([*plan["warnings"], *plan["prediction"]["warnings"]]),
+        ("output", settings["output_dir"]),
+        ("", "Nothing was trained. Leave out --dry-run to start; --json prints every value."),
+    ]
+
+
+def _time(plan: Mapping[str, Any]) -> str:
+    scoring = plan["test_scoring"]
+    seconds = scoring["seconds"]
+    taken = "" if seconds is None else f"about {duration(seconds)} "
+    return (
+        f"{plan['configuration']['budget']} for search and comparison, then {taken}to score "
+        f"{scoring['examples']:,} test examples with each contender"
+    )
+
+
+def _search(plan: Mapping[str, Any]) -> str:
+    candidates = plan["candidates"]
+    counts = sorted(candidates["methods"].items(), key=lambda pair: -pair[1])
+    methods = ", ".join(f"{count} {method}" for method, count in counts[:METHODS_SHOWN])
+    if len(counts) > METHODS_SHOWN:
+        methods += f", {len(counts) - METHODS_SHOWN} other methods"
+    return (
+        f"{plan['configuration']['strategy']} over {candidates['left']} candidates ({methods}); "
+        f"{candidates['left_out']} left out, {storage(candidates['worker_bytes'])} for a worker"
+    )
+
+
+def _restrictions(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    given = [f"{name}={value}" for name, value in settings["fixed"].items()]
+    given += [f"{name}={low:g}:{high:g}" for name, (low, high) in settings["ranges"].items()]
+    if given:
+        yield "restricted", ", ".join(given)
+
+
+def _predicted(prediction: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Write the predictions, whose pipelines hold their method beside their hyperparameters."""
+    for number, one in enumerate(prediction.get("recommendations", ())):
+        values = dict(one["pipeline"])
+        pipeline = Pipeline(values.pop("method"), values)
+        yield ("" if number else "predicted"), prospect_line(Prospect(**{**one, "pipeline": pipeline}))
+
+
+def _notes(notes: list[str]) -> Iterator[tuple[str, str]]:
+    for number, note in enumerate(notes[:NOTES_SHOWN]):
+        yield ("" if number else "notes"), note
+    if len(notes) > NOTES_SHOWN:
+        yield "", f"{len(notes) - NOTES_SHOWN} more: --json"

@@ -1,0 +1,97 @@
+"""Rivals that ignore what is asked: a model that does not beat them has learned nothing from the prompts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunecast.data import answer_of, reference
+from tunecast.data.examples import Example
+from tunecast.errors import ConfigurationError
+from tunecast.records import Score
+from tunecast.results import ConstantAnswer
+from tunecast.session.prepare import PreparedTask
+from tunecast.training.losses import get_loss
+from tunecast.training.metrics import with_metric
+
+MAJORITY = "majority_answer"
+EMPTY = "empty_answer"
+COPY = "copied_prompt"
+
+
+@dataclass(frozen=True)
+class ConstantRival:
+    """A constant answer with what its margins need.
+
+    Args:
+        answer: Its name and score.
+        nats: Summed nats of each test example, shape (examples,); None if it has no loss.
+        texts: Its answers to the test prompts that models generate for; empty without a metric.
+    """
+
+    answer: ConstantAnswer
+    nats: np.ndarray | None
+    texts: tuple[str, ...]
+
+
+def constant_rivals(prepared: PreparedTask, metric: str, *, seed: int) -> list[ConstantRival]:
+    """Score the constant answers of a task on its test split.
+
+    A closed set of answers has the most frequent one as rival. Open text has an empty answer and a copy of
+    the prompt, which only a metric can score.
+
+    Args:
+        metric: Name of the metric; empty for none.
+        seed: Seed of bootstrap intervals.
+    """
+    examples = prepared.training_task.test_examples if metric else ()
+    if prepared.answers is not None:
+        majority = prepared.answers.majority
+        nats = _prior_nats(prepared)
+        training_task = prepared.training_task
+        score = get_loss(training_task.loss).score(training_task.test, nats, interval_seed=seed)
+        found = [_rival(MAJORITY, majority, score, nats, [majority] * len(examples), examples, metric, seed)]
+        return [rival for rival in found if rival is not None]
+    if not metric:
+        return []
+    copies = [_question(example) for example in examples]
+    unscored = Score(math.nan, math.nan, math.nan, 0, 0)
+    found = [
+        _rival(EMPTY, "", unscored, None, [""] * len(examples), examples, metric, seed),
+        _rival(COPY, "", unscored, None, copies, examples, metric, seed),
+    ]
+    return [rival for rival in found if rival is not None]
+
+
+def _rival(
+    name: str,
+    answer: str,
+    score: Score,
+    nats: np.ndarray | None,
+    texts: list[str],
+    examples: tuple[Example, ...],
+    metric: str,
+    seed: int,
+) -> ConstantRival | None:
+    """Score a constant answer; None if the user's metric has no value for it, as a correlation has none."""
+    if metric:
+        references = [reference(example) for example in examples]
+        try:
+            score = with_metric(score, metric, texts, references, interval_seed=seed)
+        except ConfigurationError:
+            return None
+    return ConstantRival(ConstantAnswer(name, answer, score), nats, tuple(texts))
+
+
+def _prior_nats(prepared: PreparedTask) -> np.ndarray:
+    """Return the nats of each test example under the shares of training answers."""
+    assert prepared.answers is not None
+    training_task = prepared.training_task
+    return np.array([prepared.answers.nats(answer_of(one)) for one in training_task.test_examples])
+
+
+def _question(example: Example) -> str:
+    """Return the last message before the answer; a running text has none."""
+    return example.turns[-2].content if len(example.turns) > 1 else ""

@@ -1,0 +1,113 @@
+"""The final training: a search finds a pipeline in short trials, which is then trained for longer.
+
+It is a trial like all others, with a schedule of its own length and a learning rate for that length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tunecast.methods.rates import with_rate_for_steps
+from tunecast.records import FINAL_TRAINING, Pipeline
+from tunecast.session.folder import OutputFolder
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.settings import SessionSettings
+from tunecast.session.state import FinalPlan
+from tunecast.session.trials import Trial, Trials
+from tunecast.store import Store
+from tunecast.training.plan import GRID_HALVINGS
+
+FINAL_SHARE = 0.5
+"""Share of a budget that is kept for a final training within it."""
+
+
+@dataclass(frozen=True)
+class FinalTrainer:
+    """Decides how long a search's winner is trained, and lays the trial out."""
+
+    session: str
+    settings: SessionSettings
+    prepared: PreparedTask
+    folder: OutputFolder
+    store: Store
+    runtime_model: RuntimeModel
+
+    def plan(self, winner: Trial | None, left: float, unit: str) -> FinalPlan:
+        """Plan the longer training of a winner.
+
+        Args:
+            winner: The trial to train for longer, None if the untouched model won.
+            left: What is left of the budget, in its unit.
+            unit: ``seconds``, ``tokens`` or ``trials``.
+        """
+        if winner is None:
+            return FinalPlan(reason="no trial beats the untouched model")
+        full_length = self._full_length(winner, left, unit)
+        found_in = winner.plan.tokens_at(winner.plan.total_steps)
+        longer = self.laid_out(FinalPlan(winner.spec.pipeline, max(1, full_length)), winner)[0]
+        if longer.plan.total_steps <= winner.plan.total_steps:
+            return FinalPlan(reason=f"it would not be longer than the winner's {found_in:,} tokens")
+        return FinalPlan(self._derived(winner, longer.plan.total_steps), full_length)
+
+    def laid_out(self, plan: FinalPlan, like: Trial) -> Trials:
+        """Return the single trial of a plan, with the points that an earlier process committed.
+
+        ``like`` is any trial of the search.
+        """
+        assert plan.pipeline is not None
+        trials = Trials(
+            self.session,
+            self.prepared,
+            [plan.pipeline],
+            self.folder,
+            self.store,
+            seed=like.spec.seed,
+            full_length_tokens=plan.full_length_tokens,
+            unique_examples=like.spec.unique_examples,
+            workers=1,
+            explosion_nats=like.spec.explosion_nats,
+            extra=FINAL_TRAINING,
+        )
+        trials.restore()
+        return trials
+
+    def seconds(self, trial: Trial, *, upper: bool = False) -> float:
+        """Return the expected seconds to the end of a trial, or their 90% upper bound."""
+        predict = self.runtime_model.upper if upper else self.runtime_model.expected
+        return predict(trial.spec.pipeline.method, trial.work_to_end, trial.points_to_end, ends=True)
+
+    def _full_length(self, winner: Trial, left: float, unit: str) -> int:
+        """Return the tokens of the longer schedule: so many passes, or what the budget affords of them."""
+        choice = self.settings.final_choice
+        examples = winner.training_task.training_examples(winner.spec)
+        epoch = sum(example.tokens for example in examples)
+        most = int((choice.epochs or self.settings.epochs) * epoch)
+        if choice.kind == "epochs" or unit == "trials":
+            return most
+        # The last batch may exceed the full length.
+        batch = int(winner.spec.pipeline.number("per_device_train_batch_size"))
+        room = batch * max(example.tokens for example in examples)
+        affordable = left if unit == "tokens" else self._affordable_tokens(winner, left)
+        return min(most, math.floor(affordable) - room)
+
+    def _affordable_tokens(self, winner: Trial, seconds: float) -> float:
+        """Return the tokens that seconds afford, by the 90% upper bound of their time."""
+        method = winner.spec.pipeline.method
+        overhead = self.runtime_model.upper(method, 0.0, GRID_HALVINGS + 1, ends=True)
+        each = self.runtime_model.upper(method, winner.effort, 0)
+        return (seconds - overhead) / each
+
+    def _derived(self, winner: Trial, steps: int) -> Pipeline:
+        """Return the winner's pipeline with the rate for so many steps, within the user's restrictions."""
+        found = winner.spec.pipeline
+        if "learning_rate" in self.settings.fixed:
+            return found
+        derived = with_rate_for_steps(found, winner.plan.total_steps, steps)
+        ends = self.settings.ranges.get("learning_rate")
+        rate = derived.learning_rate
+        if ends is None or rate is None:
+            return derived
+        kept = min(max(rate, ends[0]), ends[1])
+        return Pipeline(derived.method, {**derived.hyperparameters, "learning_rate": kept})

@@ -1,0 +1,91 @@
+"""What may follow a session: a longer run of its best pipeline, with predicted seconds and gain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from tunecast.errors import UserError
+from tunecast.records import Score
+from tunecast.results import LongerRun, MoreData
+from tunecast.session.final_evaluation import Finalist
+from tunecast.session.final_training import FinalTrainer
+from tunecast.session.recommendation import Length, predicted_change
+
+PIPELINE_FILE = "longer-pipeline.json"
+"""In the output folder: the winner's pipeline with the learning rate for the longer run."""
+GAIN_FACTORS = (0.15, 6.7)
+"""90% of measured changes of ln(loss) lie between these multiples of the predicted ones: 26 recorded pairs of
+runs on 17 tasks that differ in their length alone, predicted without runs of the task
+(``benchmarks/longer_runs.py``)."""
+NEARLY = 0.9
+"""A winner that was trained for this part of ``--epochs`` is offered twice the epochs that it had."""
+
+
+def longer_run(
+    trainer: FinalTrainer, finalist: Finalist, measured: Score, untouched: float, whole: MoreData | None
+) -> LongerRun | None:
+    """Propose a longer run of the best pipeline; None if it would not be longer.
+
+    Args:
+        finalist: The checkpoint whose pipeline is to be trained for longer.
+        measured: Its score on validation.
+        untouched: Validation loss of the base model in nats per label token.
+        whole: Forecast of the loss with all training examples, None without one.
+    """
+    assert finalist.trial is not None
+    so_far = finalist.trained_on
+    epochs = _epochs(so_far.epochs, trainer.settings.epochs)
+    longer = replace(trainer, settings=replace(trainer.settings, final_training=f"epochs={epochs!r}"))
+    plan = longer.plan(finalist.trial, 0.0, "seconds")
+    if plan.pipeline is None:
+        return None
+    trial = longer.laid_out(plan, finalist.trial)[0]
+    if whole is not None:
+        predicted = whole.loss, whole.low, whole.high
+    else:
+        before = finalist.trial.plan
+        short = Length(before.tokens_at(before.total_steps), so_far.examples)
+        long = Length(plan.full_length_tokens, so_far.available)
+        try:
+            change = predicted_change(
+                trainer.settings,
+                trainer.prepared,
+                untouched,
+                finalist.trial.spec.pipeline,
+                before.total_steps,
+                short,
+                long,
+            )
+        except UserError:  # such as damaged recorded runs: nothing is predicted
+            return None
+        predicted = changed(measured.loss, change)
+    return LongerRun(
+        pipeline=plan.pipeline,
+        epochs=epochs,
+        examples=so_far.available,
+        seconds=longer.seconds(trial),
+        seconds_high=longer.seconds(trial, upper=True),
+        measured_loss=measured.loss,
+        loss=predicted[0],
+        low=predicted[1],
+        high=predicted[2],
+        basis="forecast" if whole is not None else "recorded runs",
+    )
+
+
+def changed(loss: float, change: float) -> tuple[float, float, float]:
+    """Return a loss after a predicted change of its logarithm, with the ends of the 90% interval.
+
+    A longer run is not predicted to be worse: the better of the two checkpoints is kept.
+    """
+    fall = min(change, 0.0)
+    least, most = GAIN_FACTORS
+    return loss * math.exp(fall), loss * math.exp(most * fall), loss * math.exp(least * fall)
+
+
+def _epochs(so_far: float, wanted: float) -> float:
+    """Return the passes of the longer run: the most that a trial may have, or twice as many as so far."""
+    if so_far < NEARLY * wanted:
+        return wanted
+    return float(f"{2 * so_far:.2g}")

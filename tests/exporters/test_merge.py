@@ -1,0 +1,117 @@
+"""Merged models compute what base and adapter compute together; what cannot be merged is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import workshop
+from tunecast.api import merge
+from tunecast.errors import ConfigurationError, ModelError, OutputError
+from tunecast.methods import get_method
+from tunecast.models import load_model, load_tokenizer, resolve
+
+IDS = torch.tensor([[5, 9, 30, 40, 7]])
+MERGED = ("lora", "dora", "rslora", "pissa", "ia3", "vera", "apet", "oft", "loha", "lokr", "trainable_tokens")
+
+
+def delivered(variant: str, model: Path, folder: Path) -> Any:
+    """Write an adapter with weights unlike its start as a session delivers it; return its logits."""
+    resolved = resolve(str(model))
+    base = load_model(resolved, dtype=torch.float32, device="cpu")
+    pipeline = workshop.pipeline(variant)
+    method = get_method(pipeline.method)
+    adapted = method.attach(base, pipeline, seed=1)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        logits = adapted.eval()(IDS).logits
+    (folder / "best").mkdir(parents=True)
+    method.save(adapted, folder / "best", str(model.resolve()))
+    load_tokenizer(resolved).save_pretrained(folder / "best")
+    (folder / "best" / "training.json").write_text('{"seed": 3}')
+    return logits
+
+
+@pytest.mark.parametrize("variant", MERGED)
+def test_a_merged_model_computes_what_base_and_adapter_do(
+    variant: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    expected = delivered(variant, tiny_llama, tmp_path / "out")
+    folder = merge(str(tmp_path / "out"))
+    assert folder == tmp_path / "out" / "merged"
+    assert not list(folder.glob("adapter*"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        found = model.eval()(IDS).logits
+        untouched = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()(IDS).logits
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, untouched, atol=1e-3)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    assert json.loads((folder / "training.json").read_text()) == {"seed": 3}  # evaluate reads it
+
+
+@pytest.mark.parametrize("variant", ["prompt_tuning", "prefix_tuning"])
+def test_virtual_tokens_cannot_be_merged(variant: str, tiny_llama: Path, tmp_path: Path) -> None:
+    delivered(variant, tiny_llama, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="adds virtual tokens, which no weight can hold"):
+        merge(str(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["best"]
+
+
+def test_a_whole_model_is_copied(tiny_llama: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "delivered").mkdir()
+    (folder / "best").symlink_to(tiny_llama)
+    written = merge(str(folder))
+    assert written == folder / "merged"
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (written / name).read_bytes() == (tiny_llama / name).read_bytes()
+
+
+def test_an_adapter_of_another_model_is_refused(tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
+    delivered("attention", tiny_llama, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="cannot be merged into"):
+        merge(str(tmp_path / "out" / "best"), model=str(tiny_gpt2), output_dir=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_nothing_is_overwritten(tiny_llama: Path, tmp_path: Path) -> None:
+    delivered("lora", tiny_llama, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("chapter 1")
+    with pytest.raises(OutputError, match="is not empty"):
+        merge(str(tmp_path / "out"), output_dir=tmp_path / "mine")
+
+
+def test_an_adapter_without_a_base_is_named(tiny_llama: Path, tmp_path: Path) -> None:
+    delivered("lora", tiny_llama, tmp_path / "out")
+    file = tmp_path / "out" / "best" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": None}))
+    with pytest.raises(ModelError, match="names no base model"):
+        merge(str(tmp_path / "out"))
+    assert merge(str(tmp_path / "out"), model=str(tiny_llama)).is_dir()
+
+
+def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        merge(str(tmp_path / "nothing"))
+    with pytest.raises(ConfigurationError, match=r"has no adapter_config\.json"):
+        merge(str(tmp_path))
+
+
+def test_the_working_folder_is_an_output_folder_too(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "delivered").mkdir()
+    (folder / "best").symlink_to(tiny_llama)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    merge(str(folder), output_dir=Path())
+    assert (tmp_path / "here" / "config.json").is_file()

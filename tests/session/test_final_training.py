@@ -1,0 +1,248 @@
+"""The final training: how long it is, at which rate, and whole sessions with one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kills import committed
+from sessions import IN_PROCESS, Finished, call_main, finish, unfinish
+from tunecast.errors import ConfigurationError
+from tunecast.methods.space import BASELINE
+from tunecast.records import FINAL_TRAINING, Pipeline, Run
+from tunecast.session.final_choice import FinalChoice
+from tunecast.session.final_training import FinalTrainer
+from tunecast.session.folder import OutputFolder
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.session import Session
+from tunecast.session.settings import SessionSettings
+from tunecast.session.trials import Trial, Trials
+from tunecast.store import Store
+from tunecast.training.training_task import TrialSpec
+
+FOUND = Pipeline(
+    "lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("none", FinalChoice("none")),
+        ("budget", FinalChoice("budget")),
+        ("epochs=2.5", FinalChoice("epochs", 2.5)),
+    ],
+)
+def test_what_follows_the_search(text: str, choice: FinalChoice) -> None:
+    assert FinalChoice.parse(text) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("3", "'3' is not none, budget or epochs=N"),
+        ("epochs", "is not none, budget or epochs=N"),
+        ("epochs=many", "is not none, budget or epochs=N"),
+        ("epochs=0", "--final-training epochs must be above 0"),
+        ("epochs=nan", "--final-training epochs must be a finite number"),
+    ],
+)
+def test_other_texts_are_refused_before_anything_is_read(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        SessionSettings(model="", data="", final_training=text)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.open(":memory:") as opened:
+        yield opened
+
+
+def trainer(
+    prepared: PreparedTask, store: Store, folder: Path, settings: SessionSettings, **changes: object
+) -> FinalTrainer:
+    changed = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return FinalTrainer(
+        "session", changed, prepared, OutputFolder(folder), store, RuntimeModel(1e-3, 0.5, 2.0)
+    )
+
+
+def winner(prepared: PreparedTask, epochs: float = 0.5) -> Trial:
+    tokens = int(epochs * prepared.training_task.train_tokens)
+    return Trial(TrialSpec("winner", FOUND, 0, tokens, 128, ""), prepared.training_task)
+
+
+def test_so_many_epochs_are_planned_with_a_rate_for_their_steps(
+    prepared: PreparedTask, store: Store, tmp_path: Path, settings: SessionSettings
+) -> None:
+    decides = trainer(prepared, store, tmp_path / "out", settings, final_training="epochs=4")
+    short = winner(prepared)
+    plan = decides.plan(short, 0.0, "seconds")
+    assert plan.full_length_tokens == 4 * prepared.training_task.train_tokens
+    (long,) = decides.laid_out(plan, short)
+    assert long.plan.total_steps == pytest.approx(8 * short.plan.total_steps, abs=8)
+    assert long.spec.pipeline.number("learning_rate") < FOUND.number("learning_rate")
+    rest = {name: value for name, value in FOUND.hyperparameters.items() if name != "learning_rate"}
+    assert rest.items() <= long.spec.pipeline.hyperparameters.items()
+    assert decides.seconds(long) == pytest.approx(1e-3 * long.tokens_to_end + 7 * 0.5 + 2.0, rel=0.1)
+
+
+def test_a_rate_that_the_user_fixed_or_limited_stays_so(
+    prepared: PreparedTask, store: Store, tmp_path: Path, settings: SessionSettings
+) -> None:
+    decides = trainer(prepared, store, tmp_path / "out", settings, final_training="epochs=4")
+    for changes in ({"fixed": {"learning_rate": 1e-3}}, {"ranges": {"learning_rate": (1e-3, 1e-2)}}):
+        limited = dataclasses.replace(decides, settings=dataclasses.replace(decides.settings, **changes))
+        plan = limited.plan(winner(prepared), 0.0, "seconds")
+        assert plan.pipeline is not None
+        assert plan.pipeline["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize(("unit", "left"), [("tokens", 7000.0), ("seconds", 17.0)])
+def test_within_the_budget_it_spans_what_is_left(
+    prepared: PreparedTask, store: Store, tmp_path: Path, settings: SessionSettings, unit: str, left: float
+) -> None:
+    decides = trainer(prepared, store, tmp_path / "out", settings, final_training="budget")
+    short = winner(prepared)
+    (long,) = decides.laid_out(decides.plan(short, left, unit), short)
+    upper = decides.runtime_model.upper("lora", long.work_to_end, long.points_to_end, ends=True)
+    spent = long.tokens_to_end if unit == "tokens" else upper
+    assert 0.85 * left < spent <= left
+    most = decides.laid_out(decides.plan(short, 1e9, unit), short)[0]
+    assert most.spec.full_length_tokens == 3 * prepared.training_task.train_tokens, "as --epochs says"
+
+
+def test_there_is_none_without_a_trained_winner_or_room(
+    prepared: PreparedTask, store: Store, tmp_path: Path, settings: SessionSettings
+) -> None:
+    decides = trainer(prepared, store, tmp_path / "out", settings, final_training="budget")
+    assert decides.plan(None, 1e9, "tokens").reason == "no trial beats the untouched model"
+    for left in (0.0, 2000.0):
+        plan = decides.plan(winner(prepared), left, "tokens")
+        assert plan.pipeline is None
+        assert plan.reason.startswith("it would not be longer than the winner's 2,")
+
+
+FLAGS = (
+    "--budget",
+    "2-trials",
+    "--strategy",
+    "random",
+    "--methods",
+    "lora",
+    "--no-forecast",
+    "--epochs",
+    "0.5",
+)
+RATES = ("--range", "learning_rate=5e-3:1e-2", "--fix", "per_device_train_batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def longer(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A session of two trials whose winner is trained for two epochs."""
+    folder = tmp_path_factory.mktemp("final") / "out"
+    return finish(folder, tiny_llama, toy_data, *FLAGS, *RATES, "--final-training", "epochs=2")
+
+
+def final_run(folder: Path) -> Run:
+    (found,) = (run for run in committed(folder) if run.extra == FINAL_TRAINING)
+    return found
+
+
+def test_the_winner_is_trained_for_longer_and_wins(longer: Finished) -> None:
+    result, run = longer.result, final_run(longer.folder)
+    losses = {name: score["loss"] for name, score in result["validation"].items()}
+    assert result["winner"] == "final" == min(losses, key=lambda name: losses[name])
+    assert result["training"]["final"]["epochs"] == 2
+    assert not run.is_candidate
+    assert run.test is not None
+    assert len(run.curve) > 3
+    delivered = json.loads((longer.folder / "best" / "pipeline.json").read_text())
+    assert delivered["hyperparameters"] == run.pipeline.hyperparameters
+    assert "outside the budget, about" in longer.messages
+    assert "The final training won: lora" in (longer.folder / "report.html").read_text()
+
+
+def test_it_is_outside_of_the_budget(longer: Finished) -> None:
+    used = longer.result["budget"]["used_seconds"]
+    assert {point.elapsed_seconds for point in final_run(longer.folder).curve} == {used}
+    assert sum(run.is_candidate for run in committed(longer.folder)) == 2
+
+
+def unfinished(longer: Finished, folder: Path, rate: float | None = None) -> None:
+    """Copy a session as it was when its search had ended; with a rate, when that of the rest was chosen."""
+    shutil.copytree(longer.folder, folder)
+    shutil.rmtree(folder / "trials" / final_run(longer.folder).id)
+    state = unfinish(folder, keep=3)
+    if rate is None:
+        del state["final"]
+    else:
+        state["final"]["pipeline"]["hyperparameters"]["learning_rate"] = rate
+    (folder / "session.json").write_text(json.dumps(state))
+
+
+def test_an_interrupted_one_is_resumed_exactly(
+    longer: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    unfinished(longer, folder)
+    again = ("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
+    advance = Session._advance
+    begun: list[int] = []
+
+    def interrupted(session: Session, trials: Trials, step: int) -> bool:
+        begun.append(step)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return advance(session, trials, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_advance", interrupted)
+        code, _, err = call_main(*again)
+    assert code == 130
+    assert "--resume" in err
+    half = final_run(folder)
+    assert len(half.curve) == 2
+    code, out, err = call_main(*again)
+    assert code == 0, err[-3000:]
+    whole, resumed = final_run(longer.folder), final_run(folder)
+    assert resumed.curve[:2] == half.curve
+    measured = [
+        [(point.step, point.validation, point.train_loss, point.checkpoint_hash) for point in run.curve]
+        for run in (whole, resumed)
+    ]
+    assert measured[0] == measured[1]
+    assert json.loads(out)["test"] == longer.result["test"]
+
+
+def test_a_longer_training_that_is_worse_is_not_delivered(longer: Finished, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    unfinished(longer, folder, rate=1e-9)  # it learns nothing
+    code, out, err = call_main("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
+    assert code == 0, err[-3000:]
+    result = json.loads(out)
+    assert result["winner"] in ("baseline", "incumbent")
+    delivered = json.loads((folder / "best" / "pipeline.json").read_text())
+    assert delivered["hyperparameters"]["learning_rate"] <= 1e-2
+    losses = {name: score["loss"] for name, score in result["validation"].items()}
+    assert losses["final"] > losses["incumbent"]
+
+
+def test_within_a_budget_search_and_final_training_share_it(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ("--budget", "16k-tokens", "--epochs", "4", "--final-training", "budget")
+    finish(tmp_path / "out", tiny_llama, toy_data, *FLAGS, *RATES, *flags)
+    run = final_run(tmp_path / "out")
+    searched = sum(
+        one.curve[-1].tokens_seen for one in committed(tmp_path / "out") if one.is_candidate and one.curve
+    )
+    assert 0 < searched <= 8000
+    assert 0.85 * 16_000 < searched + run.curve[-1].tokens_seen <= 16_000
+    assert run.curve[-1].share == 1.0
