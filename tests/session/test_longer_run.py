@@ -32,7 +32,7 @@ def test_a_predicted_fall_has_a_wide_interval_and_a_rise_is_none() -> None:
 def test_a_sentence_says_time_and_gain() -> None:
     assert longer_sentence(LONGER) == (
         "To train it for longer, 3 epochs on 2,299 examples at learning rate 1.5e-4: about 11 min 40 s, "
-        "hardly more than 13 min 20 s. Predicted from the forecast, for as many passes as so far: "
+        "with 90% certainty under 13 min 20 s. Predicted from the forecast, for as many passes as so far: "
         "a validation loss 25% lower (90% interval: 5% to 50%)."
     )
     without = replace(LONGER, epochs=1.0, loss=2.0, low=2.0, high=2.0, basis="recorded runs")

@@ -54,7 +54,7 @@ def worth_text(probability: float) -> str:
     if probability >= 0.75:
         return f"Finetuning is probably worth it: it beats the untouched model {chance}."
     if probability > 0.25:
-        return f"Whether finetuning is worth it cannot be told yet: it beats the untouched model {chance}."
+        return f"Cannot tell yet whether finetuning is worth it: it beats the untouched model {chance}."
     return f"Finetuning is probably not worth it: it beats the untouched model {chance} only."
 
 

@@ -32,7 +32,7 @@ def longer_sentence(longer: LongerRun) -> str:
     epochs = "one epoch" if longer.epochs == 1 else f"{longer.epochs:g} epochs"
     return (
         f"To train it for longer, {epochs} on {longer.examples:,} examples at learning rate "
-        f"{rate(longer.pipeline.learning_rate)}: about {duration(longer.seconds)}, hardly more than "
+        f"{rate(longer.pipeline.learning_rate)}: about {duration(longer.seconds)}, with 90% certainty under "
         f"{duration(longer.seconds_high)}. Predicted from {basis}: {gain}."
     )
 
