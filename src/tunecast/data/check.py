@@ -1,4 +1,4 @@
-"""Checks a dataset before training: lengths, the training mask, duplicates, and what is cut or left out."""
+"""Checks a dataset before training: lengths, the mask, duplicates, what is cut or left out, and contents."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tunecast.data.contents import content_warnings
 from tunecast.data.dependence import UNRELATED, dependence, is_unrelated
 from tunecast.data.encode import IGNORED, EncodedExample, encode_whole, encoding_warnings, fit
 from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
@@ -113,6 +114,7 @@ def check(
             f"{len(duplicates)} of {len(dataset.train)} training examples repeat an earlier one "
             f"(rows {listed(duplicates)})."
         )
+    warnings.extend(content_warnings(dataset))
     return CheckReport(
         name=dataset.name,
         source=dataset.source,
