@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,52 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str) -> None:
     assert [row for _, row in read_file(path)[""].rows] == ROWS
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16be", "utf-32", "utf-32be"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.tsv"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, name: str, encoding: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path)
+    text = path.read_bytes().decode()
+    path.write_bytes((text if encoding in ("utf-16", "utf-32") else f"\ufeff{text}").encode(encoding))
+    assert [row for _, row in read_file(path)[""].rows] == ROWS
+
+
+@pytest.mark.skipif(not shutil.which("iconv"), reason="needs iconv")
+def test_the_command_that_converts_an_encoding(tmp_path: Path) -> None:
+    for encoding in ("utf-16le", "utf-16be", "latin1"):
+        path = tmp_path / "a.csv"
+        path.write_bytes("prompt,completion\nGrüße,für\n".encode(encoding))
+        with pytest.raises(DataError) as caught:
+            read_file(path)
+        command = str(caught.value.hint).partition(": ")[2]
+        assert command.startswith(f"iconv -f {encoding} ")
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        ((_, row),) = read_file(tmp_path / "utf8-a.csv")[""].rows
+        assert row == {"prompt": "Grüße", "completion": "für"}
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_the_header_shows_the_delimiter(tmp_path: Path, name: str, delimiter: str) -> None:
+    path = tmp_path / name
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["prompt", "completion"], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows := [*ROWS, {"prompt": "one, two; three", "completion": "a\tb"}])
+    assert [row for _, row in read_file(path)[""].rows] == rows
+
+
+def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text\n"one, two"\nthree; four\n')
+    rows = read_file(tmp_path / "a.csv")[""].rows
+    assert rows == [(2, {"text": "one, two"}), (3, {"text": "three; four"})]
+
+
+def test_blank_lines_before_the_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\nprompt;completion\na;b\n")
+    assert read_file(tmp_path / "a.csv")[""].rows == [(4, {"prompt": "a", "completion": "b"})]
+
+
 def test_numbers_are_those_an_editor_shows(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     write_csv(table)
@@ -122,7 +170,9 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
         '{"a": "x"}\n{"a": "für"}\n'.encode("latin1"),
         r"line 2, byte 9 of the line \(byte 20 of",
     ),
-    "utf-16": ("a.json", "[1]".encode("utf-16"), "line 1, byte 1"),
+    "half of utf-16": ("a.json", "[1]".encode("utf-16")[:-1], r"line 1, byte 7 .*: not UTF-16LE"),
+    "utf-16 without a mark": ("a.csv", "a,b\n1,ü\n".encode("utf-16le"), "looks like UTF-16LE"),
+    "ascii in big-endian utf-16": ("a.csv", "a,b\n1,2\n".encode("utf-16be"), "looks like UTF-16BE"),
     "header twice": ("a.csv", b"a,b,a\n1,2,3\n", "line 1: the header names 'a' more than once"),
     "fields": ("a.csv", b"a,b\n1,2\n1,2,3\n\n1\n", "line 3: 3 fields, but the header names 2"),
     "open quote": ("a.csv", b'a,b\n1,2\n"1,2\n', "not valid CSV"),
@@ -170,7 +220,7 @@ def test_one_bad_row_in_ten_thousand(
 
 @pytest.mark.parametrize("name", ["bom.csv", "bom.tsv", "bom.jsonl", "bom.json"])
 def test_a_byte_order_mark_alone_is_an_empty_file(name: str, tmp_path: Path) -> None:
-    for content in (b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"):
+    for content in (b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n", b"\xff\xfe", b"\xfe\xff\0\n"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=rf"{name} is empty"):
             read_file(tmp_path / name)

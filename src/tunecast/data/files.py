@@ -18,6 +18,16 @@ from tunecast.untrusted import Malformed, parse_json
 
 Row = tuple[int, dict[str, Any]]
 
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32le",  # begins with the mark of UTF-16, so it comes first
+    codecs.BOM_UTF32_BE: "utf-32be",
+    codecs.BOM_UTF16_LE: "utf-16le",
+    codecs.BOM_UTF16_BE: "utf-16be",
+}
+"""Byte order marks, which make an encoding certain."""
+DELIMITERS = (",", ";", "\t")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -38,7 +48,7 @@ def read_file(path: Path) -> dict[str, Table]:
         One table under the key ``""``, or one per top-level key of a JSON object of lists.
 
     Raises:
-        DataError: The file is missing, empty, of an unknown type, not UTF-8, or malformed.
+        DataError: The file is missing, empty, of an unknown type, of an unknown encoding, or malformed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -54,27 +64,56 @@ def read_file(path: Path) -> dict[str, Table]:
         raise DataError(
             f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."
         ) from None
-    if not data.removeprefix(codecs.BOM_UTF8).strip():
-        raise DataError(f"{path} is empty.", "Give a file with one example per row.")
+    if not data:
+        raise _empty(path)
     tables = reader(path, data)
     if not any(table.rows for table in tables.values()):
         raise DataError(f"{path} has no rows.", "Give a file with one example per row.")
     return tables
 
 
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path} is empty.", "Give a file with one example per row.")
+
+
 def _decode(path: Path, data: bytes) -> str:
-    """Decode UTF-8 with or without a byte order mark."""
+    """Decode UTF-8, or what a byte order mark says.
+
+    Raises:
+        DataError: The text has another encoding, or is empty.
+    """
+    mark = next((mark for mark in MARKS if data.startswith(mark)), b"")
+    encoding = MARKS.get(mark, "utf-8")
+    if not mark and (guessed := _wide_encoding(data)):
+        raise DataError(f"{path} is not UTF-8; it looks like {guessed.upper()}.", _convert(path, guessed))
     try:
-        return data.decode("utf-8-sig")
+        text = data.removeprefix(mark).decode(encoding)
     except UnicodeDecodeError as error:
-        # Offsets count from the byte after the mark, if there is one.
-        start = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+        start = error.start + len(mark)
         line = data.count(b"\n", 0, start) + 1
         column = start - data.rfind(b"\n", 0, start)
         raise DataError(
-            f"{path}, line {line}, byte {column} of the line (byte {start + 1} of the file): not UTF-8.",
-            f"Convert it first, for example with: iconv -f latin1 -t utf-8 {path.name}",
+            f"{path}, line {line}, byte {column} of the line (byte {start + 1} of the file): "
+            f"not {encoding.upper()}.",
+            _convert(path, "latin1") if encoding == "utf-8" else "Write the file again, in UTF-8.",
         ) from None
+    if not text.strip():
+        raise _empty(path)
+    return text
+
+
+def _wide_encoding(data: bytes) -> str:
+    """Name the encoding of text without a mark whose every second byte is mostly zero; empty for others."""
+    head = data[:1000]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) < len(head) / 4:
+        return ""
+    return "utf-16be" if even > odd else "utf-16le"
+
+
+def _convert(path: Path, encoding: str) -> str:
+    name = path.name
+    return f"Convert it, for example with: iconv -f {encoding} -t utf-8 {name} > utf8-{name}"
 
 
 def _read_json(path: Path, data: bytes) -> dict[str, Table]:
@@ -134,13 +173,14 @@ def _read_json_lines(path: Path, data: bytes) -> dict[str, Table]:
 
 
 def _read_csv(path: Path, data: bytes) -> dict[str, Table]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(_decode(path, data), newline=""), delimiter=delimiter, strict=True)
+    text = _decode(path, data)
+    delimiter = _delimiter(text, usual="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     problems = Problems(str(path), "line")
     rows: list[Row] = []
     with _long_fields_allowed():
         try:
-            header = [name.strip() for name in next(reader)]
+            header = [name.strip() for name in next(filter(any, reader), [])]
             _check_header(path, header)
             for number, values in _numbered(reader):
                 if len(values) == len(header):
@@ -151,6 +191,13 @@ def _read_csv(path: Path, data: bytes) -> dict[str, Table]:
             problems.add(reader.line_num, f"not valid CSV ({error})")
     problems.raise_any("Quote fields that contain the delimiter, a quote or a line break.")
     return {"": Table(str(path), "line", rows)}
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """Return the usual delimiter, or the one that the header has instead: spreadsheets write semicolons where
+    the comma is the decimal point."""
+    header = text.lstrip().partition("\n")[0]
+    return next((one for one in (usual, *DELIMITERS) if one in header), usual)
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
