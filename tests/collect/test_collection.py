@@ -25,6 +25,7 @@ from tunecast.store import Store
 def a_cell(number: int) -> RunSpec:
     return RunSpec(
         id=f"{number:016x}",
+        in_other_dtypes=(),
         model="model",
         dataset=DatasetChoice(path="data"),
         pipeline=sample_pipeline(),
@@ -125,6 +126,21 @@ def test_what_is_there_is_not_made_again(store: Store) -> None:
     assert (summary.before, summary.collected) == (3, 2)
     assert executor.asked == [a_cell(3).id, a_cell(4).id]
     assert collected(store, Script(Clock())).collected == 0
+
+
+def test_what_another_processor_made_in_another_dtype_is_not_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected(store, Script(Clock()), Limits(runs=3))
+    here = [
+        [replace(one, id=f"here-{one.number}", in_other_dtypes=(one.id,)) for one in chunk]
+        for chunk in CHUNKS
+    ]
+    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", here)
+    executor = Script(Clock())
+    summary = collected(store, executor)
+    assert (summary.before, summary.collected) == (3, 2)
+    assert executor.asked == ["here-3", "here-4"]
 
 
 def test_two_collections_of_one_plan_share_it(store: Store) -> None:

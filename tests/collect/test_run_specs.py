@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tunecast.collect.planfile import DatasetChoice, ModelChoice, Plan, read_plan
 from tunecast.collect.run_specs import RunSpec, expand
 from tunecast.errors import DataError, ModelError
+from tunecast.hardware.dtype import COMPUTE_DTYPES
 from tunecast.progress import Silent
 
 MODELS = [
@@ -20,6 +22,10 @@ MODELS = [
 @pytest.fixture
 def plan(write_plan: Callable[..., Path], roots: dict[str, str]) -> Plan:
     return read_plan(write_plan(models=MODELS), roots)
+
+
+def _one_dtype(dtype: str, device: str, width: int) -> str:
+    return dtype
 
 
 def listed(plan: Plan) -> list[RunSpec]:
@@ -36,6 +42,22 @@ def test_what_changes_a_run_changes_its_id(plan: Plan) -> None:
     ids = {run_spec.id for run_spec in listed(plan)}
     assert ids.isdisjoint(run_spec.id for run_spec in listed(plan.model_copy(update={"exclusive": True})))
     assert ids.isdisjoint(run_spec.id for run_spec in listed(plan.model_copy(update={"seeds": (7, 8)})))
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_processors_of_different_dtypes_recognise_each_others_runs(
+    plan: Plan, exclusive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan.model_copy(update={"exclusive": exclusive})
+    by_dtype = {}
+    for dtype in COMPUTE_DTYPES:
+        monkeypatch.setattr("tunecast.collect.run_specs.choose_dtype", partial(_one_dtype, dtype))
+        by_dtype[dtype] = listed(plan)
+    for one, other in zip(*by_dtype.values(), strict=True):
+        assert one.id != other.id
+        # Seconds in another dtype say nothing about this processor.
+        assert one.in_other_dtypes == (() if exclusive else (other.id,))
+        assert other.in_other_dtypes == (() if exclusive else (one.id,))
 
 
 def test_zero_shot_and_baselines_are_always_there(plan: Plan) -> None:

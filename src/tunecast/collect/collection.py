@@ -179,10 +179,7 @@ class Collection:
     def _not_made(self, chunks: Iterable[Iterable[RunSpec]]) -> deque[deque[RunSpec]]:
         """Return the chunks without runs that are in the store."""
         made = self._made
-        left = (
-            [run_spec for run_spec in chunk if not _is_done(run_spec, made.get(run_spec.id))]
-            for chunk in chunks
-        )
+        left = ([run_spec for run_spec in chunk if not _is_done(run_spec, made)] for chunk in chunks)
         return deque(deque(chunk) for chunk in left if chunk)
 
     def _queued(self) -> int:
@@ -273,6 +270,12 @@ class Collection:
         self._progress.log(f"Paused until {file} is removed." if wanted else "Continuing.")
 
 
-def _is_done(run_spec: RunSpec, there: RunSummary | None) -> bool:
-    """Return whether a run need not be made. An exclusive run is repeated until the machine was idle."""
-    return there is not None and (there.exclusive or not run_spec.exclusive)
+def _is_done(run_spec: RunSpec, made: Mapping[str, RunSummary]) -> bool:
+    """Return whether a run need not be made. An exclusive run is repeated until the machine was idle.
+
+    A run that another processor made in another dtype counts as made: a plan asks for each pipeline once.
+    """
+    there = made.get(run_spec.id)
+    if there is not None:
+        return there.exclusive or not run_spec.exclusive
+    return any(other in made for other in run_spec.in_other_dtypes)

@@ -17,7 +17,7 @@ from tunecast.collect.planfile import DatasetChoice, GridPipeline, ModelChoice, 
 from tunecast.collect.sampling import Drawing, Drawn
 from tunecast.data.examples import prompt_text
 from tunecast.errors import UserError
-from tunecast.hardware.dtype import choose_dtype
+from tunecast.hardware.dtype import COMPUTE_DTYPES, choose_dtype
 from tunecast.methods.rates import adapter_rate
 from tunecast.methods.space import Restrictions, at_3e4, baseline_pipeline
 from tunecast.progress import Progress
@@ -43,6 +43,8 @@ class RunSpec:
 
     Args:
         id: Hash of data, weights, pipeline, seed, amounts, dtype, device and exclusiveness.
+        in_other_dtypes: The ids that it has on processors that compute in another dtype; none if it is made
+            for its seconds.
         model: The value of ``--model``.
         dataset: The value of ``--data``, and the metric.
         number: Number of its sample in the plan, the same for every model; -1 if it was not sampled.
@@ -52,6 +54,7 @@ class RunSpec:
     """
 
     id: str
+    in_other_dtypes: tuple[str, ...]
     model: str
     dataset: DatasetChoice
     pipeline: Pipeline
@@ -253,24 +256,24 @@ class _Series:
     def _run_spec(self, source: _Source, draw: Drawn, number: int, *, shared: bool) -> RunSpec:
         plan, pipeline = self._plan, draw.pipeline
         unique_examples = source.unique_examples(plan.unique_examples, draw.unique_level)
-        identity = stable_hash(
-            {
-                "data": source.fingerprint,
-                "model": self._facts.identity,
-                "method": pipeline.method,
-                "hyperparameters": dict(pipeline.hyperparameters),
-                "seed": draw.seed,
-                "full_length_tokens": draw.full_length_tokens,
-                "unique_examples": unique_examples,
-                "dtype": self._dtype,
-                "device": self._kind,
-                "exclusive": plan.exclusive,
-            }
-        )
+        content = {
+            "data": source.fingerprint,
+            "model": self._facts.identity,
+            "method": pipeline.method,
+            "hyperparameters": dict(pipeline.hyperparameters),
+            "seed": draw.seed,
+            "full_length_tokens": draw.full_length_tokens,
+            "unique_examples": unique_examples,
+            "device": self._kind,
+            "exclusive": plan.exclusive,
+        }
+        identity = stable_hash(content | {"dtype": self._dtype})
+        others = () if plan.exclusive else [dtype for dtype in COMPUTE_DTYPES if dtype != self._dtype]
         chance = int(identity[:8], 16) / 16**8
         metric = source.choice.metric != "loss"
         return RunSpec(
             id=identity,
+            in_other_dtypes=tuple(stable_hash(content | {"dtype": dtype}) for dtype in others),
             model=self._path,
             dataset=source.choice,
             pipeline=pipeline,

@@ -6,6 +6,7 @@ import contextlib
 
 from tunecast.hardware.processor import processor_flags
 
+COMPUTE_DTYPES = ("bfloat16", "float32")
 NARROW_WIDTH = 256
 """Below this width float32 is faster on a CPU (measured with ``benchmarks/trial_throughput.py``)."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
 from tunecast.executors import check_executor
+from tunecast.hardware.dtype import COMPUTE_DTYPES
 from tunecast.methods import Restrictions
 from tunecast.ranges import check_range
 from tunecast.records import Scalar
@@ -21,7 +22,7 @@ NUMBERS = (
     *("value", "patience"),
 )
 """Settings that are numbers, each with its range in :mod:`tunecast.ranges`."""
-DTYPES = ("auto", "bfloat16", "float32")
+DTYPES = ("auto", *COMPUTE_DTYPES)
 
 
 @dataclass(frozen=True)
