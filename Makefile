@@ -3,6 +3,8 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
+# Keep compiled modules even where the environment says not to: the tests start a hundred interpreters.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo test test-benchmarks test-export-schemas check bench soak clean collect comparison meta-dataset prior refresh
 

@@ -16,6 +16,7 @@ import pytest
 
 import environment  # noqa: F401 (before the libraries that read it)
 import sessions
+import shared_server
 import tiny
 from tunecast import models
 from tunecast.models import ResolvedModel
@@ -56,6 +57,12 @@ def built_once(name: str, build: Callable[[Path], None], factory: pytest.TempPat
 def _cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is read from the user's cache, and nothing is left there."""
     os.environ["TUNECAST_CACHE"] = str(shared_folder(tmp_path_factory) / "cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _executors_share_servers() -> Iterator[None]:
+    with shared_server.shared_servers():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+
+from tunecast.cli import OBJECTS_BETWEEN_COLLECTIONS
+
+# Libraries and collected tests stay; searching them for garbage again and again takes seconds.
+gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 # Every test passes without a network.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import workshop
 from sessions import Finished, record_of
 from tunecast import api
 from tunecast.errors import ConfigurationError, ModelError, OutputError
@@ -24,7 +23,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.store import Store
 
 FRESH_PROCESS = """
-import json, pathlib, sys
+import pathlib
 import torch
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSeq2SeqLM
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -36,7 +35,7 @@ loaders = {
     ("encoder-decoder", True): AutoPeftModelForSeq2SeqLM,
 }
 losses = []
-for job in json.loads(pathlib.Path(sys.argv[1]).read_text()):
+for job in json.loads(pathlib.Path(arguments[0]).read_text()):
     folder = pathlib.Path(job["folder"])
     is_adapter = (folder / "adapter_config.json").is_file()
     model = loaders[job["architecture"], is_adapter].from_pretrained(folder).eval()
@@ -209,12 +208,11 @@ def test_two_workers_are_in_every_point(by_tokens: Tuned) -> None:
 
 
 def test_seconds_are_overspent_by_a_step_at_most(by_seconds: Tuned) -> None:
-    longest = max(
-        point.training.wall + point.evaluation.wall for run in by_seconds.trials for point in run.curve
-    )
+    points = [point for run in by_seconds.trials for point in run.curve]
+    taken = [point.training.wall + point.evaluation.wall for point in points]
     assert by_seconds.record.granted_seconds == 6
-    # Comparing the leaders counts too; loading their checkpoints takes a moment on a busy machine.
-    assert by_seconds.record.used_seconds <= 6 + longest + 3
+    assert 0 < sum(taken) <= by_seconds.record.used_seconds
+    assert sum(taken) <= 6 + max(taken)
 
 
 def test_two_sessions_share_a_store(by_tokens: Tuned, by_seconds: Tuned, shared_store: str) -> None:
@@ -233,12 +231,9 @@ def test_every_delivery_scores_the_same_in_a_fresh_process(
     settings = SessionSettings(**done["configuration"])
     cases = [baseline_only, hopeless, by_metric, Tuned(settings, record_of(finished_session.folder), ())]
     (tmp_path / "jobs.json").write_text(json.dumps([case.job for case in cases]))
-    fresh = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "jobs.json")], capture_output=True, text=True
-    )
-    assert fresh.returncode == 0, fresh.stderr[-2000:]
+    scored = workshop.fresh_process(FRESH_PROCESS, str(tmp_path / "jobs.json"))
     delivered = [case.record.contender(case.record.winner).test.loss for case in cases]
-    assert json.loads(fresh.stdout) == pytest.approx(delivered, abs=1e-3)
+    assert scored == pytest.approx(delivered, abs=1e-3)
 
 
 def test_without_a_forecast_nothing_is_said(hopeless: Tuned) -> None:

@@ -168,7 +168,9 @@ def fresh_process(code: str, *arguments: Any, timeout: float = 600) -> Any:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    prelude = "import json, sys\narguments = json.loads(sys.argv[1])\n"
+    # As in the command line, garbage collection passes over what the libraries create.
+    spared = "import atexit, gc\ngc.set_threshold(50_000)\natexit.register(gc.freeze)\n"
+    prelude = spared + "import json, sys\narguments = json.loads(sys.argv[1])\n"
     done = subprocess.run(
         [sys.executable, "-c", prelude + code, json.dumps(arguments)],
         env=environment,

@@ -10,7 +10,9 @@ import pytest
 
 import workplaces
 from tunecast.executors import EXECUTORS, start_executor
+from tunecast.executors import local as local_module
 from tunecast.executors.base import Executor
+from tunecast.executors.fork_server import ForkServer
 from tunecast.executors.local import LocalExecutor
 from workplaces import Desk
 
@@ -23,8 +25,15 @@ def _workers_find_workplaces() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="package")
+def _executors_close_their_servers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_module, "ForkServer", ForkServer)
+        yield
+
+
 @pytest.fixture(scope="package")
-def processes() -> Iterator[LocalExecutor]:
+def processes(_executors_close_their_servers: None) -> Iterator[LocalExecutor]:
     """An executor of two worker processes that has opened nothing, or something else."""
     with LocalExecutor(2, 1) as started:
         yield started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import struct
@@ -68,6 +69,22 @@ def test_the_server_has_imported_libraries_and_runs_no_thread(server: ForkServer
     found = psutil.Process(server._process.pid)
     assert found.num_threads() == 1
     assert any("libtorch" in mapped.path for mapped in found.memory_maps())
+
+
+def test_a_worker_alone_holds_the_lock_it_inherits(server: ForkServer, tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    lock, second = (os.open(file, os.O_RDWR | os.O_CREAT) for _ in range(2))
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    connection, process = server.fork([lock])
+    os.close(lock)
+    while not process.is_started:
+        time.sleep(0.01)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    connection.close()
+    assert process.exit_code(60) == 0
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(second)
 
 
 def test_closing_ends_a_server_that_still_imports(server: ForkServer) -> None:

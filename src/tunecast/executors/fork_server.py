@@ -30,20 +30,21 @@ STANDARD_ERROR = 2
 NUMBER = struct.Struct("!i")
 """Wire format of process ids and exit codes."""
 FORK = b"f"
+MOST_DESCRIPTORS = 16
+"""File descriptors that may come with a request for a worker."""
 
 
 class ForkServer:
     """The server's process, as its parent sees it.
 
-    All workers share the variables in ``environment``; libraries read some of them only while they load. The
-    ``inherited`` file descriptors, such as the lock of the output folder, stay open in server and workers.
+    All workers share the variables in ``environment``; libraries read some of them only while they load.
     """
 
-    def __init__(self, environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tunecast.executors.fork_server", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=(theirs.fileno(), *inherited),
+            pass_fds=(theirs.fileno(),),
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is for the session, which ends its workers
@@ -56,12 +57,15 @@ class ForkServer:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def fork(self) -> tuple[Connection, WorkerProcess]:
-        """Fork a worker; return its connection and process at once, even while the server still imports."""
+    def fork(self, inherited: Sequence[int] = ()) -> tuple[Connection, WorkerProcess]:
+        """Fork a worker; return its connection and process at once, even while the server still imports.
+
+        The ``inherited`` file descriptors, such as the lock of the output folder, stay open in the worker.
+        """
         ours, theirs = socket.socketpair()
         status, written = os.pipe()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead server: status ends at once
-            socket.send_fds(self._control, [FORK], [theirs.fileno(), written])
+            socket.send_fds(self._control, [FORK], [theirs.fileno(), written, *inherited])
         theirs.close()
         os.close(written)
         return Connection(ours.detach()), WorkerProcess(status)
@@ -140,19 +144,20 @@ def main(descriptor: int, parent: int) -> None:
             os.read(woken, 1024)
         _report_ended(statuses)
         if control in ready:
-            _, descriptors, _, _ = socket.recv_fds(control, len(FORK), 2)
+            _, descriptors, _, _ = socket.recv_fds(control, len(FORK), MOST_DESCRIPTORS)
             if not descriptors:
                 break  # the parent is gone
-            connection, status = descriptors
+            status = descriptors.pop(1)
             foreign = [control.fileno(), woken, wake, status, *statuses.values()]
             try:
-                worker = _fork(connection, foreign)
+                worker = _fork(descriptors, foreign)
             except OSError as error:  # such as a limit of processes; the other workers go on
                 print(f"cannot start a worker: {error}", file=sys.stderr)
                 os.close(status)
                 continue
             finally:
-                os.close(connection)
+                for descriptor in descriptors:
+                    os.close(descriptor)
             statuses[worker] = status
             _tell(status, worker)
     for worker in statuses:
@@ -186,8 +191,8 @@ def _ending_with(parent: int) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-def _fork(connection: int, foreign: Sequence[int]) -> int:
-    """Fork a worker that serves a connection, without file descriptors that are not its own."""
+def _fork(own: Sequence[int], foreign: Sequence[int]) -> int:
+    """Fork a worker that serves the first of its own file descriptors, and close the foreign ones."""
     server = os.getpid()
     worker = os.fork()
     if worker:
@@ -198,8 +203,8 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in foreign:
             os.close(descriptor)
-        _exec_if_cuda_runs(connection, server)
-        serve(Connection(connection), server)
+        _exec_if_cuda_runs(own, server)
+        serve(Connection(own[0]), server)
         code = 0
     except SystemExit as ended:
         print(ended, file=sys.stderr)
@@ -210,7 +215,7 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
         os._exit(code)  # taking torch apart in good order takes a second
 
 
-def _exec_if_cuda_runs(connection: int, server: int) -> None:
+def _exec_if_cuda_runs(own: Sequence[int], server: int) -> None:
     """Replace this fork by a new interpreter if a library started CUDA in the server: forks cannot use it.
 
     In such a fork ``torch.cuda.is_initialized()`` is always false, so ask for the flag that makes it so.
@@ -220,9 +225,10 @@ def _exec_if_cuda_runs(connection: int, server: int) -> None:
     except ImportError:  # torch without CUDA
         return
     if runs_cuda():
-        os.set_inheritable(connection, True)
+        for descriptor in own:
+            os.set_inheritable(descriptor, True)
         module = "tunecast.executors.worker"
-        os.execv(sys.executable, [sys.executable, "-m", module, str(connection), str(server)])
+        os.execv(sys.executable, [sys.executable, "-m", module, str(own[0]), str(server)])
 
 
 def _report_ended(statuses: dict[int, int]) -> None:

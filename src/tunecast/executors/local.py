@@ -61,7 +61,7 @@ def own_accelerator(device: str, slot: int) -> dict[str, str]:
 class LocalExecutor(Executor):
     """Worker processes, forked from a server that starts at once and imports libraries in the background.
 
-    The ``inherited`` file descriptors, such as the lock of the output folder, stay open in all processes.
+    The ``inherited`` file descriptors, such as the lock of the output folder, stay open in the workers.
     """
 
     def __init__(self, workers: int = 1, threads: int = 1, inherited: Sequence[int] = ()) -> None:
@@ -168,7 +168,7 @@ class LocalExecutor(Executor):
             # survives.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
-        return ForkServer(environment, self._inherited)
+        return ForkServer(environment)
 
     def _start(self, slot: int) -> _Worker:
         if not self._server.is_alive:
@@ -177,7 +177,7 @@ class LocalExecutor(Executor):
         workplace = self._workplace
         own = own_accelerator(workplace.device, slot)
         known = self._machines.get((slot, workplace.device, workplace.threads))
-        return _Worker(self._server, Opening(workplace, own, known))
+        return _Worker(self._server, Opening(workplace, own, known), self._inherited)
 
     def _worker(self, slot: int) -> _Worker:
         worker = self._workers[slot]
@@ -213,8 +213,8 @@ class LocalExecutor(Executor):
 
 
 class _Worker:
-    def __init__(self, server: ForkServer, opening: Opening) -> None:
-        self.connection, self.process = server.fork()
+    def __init__(self, server: ForkServer, opening: Opening, inherited: Sequence[int]) -> None:
+        self.connection, self.process = server.fork(inherited)
         self.is_ready = False
         self.send(opening)
 
