@@ -42,7 +42,14 @@ from tunecast.scaling import read_table
 from tunecast.session.folder import read_session
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import SessionState, read_state
-from tunecast.store import Store, export_parquet, import_parquet, import_runs
+from tunecast.store import (
+    Store,
+    export_parquet,
+    import_parquet,
+    import_runs,
+    put_published,
+    read_published,
+)
 from tunecast.store.checksum import content_checksum
 from tunecast.untrusted import Malformed, parse_json, parse_yaml, read_object
 
@@ -403,6 +410,20 @@ STATE = {
         {"step": 2, "eval_loss": 1.9, "loss": 2},
     ],
 }
+
+
+def test_published_tables(tmp_path: Path) -> None:
+    header = "source,licence,model,parameters,dataset,method,learning_rate,metric,unit,value,outcome"
+    rows = [f"s/r,MIT,a/b,1000,{'d' * 40},lora,1e-{n},nll,nats per token,0.{n},completed" for n in range(40)]
+    whole = "\n".join([header, *rows]).encode()
+
+    def read(draw: random.Random) -> None:
+        (tmp_path / "t.csv").write_bytes(damaged(whole, draw))
+        with Store.open(":memory:") as store:
+            put_published(read_published(tmp_path / "t.csv"), store)
+            list(store.runs(published=True))
+
+    assert attempts(read, "published") > 0
 
 
 def test_records_of_other_programs(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 Scalar = str | int | float | bool
 Hyperparameters = Mapping[str, Scalar]
-Architecture = Literal["decoder-only", "encoder-decoder"]
+Architecture = Literal["decoder-only", "encoder-decoder", "encoder-only"]
 
 
 def stable_hash(value: Any, digits: int = 16) -> str:
@@ -139,6 +139,12 @@ class ModelFacts:
     def identity(self) -> str:
         """Its identity among models: the hash of its weights, or its name if the hash is unknown."""
         return self.weights_hash or self.name
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that a token passes through: all, unless the configuration of a mixture says less."""
+        stated = self.config.get("active_parameters")
+        return stated if isinstance(stated, int) and stated > 0 else self.parameters
 
     @property
     def likely_pretraining_tokens(self) -> float:
@@ -316,8 +322,62 @@ class RunError:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a published table tells of one of its runs, beyond the fields of a run.
+
+    Values of different units are never compared: a table counts by order and differences within a
+    :attr:`Run.group`.
+
+    Args:
+        table: Name of the table. All its values have one unit.
+        source: Repository or address that published it.
+        commit: Commit of the source, empty if it has none.
+        licence: Licence of the source, as an SPDX identifier where there is one.
+        unit: Unit of the value (``nats per token``, ``accuracy``, ``spBLEU``, ...); empty for a table of
+            seconds and bytes only.
+        value: Result in this unit, None if the run has none.
+        value_error: Standard error of the value, None if not published.
+        tokenizer: Tokenizer of a value per token; empty for the base model's own.
+        task_kind: Kind of the task, such as ``chat``, ``math`` or ``translation``.
+        variant: What distinguishes the pipeline beyond its hyperparameters, in the source's words.
+        epochs: Passes over the training examples.
+        seconds: Seconds of training.
+        seconds_per_step: Seconds of one optimiser step.
+        tokens_per_second: Tokens trained on per second, on all devices together.
+        peak_bytes: Peak memory of one device.
+        device: Name of the device, such as ``A100 80GB``.
+        devices: Number of devices.
+        setup: Settings of the trainer that change seconds and bytes but not the result, such as
+            ``gradient_checkpointing``, ``packing`` and ``sharding``.
+    """
+
+    table: str
+    source: str
+    commit: str
+    licence: str
+    unit: str
+    value: float | None
+    higher_is_better: bool
+    value_error: float | None = None
+    tokenizer: str = ""
+    task_kind: str = ""
+    variant: str = ""
+    epochs: float | None = None
+    seconds: float | None = None
+    seconds_per_step: float | None = None
+    tokens_per_second: float | None = None
+    peak_bytes: int | None = None
+    device: str = ""
+    devices: int | None = None
+    setup: Hyperparameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Run:
     """The record of a trial.
+
+    A run with :attr:`published` was read from a published table. It has no curve, and what its table does not
+    tell is 0, NaN or empty.
 
     Args:
         id: Hash of everything that determines the run (task contents, pipeline, seed, full length, unique
@@ -338,6 +398,7 @@ class Run:
             measured.
         test: Score on the test split, None until measured.
         extra: Further raw facts, as JSON.
+        published: What its published table tells, None for every other run.
     """
 
     id: str
@@ -364,6 +425,13 @@ class Run:
     validation: Score | None = None
     test: Score | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    published: Published | None = None
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """Table, base model, dataset and metric: values of published runs compare within it only."""
+        table = self.published.table if self.published else ""
+        return table, self.task.model, self.task.dataset, self.task.metric
 
     @property
     def is_candidate(self) -> bool:

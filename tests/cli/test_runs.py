@@ -19,6 +19,12 @@ from tunecast.store import Store, shipping
 
 TABLE = "run,dataset,step,loss,learning_rate,colour\na,colours,1,2.5,1e-3,red\nb,colours,1,low,1e-3,red\n"
 
+PUBLISHED = """\
+source,licence,model,parameters,dataset,method,learning_rate,metric,unit,value,run
+somebody/sweep,Apache-2.0,somebody/model,1000000000,colours,lora,1e-4,accuracy,accuracy,0.5,x
+somebody/sweep,Apache-2.0,somebody/model,1000000000,colours,lora,1e-3,accuracy,accuracy,0.25,y
+"""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
@@ -66,6 +72,7 @@ def test_list_json_keeps_its_contract(store: str) -> None:
         "full_length_tokens": 64_000,
         "final_loss": sample_run(1).final_loss,
         "exclusive": False,
+        "published": None,
     }
     assert [run["final_loss"] for run in listed["runs"][2:]] == [None, None]
 
@@ -122,7 +129,7 @@ def test_without_a_store_the_shipped_runs_are_listed(
     path = tmp_path / "shipped.parquet"
     _run("export", path, "--store", store)
     monkeypatch.setattr(shipping, "shipped", lambda: path)
-    assert len(_json("list")["runs"]) == 4
+    assert len([run for run in _json("list")["runs"] if run["published"] is None]) == 4
     monkeypatch.setattr(shipping, "shipped", lambda: None)
     assert "Name a store with --store" in _mistake("list").hint
 
@@ -231,6 +238,42 @@ def test_a_failed_import_makes_no_store(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "new.sqlite").exists()
     _mistake("import", tmp_path / name, "--store", tmp_path / "new.sqlite")
     assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_a_published_table_is_imported_listed_and_shown(store: str, tmp_path: Path) -> None:
+    table = tmp_path / "sweep.csv"
+    table.write_text(PUBLISHED, encoding="utf-8")
+    told = _run("import", "--published", table, "--store", store)
+    assert told == "Read 2 runs of published tables; 2 were new.\n"
+    listed = _json("list", "--store", store, "--published")["runs"]
+    results = {"table": "sweep", "unit": "accuracy", "metric": "accuracy"}
+    found = sorted((run["published"] for run in listed), key=lambda told: told["value"])
+    assert found == [{**results, "value": value} for value in (0.25, 0.5)]
+    assert len(_json("list", "--store", store)["runs"]) == 6
+    lines = _run("list", "--store", store, "--published").splitlines()
+    assert lines[0].rstrip().endswith("published result")
+    told = {line.rstrip().split("  ")[-1].strip() for line in lines[1:3]}
+    assert told == {"0.25 accuracy, sweep", "0.5 accuracy, sweep"}
+    assert lines[-1] == "2 runs"
+    shown = _run("show", listed[0]["id"], "--store", store)
+    assert "somebody/sweep" in shown
+    assert "Apache-2.0" in shown
+    assert "tokens seen" not in shown
+
+
+def test_a_fault_in_a_published_table_imports_nothing(tmp_path: Path) -> None:
+    table, new = tmp_path / "sweep.csv", tmp_path / "new.sqlite"
+    table.write_text(PUBLISHED.replace("accuracy,0.25", ",0.25"), encoding="utf-8")
+    error = _mistake("import", "--published", table, "--store", new)
+    assert error.what == f"{table}, row 3, column 'unit': is empty."
+    assert not new.exists()
+
+
+def test_one_source_is_imported_at_a_time(tmp_path: Path) -> None:
+    new = tmp_path / "new.sqlite"
+    assert "Name one source" in _mistake("import", "--store", new).what
+    assert "Name one source" in _mistake("import", "a.csv", "--published", "b.csv", "--store", new).what
+    assert "--map" in _mistake("import", "--published", "b.csv", "--map", "loss=x", "--store", new).what
 
 
 def test_an_export_is_called_parquet(store: str, tmp_path: Path) -> None:

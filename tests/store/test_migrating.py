@@ -61,3 +61,18 @@ def test_many_may_open_a_new_store_at_once(store_url: str) -> None:
         list(pool.map(use, range(8)))
     with Store.open(store_url) as store:
         assert len(store.summaries()) == 8
+
+
+def test_a_store_of_the_first_version_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with Store.open(path) as store:
+        store.put(sample_run(1))
+    old = sqlite3.connect(path)
+    old.execute("ALTER TABLE runs DROP COLUMN published")
+    old.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+    old.commit()
+    old.close()
+    with Store.open(path) as store:
+        assert list(store.runs()) == [sample_run(1)]
+        assert store.put(sample_run(2))
+        assert len(store.summaries(published=False)) == 2

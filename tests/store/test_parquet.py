@@ -109,8 +109,8 @@ def test_an_altered_file_is_refused(store: Store, tmp_path: Path) -> None:
 
 def test_a_newer_file_is_refused(store: Store, tmp_path: Path) -> None:
     path = _export(tmp_path, sample_run(1))
-    _rewrite(path, pq.read_table(path), layout=2)
-    with pytest.raises(StoreError, match=r"newer Tunecast \(layout 2"):
+    _rewrite(path, pq.read_table(path), layout=3)
+    with pytest.raises(StoreError, match=r"newer Tunecast \(layout 3"):
         import_parquet(path, store)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tunecast.records import Run
-    from tunecast.store import ImportReport
+    from tunecast.store import ImportReport, RunSummary
     from tunecast.store.reading import Filters
 
 app = typer.Typer(help="List, show, import and export runs.", no_args_is_help=True)
@@ -36,6 +37,7 @@ Task = Annotated[str | None, typer.Option("--task", help="Only runs on the datas
 Model = Annotated[str | None, typer.Option("--model", help="Only runs of the base model of this name.")]
 Method = Annotated[str | None, typer.Option("--method", help="Only runs of this method.")]
 Ended = Annotated[Outcome | None, typer.Option("--outcome", help="Only runs with this outcome.")]
+OnlyPublished = Annotated[bool, typer.Option("--published", help="Only runs of published tables.")]
 Session = Annotated[str | None, typer.Option("--session", help="Only runs of this session.")]
 
 
@@ -47,27 +49,30 @@ def list_command(
     method: Method = None,
     outcome: Ended = None,
     session: Session = None,
+    published: OnlyPublished = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only this many, the newest.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List the newest runs, in the order of their start."""
+    """List the newest runs, in the order of their start; published ones, which have none, come first."""
     from tunecast.store import open_for_reading
 
-    with open_for_reading(store) as opened:
+    with open_for_reading(store, published=True) as opened:
         # The table needs the number of all runs, so only JSON limits the query.
         most = limit if as_json else None
         found = opened.summaries(
-            task=task, model=model, method=method, outcome=outcome, session=session, limit=most
+            task=task,
+            model=model,
+            method=method,
+            outcome=outcome,
+            session=session,
+            published=published or None,
+            limit=most,
         )
     if as_json:
         _print_json({"runs": [asdict(summary) for summary in found]})
         return
     shown = found[-(limit or _SHOWN) :]
-    table = _table("id", "task", "model", "method", "outcome", "full length", "final loss")
-    for run in shown:
-        loss, tokens = _loss(run.final_loss), f"{run.full_length_tokens:,}"
-        table.add_row(run.id, run.task, run.model, run.method, run.outcome, tokens, loss)
-    _console().print(table)
+    _console().print(_listed(shown))
     left = "" if len(shown) == len(found) else f"; the last {len(shown)} are shown"
     left += ", all with --json" if left and not limit else ""
     typer.echo(f"{len(found)} {_plural(len(found), 'run')}{left}")
@@ -82,28 +87,37 @@ def show_command(
     """Show one run: its pipeline, its curve, and the facts of dataset, model and machine."""
     from tunecast.store import open_for_reading
 
-    with open_for_reading(store) as opened:
+    with open_for_reading(store, published=True) as opened:
         run = opened.get(run_id)
     if as_json:
         _print_json(asdict(run))
         return
     console = _console()
     console.print(_overview(run))
-    console.print(_curve(run))
+    if run.published is not None:
+        console.print(_facts("published", run.published))
+    else:
+        console.print(_curve(run))
     for title, facts in (("dataset", run.dataset), ("model", run.model), ("machine", run.machine)):
         console.print(_facts(title, facts))
 
 
 @app.command("import")
 def import_command(
+    store: Annotated[str, typer.Option("--store", help="The store (file or URL) to import into.")],
     path: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="PATH",
             help="A Parquet export, a Trainer's output, an MLflow store, or a CSV file.",
         ),
-    ],
-    store: Annotated[str, typer.Option("--store", help="The store (file or URL) to import into.")],
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            "--published", metavar="FILE", help="A table of published finetunings (CSV or Parquet), instead."
+        ),
+    ] = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", help="For CSV, repeatable: OURS=COLUMN, such as loss=val_nll."),
@@ -113,18 +127,32 @@ def import_command(
     method: Annotated[str, typer.Option("--method", help="The method, if the source has none.")] = "",
     as_json: options.AsJson = False,
 ) -> None:
-    """Import runs, and report unreadable ones. Importing again adds only what is new."""
-    from tunecast.store import Assumed, Store, find_runs
+    """Import runs, and report unreadable ones. Importing again adds only what is new.
 
-    assumed = Assumed(task, model, method)
-    columns = dict(options.pair("--map", text, "loss=val_nll", "OURS=COLUMN") for text in mapping or [])
-    found = find_runs(path, assumed=assumed, mapping=columns)
-    with Store.open(store) as opened:
-        report = found(opened)
+    A table of published finetunings is imported whole or not at all, and replaces its earlier import.
+    """
+    from tunecast.store import Assumed, ImportReport, Store, find_runs, put_published, read_published
+
+    if (path is None) == (published is None):
+        raise ConfigurationError("Name one source: a PATH or --published FILE.")
+    if published is not None:
+        if mapping or task or model or method:
+            raise ConfigurationError(
+                "--map, --task, --model and --method do not go with --published.",
+                "Fill the table's columns instead.",
+            )
+        runs = read_published(published)
+        with Store.open(store) as opened:
+            report = ImportReport(put_published(runs, opened), ())
+    else:
+        columns = dict(options.pair("--map", text, "loss=val_nll", "OURS=COLUMN") for text in mapping or [])
+        found = find_runs(str(path), assumed=Assumed(task, model, method), mapping=columns)
+        with Store.open(store) as opened:
+            report = found(opened)
     if as_json:
         _print_json({**asdict(report.counts), "problems": [asdict(problem) for problem in report.problems]})
     else:
-        _print_report(report)
+        _print_report(report, published=published is not None)
 
 
 @app.command("export")
@@ -170,16 +198,38 @@ def export_command(
         typer.echo(f"Wrote {count} {_plural(count, 'run')} to {path}")
 
 
-def _print_report(report: ImportReport) -> None:
+def _print_report(report: ImportReport, *, published: bool) -> None:
     counts = report.counts
+    read = f"Read {counts.runs} {_plural(counts.runs, 'run')}"
+    if published:
+        typer.echo(f"{read} of published tables; {counts.new_runs} were new.")
+        return
     typer.echo(
-        f"Read {counts.runs} {_plural(counts.runs, 'run')} with {counts.points} "
-        f"{_plural(counts.points, 'point')}; {counts.new_runs} and {counts.new_points} were new."
+        f"{read} with {counts.points} {_plural(counts.points, 'point')}; "
+        f"{counts.new_runs} and {counts.new_points} were new."
     )
     if report.problems:
         typer.echo("Not understood:")
     for problem in report.problems:
         typer.echo(_printable(f"  {problem.where}: {problem.reason}"))
+
+
+def _listed(runs: list[RunSummary]) -> Table:
+    results = ["published result"] if any(run.published for run in runs) else []
+    table = _table("id", "task", "model", "method", "outcome", "full length", "final loss", *results)
+    for run in runs:
+        row = [run.id, run.task, run.model, run.method, run.outcome]
+        row += [f"{run.full_length_tokens:,}", _loss(run.final_loss)]
+        table.add_row(*map(_printable, row), *([_result(run.published)] if results else []))
+    return table
+
+
+def _result(published: Mapping[str, Any] | None) -> str:
+    """Return value, unit and table of a published result."""
+    if published is None:
+        return ""
+    value = "" if published["value"] is None else f"{published['value']:.5g} {published['unit']}, "
+    return _printable(f"{value}{published['table']}")
 
 
 def _overview(run: Run) -> Table:

@@ -1,8 +1,16 @@
 """The store of runs: SQL for concurrent writers, Parquet for exchange, importers for other tools' records."""
 
-from tunecast.store.importing import Assumed, ImportReport, Problem, find_runs, import_runs
+from tunecast.store.importing import (
+    Assumed,
+    ImportReport,
+    Problem,
+    find_runs,
+    import_runs,
+    put_published,
+    read_published,
+)
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
-from tunecast.store.shipping import open_for_reading, shipped
+from tunecast.store.shipping import open_for_reading, published_runs, shipped, shipped_tables
 from tunecast.store.store import Store
 from tunecast.store.summaries import RunSummary
 
@@ -18,5 +26,9 @@ __all__ = [
     "import_parquet",
     "import_runs",
     "open_for_reading",
+    "published_runs",
+    "put_published",
+    "read_published",
     "shipped",
+    "shipped_tables",
 ]

@@ -59,7 +59,7 @@ def without_none_texts(run: Run) -> Run:
 
 
 def _fault_in_run(run: Run) -> str:
-    parts = (run.task, run.pipeline, run.versions, run.error, run.validation, run.test)
+    parts = (run.task, run.pipeline, run.versions, run.error, run.validation, run.test, run.published)
     inner = next((found for part in parts if part is not None and (found := fault(part))), "")
     if inner:
         return inner
@@ -129,10 +129,11 @@ KINDS: Mapping[str, Callable[[Any], bool]] = {
     "Mapping[str, int]": _each(_is_whole),
     "Mapping[str, float]": _each(_is_number),
     "Mapping[str, Any]": _is_mapping,
+    "Mapping[str, Any] | None": _or_none(_is_mapping),
 }
 """The check of a field by its annotation."""
 RECORDS = (
     *("Task", "Pipeline", "DatasetFacts", "ModelFacts", "Machine", "Versions", "Score", "Seconds"),
-    *("RunError | None", "Score | None", "tuple[Point, ...]"),
+    *("RunError | None", "Score | None", "Published | None", "tuple[Point, ...]"),
 )
 """Annotations of fields that are records themselves. Facts are shared by runs, and are checked when read."""

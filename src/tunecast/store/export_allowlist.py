@@ -77,6 +77,7 @@ CONFIG_NUMBERS = frozenset(
         *("topk_group", "first_k_dense_replace", "routed_scaling_factor", "decoder_sparse_step"),
         *("mlp_only_layers", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
         *("kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "qk_head_dim", "v_head_dim"),
+        "active_parameters",
         *("state_size", "expand", "conv_kernel", "use_conv_bias", "time_step_rank", "conv_bias"),
         *("conv_L_cache", "full_attn_idxs"),
         # Dropout and first values.

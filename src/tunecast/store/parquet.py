@@ -28,8 +28,10 @@ from tunecast.store.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the file's layout; raised when an older reader would misunderstand a file."""
+_WITHOUT_PUBLISHED = 1
+"""Version of a file without published runs, which readers of 0.1.0 understand too."""
 
 _LAYOUT_KEY, _CHECKSUM_KEY = b"tunecast.layout", b"tunecast.checksum"
 _BATCH = 200  # runs per transaction; other writers get their turn in between
@@ -61,7 +63,7 @@ def export_parquet(
     Args:
         shareable: Whether to redact the runs (:mod:`~tunecast.store.redaction`): no paths, names of hosts or
             users, error texts or dataset texts.
-        chosen: Filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
+        chosen: Filters: ``task``, ``model``, ``method``, ``outcome``, ``session``, ``published``.
 
     Returns:
         The number of runs written.
@@ -77,8 +79,10 @@ def export_parquet(
         known: dict[str, Row] = {}
         bundles = (redaction.shareable(bundle, known) for bundle in bundles)
     rows = [_file_row(bundle) for bundle in bundles]
-    table = pa.Table.from_pylist(rows, schema=_schema())
-    metadata = {_LAYOUT_KEY: str(LAYOUT).encode(), _CHECKSUM_KEY: content_checksum(table).encode()}
+    table, layout = pa.Table.from_pylist(rows, schema=_schema()), LAYOUT
+    if table.column("published").null_count == len(rows):
+        table, layout = table.drop_columns(["published"]), _WITHOUT_PUBLISHED
+    metadata = {_LAYOUT_KEY: str(layout).encode(), _CHECKSUM_KEY: content_checksum(table).encode()}
     try:
         with written_whole(Path(path), durable=True) as unfinished:
             pq.write_table(
@@ -87,16 +91,16 @@ def export_parquet(
                 compression="zstd",
                 compression_level=12,
                 dictionary_pagesize_limit=64_000_000,
-                **_encodings(),
+                **_encodings(table.column_names),
             )
     except OSError as error:
         raise StoreError(f"The export {path} cannot be written: {error.strerror or error}.") from error
     return len(rows)
 
 
-def _encodings() -> dict[str, list[str]]:
+def _encodings(columns: list[str]) -> dict[str, list[str]]:
     """Return columns with a dictionary, and columns of measurements, for which one would only add bytes."""
-    names = [name for name in _schema().names if name != "points"]
+    names = [name for name in columns if name != "points"]
     others = [column.name for column in points.columns if column.name not in (*_MEASURED, "run_id")]
     return {
         "use_dictionary": names + [f"{_POINT}{name}" for name in others],
@@ -227,7 +231,10 @@ def _bundle(row: Row, known: dict[str, tuple[Row, Any]], *, checked: bool) -> Ru
             known[text] = facts_row(built), built
         facts[column] = known[text][0]
         records.append(known[text][1])
-    run: Row = {column.name: row[column.name] for column in runs.columns if column.name not in FACTS}
+    run: Row = {
+        column.name: row[column.name] for column in runs.columns if column.name not in (*FACTS, "published")
+    }
+    run["published"] = row.get("published")
     run |= {column: facts[column]["hash"] for column in FACTS}
     run |= {name: None if run[name] is None else loads(run[name]) for name in _json_names()}
     curve = tuple({"run_id": run["id"], **point} for point in row["points"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypedDict
 
@@ -19,6 +19,7 @@ class Filters(TypedDict, total=False):
     """Filters of runs; a filter that is missing or None matches all.
 
     ``task`` is the dataset's name, ``model`` the base model's, and ``session`` the id of the runs' session.
+    ``published`` chooses runs of published tables (True) or all others (False).
     """
 
     task: str | None
@@ -26,10 +27,12 @@ class Filters(TypedDict, total=False):
     method: str | None
     outcome: Outcome | str | None
     session: str | None
+    published: bool | None
 
 
 def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
     """Turn filters into conditions on the table of runs; texts are cleaned as on writing."""
+    given: Mapping[str, Any] = chosen
     columns = {
         "task": runs.c.dataset,
         "model": runs.c.model,
@@ -37,7 +40,12 @@ def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
         "outcome": runs.c.outcome,
         "session": runs.c.session,
     }
-    return [columns[name] == clean(str(value)) for name, value in chosen.items() if value is not None]
+    found: list[sa.ColumnElement[bool]] = [
+        column == clean(str(given[name])) for name, column in columns.items() if given.get(name) is not None
+    ]
+    if (published := given.get("published")) is not None:
+        found.append((runs.c.published.is_not if published else runs.c.published.is_)(sa.null()))
+    return found
 
 
 class Facts:

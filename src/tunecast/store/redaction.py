@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from tunecast.records import DatasetFacts, Machine, ModelFacts, Score, Versions, stable_hash
+from tunecast.records import DatasetFacts, Machine, ModelFacts, Published, Score, Versions, stable_hash
 from tunecast.store.export_allowlist import (
     CONFIG_NUMBERS,
     CONFIG_PARTS,
@@ -34,6 +34,7 @@ _VERSIONS = tuple(field.name for field in fields(Versions))
 _SPLITS = ("train", "validation", "test")
 # Facts of a dataset that tunecast.data collects. Counts from elsewhere may have text of the dataset as keys.
 _DATASET_FACTS = {
+    "tokens",
     *("version", "histogram_edges", "examples", "sampled_examples", "empty_rows", "tokenizer_vocabulary"),
     *("sizes", "prompt", "completion", "copied", "completions", "prompts", "conversation", "shared_prompts"),
     "dependence",
@@ -59,6 +60,8 @@ _VERSION = re.compile(
 )
 # Words of a program joined by commas, or a version.
 _SHORT_WORD = re.compile(rf"[A-Za-z0-9_,-]{{1,80}}|{_VERSION.pattern}")
+# Words of a unit, a device or a licence: nats per token, A100 80GB, Apache-2.0, CC BY-SA 4.0.
+_PHRASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*([ .](?=[0-9])[0-9][A-Za-z0-9_+-]*| [A-Za-z0-9_+-]+){0,5}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
 _CONFIG = CONFIG_NUMBERS | CONFIG_WORDS
@@ -97,6 +100,7 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
         "error_text": None,
         "validation": _score(old["validation"]),
         "test": _score(old["test"]),
+        "published": _published(old["published"]),
         "extra": _chosen_numbers(old["extra"]) | _chosen_words(old["extra"], _EXTRA_WORDS),
     }
     return RunRows(run, facts, tuple(_point(point, run["id"]) for point in rows.points))
@@ -166,6 +170,27 @@ def _score(score: Mapping[str, Any] | None) -> Row | None:
         return None
     kept = {field.name: score.get(field.name) for field in fields(Score)}
     return kept | {"metric_name": _metric(score.get("metric_name", ""))}
+
+
+def _published(told: Mapping[str, Any] | None) -> Row | None:
+    """Keep numbers, units, licences and devices; names of tables and sources as names of models are."""
+    if told is None:
+        return None
+    kept: Row = {field.name: told.get(field.name) for field in fields(Published)}
+    kept |= {name: shared_name(told[name]) for name in ("table", "source", "tokenizer")}
+    kept |= {name: told[name] if _PHRASE.fullmatch(told[name]) else "" for name in ("unit", "device")}
+    kept["licence"] = (
+        told["licence"] if _PHRASE.fullmatch(told["licence"]) else stable_hash(told["licence"], 12)
+    )
+    kept |= {
+        "commit": _hash(told["commit"]),
+        "task_kind": _word(told["task_kind"]),
+        "variant": _word(told["variant"]),
+    }
+    kept["setup"] = {
+        name: value for name, value in told["setup"].items() if _is_key(name) and _may_be(value, text=True)
+    }
+    return kept
 
 
 def _point(row: Row, run_id: str) -> Row:

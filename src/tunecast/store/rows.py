@@ -16,6 +16,7 @@ from tunecast.records import (
     Outcome,
     Pipeline,
     Point,
+    Published,
     Run,
     RunError,
     Score,
@@ -127,6 +128,7 @@ def run_rows(run: Run) -> RunRows:
     row["error_kind"], row["error_text"] = (run.error.kind, run.error.text) if run.error else (None, None)
     for name, score in (("validation", run.validation), ("test", run.test)):
         row[name] = None if score is None else facts_of(score)
+    row["published"] = None if run.published is None else facts_of(run.published)
     return RunRows(_cleaned(row), facts, tuple(point_row(run.id, point) for point in run.curve))
 
 
@@ -147,5 +149,6 @@ def run_from_rows(
         "error": None if row["error_kind"] is None else RunError(row["error_kind"], row["error_text"] or ""),
         "validation": None if row["validation"] is None else record(Score, row["validation"]),
         "test": None if row["test"] is None else record(Score, row["test"]),
+        "published": None if row["published"] is None else record(Published, row["published"]),
     }
     return Run(**(flat | built))

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0002"
 """Version of the schema that this program writes: the newest migration."""
 
 VERSION_TABLE = "tunecast_schema"
@@ -105,6 +105,7 @@ runs = sa.Table(
     _json("validation", nullable=True),
     _json("test", nullable=True),
     _json("extra"),
+    _json("published", nullable=True),
     sa.Index("runs_by_dataset", "dataset", "model"),
     sa.Index("runs_by_session", "session"),
     sa.Index("runs_by_age", "created_at", "id"),

@@ -135,6 +135,15 @@ class Store:
         listed = list(bundles)
         return self._write(lambda connection: revise_runs(connection, listed))
 
+    def replace_tables(self, published: Iterable[Run]) -> int:
+        """Write published runs in one transaction, in place of all stored runs of their tables.
+
+        Returns:
+            The number of runs that were not stored before.
+        """
+        listed = [run_rows(run) for run in published]
+        return self._write(lambda connection: writing.replace_tables(connection, listed))
+
     def _add(self, bundles: list[RunRows], *, overwrite: bool) -> tuple[int, int]:
         return self._write(lambda connection: writing.add_runs(connection, bundles, overwrite=overwrite))
 
@@ -168,9 +177,11 @@ class Store:
     def runs(self, **chosen: Unpack[Filters]) -> Iterator[Run]:
         """Read runs in order of their start, page by page as the caller iterates.
 
-        ``chosen`` are filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
+        ``chosen`` are filters: ``task``, ``model``, ``method``, ``outcome``, ``session``. Published runs are
+        left out, because they have neither curves nor losses in one unit; ``published=True`` reads only them,
+        ``published=None`` all.
         """
-        return self._paged(load_runs, chosen)
+        return self._paged(load_runs, {"published": False, **chosen})
 
     def summaries(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> list[RunSummary]:
         """Read summaries of runs, without curves, in order of their start.

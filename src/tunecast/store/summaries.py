@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -18,6 +20,7 @@ class RunSummary:
     Args:
         final_loss: Validation loss of the last point in nats per label token, None without points.
         exclusive: Whether nothing else ran on the machine.
+        published: ``table``, ``metric``, ``unit`` and ``value`` of a published run, None for every other run.
     """
 
     id: str
@@ -28,6 +31,7 @@ class RunSummary:
     full_length_tokens: int
     final_loss: float | None
     exclusive: bool
+    published: Mapping[str, Any] | None = None
 
 
 def load_summaries(
@@ -46,10 +50,17 @@ def load_summaries(
         .scalar_subquery()
     )
     columns = (runs.c.id, runs.c.dataset, runs.c.model, runs.c.method, runs.c.outcome)
-    statement = sa.select(*columns, runs.c.full_length_tokens, last, runs.c.exclusive).where(*conditions)
+    shown = (runs.c.full_length_tokens, last, runs.c.exclusive, runs.c.published, runs.c.metric)
+    statement = sa.select(*columns, *shown).where(*conditions)
     statement = statement.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
-    found = [RunSummary(*row) for row in connection.execute(statement)][::-1]
+    found = [RunSummary(*row[:8], _published(row)) for row in connection.execute(statement)][::-1]
     for summary in found:
         if reason := fault(summary):
             raise unreadable(summary.id, reason)
     return found
+
+
+def _published(row: Any) -> Mapping[str, Any] | None:
+    if not isinstance(row.published, Mapping):
+        return None
+    return {name: row.published.get(name) for name in ("table", "unit", "value")} | {"metric": row.metric}

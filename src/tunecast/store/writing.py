@@ -68,6 +68,21 @@ def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite
     return new_runs, new_points
 
 
+def replace_tables(connection: sa.Connection, bundles: Iterable[RunRows]) -> int:
+    """Write published runs in place of all stored runs of their tables; return the number of new ones.
+
+    A published table has one session, :func:`~tunecast.store.importing.published.session_of`.
+    """
+    listed = list(bundles)
+    ours = sa.and_(
+        runs.c.session.in_({bundle.run["session"] for bundle in listed}), runs.c.published.is_not(sa.null())
+    )
+    known = set(connection.scalars(sa.select(runs.c.id).where(ours)))
+    connection.execute(sa.delete(runs).where(ours))
+    add_runs(connection, listed, overwrite=True)
+    return len({bundle.run["id"] for bundle in listed} - known)
+
+
 def _rounds(bundles: Iterable[RunRows]) -> list[list[RunRows]]:
     """Split the bundles into parts without duplicate runs, in order."""
     rounds: list[list[RunRows]] = []

@@ -1,0 +1,165 @@
+"""The layout of tables of published finetunings: their columns, units and cells.
+
+``docs/meta-dataset.md`` describes the layout for users.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from tunecast.errors import did_you_mean
+from tunecast.records import Architecture, Outcome
+from tunecast.store.export_allowlist import HYPERPARAMETER_NUMBERS, HYPERPARAMETER_WORDS
+from tunecast.store.importing.arguments import number, scalar, whole
+
+TEXTS = (
+    *("table", "run", "source", "commit", "licence", "model", "family", "architecture", "dataset"),
+    *("task_kind", "method", "variant", "dtype", "metric", "unit", "tokenizer", "outcome", "device"),
+)
+"""Columns of text."""
+
+MODEL_NUMBERS = (
+    *("parameters", "layers", "width", "feed_forward_width", "heads", "key_value_heads", "vocabulary"),
+    "context",
+)
+"""Columns that are fields of the base model's facts."""
+
+MODEL_CONFIG = {
+    "active_parameters": "active_parameters",
+    "experts": "num_experts",
+    "experts_per_token": "num_experts_per_tok",
+}
+"""Columns of mixtures of experts, with their name in the configuration of the model's facts."""
+
+COUNTS = (
+    *MODEL_NUMBERS,
+    *MODEL_CONFIG,
+    *("examples", "dataset_examples", "dataset_tokens", "steps", "tokens", "max_length", "seed"),
+    *("trainable_parameters", "peak_bytes", "devices"),
+)
+"""Columns of integers that are not negative."""
+
+AMOUNTS = ("epochs", "value_error", "seconds", "seconds_per_step", "tokens_per_second")
+"""Columns of numbers that are not negative."""
+
+FLAGS = ("tied_embeddings", "higher_is_better")
+"""Columns of true or false."""
+
+SETUP = (
+    *("gradient_checkpointing", "mixed_precision", "adapter_dtype", "attention", "packing", "mean_length"),
+    *("sharding", "quantizer", "kbit_upcast", "modules_to_save", "kernels", "trainer", "peak_kind"),
+    "nvidia_bytes",
+)
+"""Columns of settings that change seconds and bytes, in any words."""
+
+HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
+"""Columns of hyperparameters, by the names that pipelines use."""
+
+COLUMNS = frozenset({*TEXTS, *COUNTS, *AMOUNTS, *FLAGS, *SETUP, *HYPERPARAMETERS, "value"})
+"""All columns."""
+
+REQUIRED = ("source", "licence", "model", "dataset", "method")
+"""Columns that no row leaves empty."""
+
+OUTCOMES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.PAUSED)
+
+_LEARNING_RATE = ("learning_rate",)
+_LOSS = re.compile(r"(?i)loss|nll|perplexity|\bppl\b|entropy")
+_SCORE = re.compile(r"(?i)accuracy|\bacc\b|bleu|rouge|chrf|meteor|\bf1\b|exact_?match|mmlu|win_?rate|pass@")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What values of a unit can be.
+
+    Args:
+        higher_is_better: Whether larger values are better, None if it depends on the metric.
+        is_loss: Whether it measures a loss, None if it may measure either.
+        low, high: Ends of its range.
+    """
+
+    higher_is_better: bool | None
+    is_loss: bool | None
+    low: float = 0.0
+    high: float = math.inf
+
+
+UNITS: Mapping[str, Unit] = {
+    "nats per token": Unit(False, True),
+    "bits per byte": Unit(False, True),
+    "nats per completion": Unit(False, True),
+    "perplexity": Unit(False, True, low=1.0),
+    "accuracy": Unit(True, False, high=1.0),
+    "share": Unit(None, False, low=-1.0, high=1.0),
+    "percent": Unit(True, False, high=100.0),
+    **dict.fromkeys(("BLEU", "spBLEU", "chrF", "ROUGE", "points"), Unit(True, False, high=100.0)),
+}
+"""Known units. A table may have another one if its column ``higher_is_better`` is filled."""
+
+
+def cell(column: str, text: str) -> Any:
+    """Convert the text of a cell that is not empty.
+
+    Raises:
+        ValueError: The text does not fit the column; the message completes "column X ...".
+    """
+    if column in COUNTS:
+        return _count(text)
+    if column in AMOUNTS or column == "value":
+        return _finite(text, least=-math.inf if column == "value" else 0.0)
+    if column in FLAGS:
+        return _one_of({"true": True, "false": False, "1": True, "0": False}, text.lower(), text)
+    if column in HYPERPARAMETER_NUMBERS:
+        found = scalar(text)
+        if isinstance(found, str) or not math.isfinite(found):
+            raise ValueError(f"is {text!r}, not a number")
+        if column in _LEARNING_RATE and found <= 0:
+            raise ValueError(f"is {text!r}, not above 0")
+        return found
+    if column in SETUP:
+        return scalar(text)
+    if column == "outcome":
+        return _one_of({name: Outcome(name) for name in OUTCOMES}, text, text)
+    if column == "architecture":
+        return _one_of({name: name for name in get_args(Architecture)}, text, text)
+    return text
+
+
+def unit_fault(metric: str, unit: str, value: float) -> tuple[str, str] | None:
+    """Return the column and the reason why a value cannot be of this metric and unit, None if it can."""
+    known = UNITS.get(unit)
+    if known is None:
+        return None
+    for pattern, is_loss in ((_LOSS, True), (_SCORE, False)):
+        if pattern.search(metric) and known.is_loss is (not is_loss):
+            return "unit", f"is {unit!r}, which does not measure {metric!r}"
+    if not known.low <= value <= known.high:
+        between = f"{known.low:g} to {known.high:g}" if known.high < math.inf else f"at least {known.low:g}"
+        return "value", f"is {value:g}, but values in {unit!r} are {between}"
+    return None
+
+
+def _count(text: str) -> int:
+    found = whole(text)
+    if found is None:
+        raise ValueError(f"is {text!r}, not an integer of 0 or more")
+    return found
+
+
+def _finite(text: str, least: float) -> float:
+    found = number(text)
+    if found is None or not math.isfinite(found):
+        raise ValueError(f"is {text!r}, not a finite number; leave it empty if there is none")
+    if found < least:
+        raise ValueError(f"is {text!r}, which is below {least:g}")
+    return found
+
+
+def _one_of(known: Mapping[str, Any], name: str, text: str) -> Any:
+    if name not in known:
+        raise ValueError(f"is {text!r}; {did_you_mean(name, known)}it must be one of: {', '.join(known)}")
+    return known[name]
