@@ -20,7 +20,7 @@ from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.records import Machine, Pipeline, Score
 from tunecast.results import Evaluation, SessionRecord
-from tunecast.session.folder import STORE_FILE, OutputFolder
+from tunecast.session.folder import PIPELINE_FILE, STORE_FILE, OutputFolder
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
@@ -501,7 +501,6 @@ def _write_results(
 
     from tunecast.report.card import model_card
     from tunecast.report.page import write_report
-    from tunecast.session.longer_run import PIPELINE_FILE
 
     runs = list(store.runs(session=record.id))
     store.put_session(record.id, asdict(record))

@@ -59,6 +59,30 @@ def test_a_metric_and_the_other_split(with_adapter: Finished, toy_data: Path) ->
     assert "token_f1 " in out
 
 
+def test_a_session_brings_its_data_and_settings(with_adapter: Finished, toy_data: Path) -> None:
+    folder = with_adapter.folder
+    found = evaluated("--model", str(folder))
+    assert found == evaluated("--model", str(folder / "best"), "--data", str(toy_data))
+    assert found["score"]["metric"] is None
+    measured = evaluated("--model", str(folder), "--objective", "token_f1", "--test-examples", "5")
+    assert (measured["score"]["metric_name"], measured["score"]["examples"]) == ("token_f1", 5)
+
+
+def test_what_a_session_cannot_bring(with_adapter: Finished, tiny_llama: Path, tmp_path: Path) -> None:
+    code, _, err = call_main("evaluate", "--model", str(tiny_llama))
+    assert (code, "--data is missing" in err) == (2, True), err
+    shutil.copytree(with_adapter.folder, tmp_path / "out")
+    file = tmp_path / "out" / "session.json"
+    session = json.loads(file.read_text())
+    session["configuration"]["objective"] = "sent:score"
+    file.write_text(json.dumps(session))
+    code, _, err = call_main("evaluate", "--model", str(tmp_path / "out"))
+    assert (code, "repeat the flag: --objective sent:score" in err) == (2, True), err
+    file.write_text(json.dumps({**session, "record": None}))
+    code, _, err = call_main("evaluate", "--model", str(tmp_path / "out"), "--objective", "loss")
+    assert (code, "has not ended, so its best model is not known yet" in err) == (2, True), err
+
+
 def test_mistakes_are_told(
     with_adapter: Finished,
     tiny_llama: Path,

@@ -19,7 +19,7 @@ import sessions
 import tiny
 import workshop
 from exported import changed, completed, conversations, tunecast_losses, write_pipeline
-from tunecast.api import export
+from tunecast.api import export, merge
 from tunecast.data import read
 from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
@@ -271,7 +271,9 @@ def session_folder(folder: Path, model: Path, data: Path, pipeline: Pipeline) ->
     """What a finished session leaves, as far as a hand-over looks at it."""
     (folder / "best").mkdir(parents=True)
     configuration = {"model": str(model), "data": str(data), "epochs": 2.0, "seed": 3, "max_length": None}
-    (folder / "session.json").write_text(json.dumps({"configuration": configuration}))
+    untouched = {"name": "zero_shot", "step": 0}
+    record = {"winner": "zero_shot", "contenders": [untouched], "full_length_tokens": 0}
+    (folder / "session.json").write_text(json.dumps({"configuration": configuration, "record": record}))
     Path(write_pipeline(folder / "best", pipeline))
     return str(folder)
 
@@ -483,9 +485,26 @@ def test_a_model_that_cannot_be_had_is_named(toy_data: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("content", [[1], {"configuration": [1]}, {"configuration": {"seed": "x"}}])
 def test_a_damaged_session_is_named(content: Any, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     folder = session_folder(tmp_path / "out", tiny_llama, toy_data, BASELINE)
-    (tmp_path / "out" / "session.json").write_text(json.dumps(content))
+    whole = {**content, "record": {"winner": 1}} if isinstance(content, dict) else content
+    (tmp_path / "out" / "session.json").write_text(json.dumps(whole))
     with pytest.raises(ConfigurationError, match=r"is damaged|holds a list"):
         export(folder, "trl")
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_session_that_has_not_ended_is_not_handed_over(
+    delivered: bool, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = session_folder(tmp_path / "out", tiny_llama, toy_data, BASELINE)
+    file = tmp_path / "out" / "session.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "record": None}))
+    if not delivered:  # the first time that it runs
+        shutil.rmtree(tmp_path / "out" / "best")
+    for hand_over in (lambda: export(folder, "trl"), lambda: merge(folder)):
+        with pytest.raises(ConfigurationError, match="has not ended, so its best model is not known yet"):
+            hand_over()
+    assert not list((tmp_path / "out").glob("export-*"))
+    assert not (tmp_path / "out" / "merged").exists()
 
 
 def test_a_pipeline_alone_needs_model_and_data(tmp_path: Path) -> None:

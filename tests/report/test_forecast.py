@@ -57,7 +57,8 @@ def test_the_command_that_would_make_a_forecast() -> None:
     more = replace(UNMEASURED, budget="20m")
     assert command(more) == "tunecast tune --resume --budget 20m --output-dir out"
     assert command(replace(more, new_session=True)) == (
-        "tunecast tune --budget 20m --model smollm2 --data 'my rows.jsonl' --objective rougeL"
+        "tunecast tune --budget 20m --model smollm2 --data 'my rows.jsonl' --objective rougeL "
+        "--output-dir out-20m"
     )
     assert missing_forecast(OUTLOOK, settings) is None
     assert missing_forecast(None, settings) is None

@@ -1,4 +1,4 @@
-"""A session's folder from somebody else runs no code that the command line does not ask for."""
+"""A session's folder from somebody else runs no code and opens no store unasked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from sessions import call_main
 from tunecast.errors import ConfigurationError
-from tunecast.session.consent import check_consent, code_flags
+from tunecast.session.consent import check_consent, needs_consent
 from tunecast.session.settings import SessionSettings
 
 CODE = {"trust_remote_code": True, "objective": "sent:score"}
@@ -33,9 +33,10 @@ def sent(folder: Path, **configuration: Any) -> Path:
         ({"trust_remote_code": True}, "--trust-remote-code"),
         ({"objective": "sent:score"}, "--objective sent:score"),
         (CODE, "--trust-remote-code --objective sent:score"),
+        ({"store": "postgresql://host.invalid/runs"}, "--store postgresql://host.invalid/runs"),
     ],
 )
-def test_resuming_repeats_the_flags_that_run_code(
+def test_resuming_repeats_the_flags_that_reach_outside(
     configuration: dict[str, Any], repeated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = sent(tmp_path, **configuration)
@@ -51,11 +52,16 @@ def test_resuming_repeats_the_flags_that_run_code(
 
 
 def test_a_flag_of_another_setting_is_no_consent() -> None:
-    assert code_flags({"trust_remote_code": False, "objective": "rougeL"}) == {}
-    assert code_flags({"trust_remote_code": None, "objective": 5}) == {}
+    assert needs_consent({"trust_remote_code": False, "objective": "rougeL", "store": ""}) == []
+    assert needs_consent({"trust_remote_code": None, "objective": 5, "store": 5}) == []
     check_consent(CODE, CODE, "out")
     with pytest.raises(ConfigurationError, match=r"run code .* \(--trust-remote-code\)"):
         check_consent(CODE, {"objective": "sent:score"}, "out")
+    both = {"trust_remote_code": True, "store": "/home/me/runs.sqlite"}
+    with pytest.raises(ConfigurationError, match="run code from outside of Tunecast and open a store"):
+        check_consent(both, {}, "out")
+    with pytest.raises(ConfigurationError, match="asks to open a store outside of its folder"):
+        check_consent(both, {"trust_remote_code": True}, "out")
 
 
 def test_a_copied_session_is_resumed_where_it_is(tmp_path: Path) -> None:

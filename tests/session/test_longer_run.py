@@ -13,7 +13,8 @@ from sessions import IN_PROCESS, Finished, call_main, record_of
 from tunecast.records import Pipeline
 from tunecast.report.longer import longer_command, longer_sentence
 from tunecast.results import LongerRun
-from tunecast.session.longer_run import PIPELINE_FILE, changed
+from tunecast.session.folder import PIPELINE_FILE
+from tunecast.session.longer_run import changed
 from tunecast.session.settings import SessionSettings
 
 LONGER = LongerRun(

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tunecast.cli import options
+from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
+from tunecast.paths import expanded
 
 if TYPE_CHECKING:
     from tunecast.results import Evaluation
 
+OF_SESSION = (
+    *("data", "objective", "test_examples", "max_length", "prompt_column", "completion_column"),
+    *("seed", "device", "dtype", "trust_remote_code"),
+)
+"""Settings of a session with which its model is scored, so that the scores are those of the session."""
+
 
 def command(
     model: str = typer.Option(
-        ..., "--model", help=f"The folder of an adapter, or a base model: {MODEL_FORMATS}."
+        ..., "--model", help=f"A session's folder, an adapter's, or a base model: {MODEL_FORMATS}."
     ),
-    data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
+    data: str = typer.Option(
+        None, "--data", help="File, folder, hub id, or stdlib. (default: the session's)"
+    ),
     adapter: str = typer.Option("", "--adapter", help="Folder of an adapter for the model."),
     split: str = typer.Option("test", "--split", help="test or validation."),
-    objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure as well."),
+    objective: str = typer.Option(
+        None, "--objective", help="loss, or a metric to measure as well. (default: the session's, else loss)"
+    ),
     max_length: options.MaxLength = None,
     test_examples: options.TestExamples = None,
     prompt_column: options.PromptColumn = None,
@@ -36,10 +49,16 @@ def command(
     trust_remote_code: options.TrustRemoteCode = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Score a model on a dataset, without training."""
-    values = dict(locals())
+    """Score a model on a dataset, without training; a session's folder brings its data and settings."""
+    values = {name: value for name, value in locals().items() if value is not None}
     for name in ("adapter", "split", "as_json"):
         del values[name]
+    values = _of_session(values) | values
+    if "data" not in values:
+        raise ConfigurationError(
+            "--data is missing: only the folder of a session names its data.",
+            "Say for example: tunecast evaluate --model smollm2 --data test.jsonl",
+        )
     from tunecast.api import evaluate
     from tunecast.report.live import RichProgress
 
@@ -52,6 +71,16 @@ def command(
         typer.echo(json.dumps(for_others(asdict(evaluation)), indent=2))
     else:
         _print(evaluation)
+
+
+def _of_session(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the session whose folder is given as the model; nothing for another model."""
+    from tunecast.session.consent import settings_of
+
+    try:
+        return settings_of(expanded(given["model"]), given, OF_SESSION)
+    except OSError:
+        return {}
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -40,7 +40,7 @@ def run_session(
 
 def _interrupted(folder: Path, go_on: str) -> str:
     """Describe what an interrupted session left behind."""
-    from tunecast.session.folder import SESSION_FILE
+    from tunecast.models.delivered import SESSION_FILE
 
     if not (folder / SESSION_FILE).is_file():
         return "Interrupted before the session began; nothing was written."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -105,11 +104,12 @@ def command(
         _dry_run(settings, as_json)
         return
     from tunecast.api import tune
+    from tunecast.session.commands import resume_command
 
     run_session(
         lambda progress: tune(settings, resume=resume, progress=progress),
         settings.output_dir,
-        go_on=_go_on(settings),
+        go_on=resume_command(settings.as_json()),
         as_json=as_json,
     )
 
@@ -133,14 +133,6 @@ def _dry_run(settings: SessionSettings, as_json: bool) -> None:
     for name, text in plan_rows(resolve(settings)):
         table.add_row(Text(name, style="bold"), Text(text))
     Console().print(table)
-
-
-def _go_on(settings: SessionSettings) -> str:
-    """Return the command that resumes an interrupted session."""
-    from tunecast.session.consent import code_flags
-
-    folder = shlex.quote(settings.output_dir)
-    return " ".join(["tunecast tune --resume --output-dir", folder, *code_flags(settings.as_json()).values()])
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -180,18 +172,16 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
 
 def _earlier(given: Mapping[str, Any]) -> dict[str, Any]:
     """Read the configuration of the session in a folder, so that ``--resume`` needs no other flag."""
-    from tunecast.session.consent import check_consent
-    from tunecast.session.folder import read_session
+    from tunecast.session.consent import settings_of
     from tunecast.session.settings import SessionSettings
 
     output_dir = given.get("output_dir", SessionSettings.output_dir)
     if not isinstance(output_dir, str):  # of a file of flags; it is refused with all other settings
         return {}
     try:
-        found: dict[str, Any] = read_session(expanded(output_dir))["configuration"]
+        found = settings_of(expanded(output_dir), given)
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
-    check_consent(found, given, output_dir)
     # The folder may have been moved or copied since; nothing is written anywhere else.
     return {**found, "output_dir": output_dir}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, OutputError, first_line
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
+from tunecast.models.delivered import delivered_folder
 from tunecast.models.load import load_config, load_model, load_tokenizer, quiet, resolve
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _delivered_folder(source: Path) -> Path:
         raise ConfigurationError(
             f"--merge: there is no folder {source}.", "Give a session's folder, or one that peft wrote."
         )
-    return source if (source / ADAPTER_FILE).is_file() else source / "best"
+    return source if (source / ADAPTER_FILE).is_file() else delivered_folder(source) or source
 
 
 def _check_mergeable(adapter: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.methods.pipeline_file import read_pipeline
+from tunecast.models.delivered import SESSION_FILE, delivered_folder
 from tunecast.ranges import check_range
 from tunecast.records import Pipeline
 from tunecast.untrusted import read_object
@@ -59,11 +60,10 @@ def read_source(path: Path) -> Source:
         raise ConfigurationError(f"{path} does not exist.", SOURCES)
     if not path.is_dir():
         return Source(read_pipeline(path, called="The pipeline"))
-    file = path / "session.json"
-    delivered = path / "best" / "pipeline.json"
-    if not file.is_file() or not delivered.is_file():
-        missing = file.name if not file.is_file() else "best/pipeline.json"
-        raise ConfigurationError(f"{path} is not a finished session: it has no {missing}.", SOURCES)
+    file, folder = path / SESSION_FILE, delivered_folder(path)
+    if folder is None or not file.is_file():
+        missing = "best/" if file.is_file() else file.name
+        raise ConfigurationError(f"{path} is not the folder of a session: it has no {missing}.", SOURCES)
     content = read_object(file, str(file), hint="Give the JSON file of a pipeline.")
     try:
         settings = _checked(content["configuration"])
@@ -71,7 +71,9 @@ def read_source(path: Path) -> Source:
         fingerprint = str(content.get("dataset_fingerprint", ""))
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration):
         raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
-    return Source(read_pipeline(delivered, called="The pipeline"), settings, fingerprint, tested)
+    return Source(
+        read_pipeline(folder / "pipeline.json", called="The pipeline"), settings, fingerprint, tested
+    )
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

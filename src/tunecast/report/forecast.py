@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tunecast.report.numbers import MISSING, compact, decimal, interval, with_interval
 from tunecast.report.tables import Table
 from tunecast.results import DataForecast, MoreData
+from tunecast.session.commands import another_session_command, resume_command
 
 
 def forecast_sentences(forecast: DataForecast) -> tuple[str, ...]:
@@ -52,27 +52,9 @@ def missing_forecast(
     """
     if forecast is None or not forecast.reason:
         return None
-    return MissingForecast(
-        f"{forecast.reason[0].upper()}{forecast.reason[1:]}.", _command(forecast, configuration)
-    )
-
-
-def _command(forecast: DataForecast, configuration: Mapping[str, Any]) -> str:
-    if not forecast.budget:
-        return ""
-    if not forecast.new_session:
-        names = ["output_dir"]
-        words = ["tunecast", "tune", "--resume", "--budget", forecast.budget]
-    else:
-        names = [
-            "model",
-            "data",
-            *(["objective"] if configuration.get("objective", "loss") != "loss" else []),
-        ]
-        words = ["tunecast", "tune", "--budget", forecast.budget]
-    for name in names:
-        words += [f"--{name.replace('_', '-')}", str(configuration.get(name, name.upper()))]
-    return shlex.join(words)
+    made_by = another_session_command if forecast.new_session else resume_command
+    command = made_by(configuration, forecast.budget) if forecast.budget else ""
+    return MissingForecast(f"{forecast.reason[0].upper()}{forecast.reason[1:]}.", command)
 
 
 def forecast_table(forecast: DataForecast) -> Table | None:

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from tunecast.report.loading import HUB_ID
 
-OWN_LOCATIONS = ("output_dir", "store")
+OWN_LOCATIONS = ("output_dir", "store", "prior")
 LOCATIONS = ("model", "data", *OWN_LOCATIONS)
-"""Settings that hold a location; the last two are never on a hub."""
+"""Settings that hold a location; the latter are never on a hub."""
 
 
 def without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:

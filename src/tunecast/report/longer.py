@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 from tunecast.report.numbers import duration, rate
 from tunecast.results import LongerRun
-from tunecast.session.longer_run import PIPELINE_FILE
-from tunecast.session.settings import SessionSettings
-
-CARRIED_OVER = (
-    *("objective", "unique_examples", "test_examples", "max_length", "prompt_column", "completion_column"),
-    *("seed", "device", "dtype", "threads", "deterministic", "trust_remote_code"),
-)
-"""Settings of a session that the longer run has too, so that its scores can be compared."""
+from tunecast.session.commands import longer_training_command
 
 
 def longer_sentence(longer: LongerRun) -> str:
@@ -43,13 +34,4 @@ def longer_command(longer: LongerRun, configuration: Mapping[str, Any]) -> str:
     Args:
         configuration: The session's settings, as the command shall name them.
     """
-    folder = PurePath(str(configuration["output_dir"]))
-    words = ["tunecast", "train", "--pipeline", str(folder / PIPELINE_FILE)]
-    words += ["--model", str(configuration["model"]), "--data", str(configuration["data"])]
-    words += ["--epochs", f"{longer.epochs:g}"]
-    usual = SessionSettings(model="", data="").as_json()
-    for name in CARRIED_OVER:
-        value, flag = configuration.get(name, usual[name]), f"--{name.replace('_', '-')}"
-        if value != usual[name]:
-            words += [flag] if value is True else [flag, str(value)]
-    return shlex.join([*words, "--output-dir", f"{folder}-longer"])
+    return longer_training_command(configuration, longer.epochs)

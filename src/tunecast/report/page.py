@@ -70,7 +70,7 @@ def _values(
         "pipelines": contender_pipelines(record),
         "forecast": forecast_sentences(forecast) if forecast and not forecast.reason else (),
         "forecast_table": forecast_table(forecast) if forecast else None,
-        "no_forecast": missing_forecast(forecast, configuration),
+        "no_forecast": missing_forecast(forecast, {**configuration, "store": ""}),
         "longer": longer_sentence(longer) if longer else "",
         "longer_command": longer_command(longer, configuration) if longer else "",
         "legends": _legends(sections, method_styles(trials) | {"failed": FAILED}),

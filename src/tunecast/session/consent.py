@@ -1,34 +1,37 @@
-"""Settings that run code from outside of Tunecast; a session's folder must not decide them alone.
+"""Settings that run code or reach a store elsewhere; a session's folder must not decide them alone.
 
-A folder may come from somebody else. The user who resumes it must allow such code again on the command line.
+A folder may come from somebody else. Who goes on with its settings must give such flags on the command line.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError
+from tunecast.session.flags import flags_of
+from tunecast.session.folder import read_session
 
 
-def code_flags(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """Return the flags that let code run, by the name of their setting.
+def needs_consent(configuration: Mapping[str, Any]) -> list[str]:
+    """Return the names of settings that run code or open a store outside of the session's folder.
 
     Args:
         configuration: Settings by name, whole or in part; values of wrong types are left for other checks.
     """
-    flags = {}
-    if configuration.get("trust_remote_code"):
-        flags["trust_remote_code"] = "--trust-remote-code"
-    objective = configuration.get("objective")
-    if isinstance(objective, str) and ":" in objective:
-        flags["objective"] = f"--objective {shlex.quote(objective)}"
-    return flags
+    objective, store = configuration.get("objective"), configuration.get("store")
+    found = {
+        "trust_remote_code": bool(configuration.get("trust_remote_code")),
+        "objective": isinstance(objective, str) and ":" in objective,
+        "store": isinstance(store, str) and store != "",
+    }
+    return [name for name, is_needed in found.items() if is_needed]
 
 
 def check_consent(configuration: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> None:
-    """Refuse to resume a session whose folder asks for code that the command line does not ask for.
+    """Refuse settings of a session's folder that the command line has to repeat and does not.
 
     Args:
         configuration: Settings in the session's folder.
@@ -38,9 +41,31 @@ def check_consent(configuration: Mapping[str, Any], given: Mapping[str, Any], fo
     Raises:
         ConfigurationError: A flag is missing.
     """
-    if missing := [flag for name, flag in code_flags(configuration).items() if name not in given]:
-        flags = " ".join(missing)
-        raise ConfigurationError(
-            f"--resume: the session in {folder} asks to run code from outside of Tunecast ({flags}).",
-            f"If you trust that code, repeat {'the flag' if len(missing) == 1 else 'the flags'}: {flags}",
+    if missing := [name for name in needs_consent(configuration) if name not in given]:
+        flags = shlex.join(flags_of(configuration, missing))
+        what = " and ".join(
+            ["run code from outside of Tunecast"] * (missing != ["store"])
+            + ["open a store outside of its folder"] * ("store" in missing)
         )
+        raise ConfigurationError(
+            f"The session in {folder} asks to {what} ({flags}).",
+            f"If you trust that, repeat {'the flag' if len(missing) == 1 else 'the flags'}: {flags}",
+        )
+
+
+def settings_of(folder: Path, given: Mapping[str, Any], names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read the settings of the session in a folder; the command line has to repeat those that need consent.
+
+    Args:
+        given: Settings on the command line.
+        names: The settings that are wanted; empty for all.
+
+    Raises:
+        OSError: There is no session.
+        OutputError: Its file is damaged.
+        ConfigurationError: A flag is missing.
+    """
+    found: dict[str, Any] = read_session(folder)["configuration"]
+    wanted = {name: value for name, value in found.items() if not names or name in names}
+    check_consent(wanted, given, folder)
+    return wanted

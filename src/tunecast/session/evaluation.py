@@ -12,6 +12,8 @@ from tunecast.executors.base import Broken, Crash
 from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.hardware.processor import worker_threads
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
+from tunecast.models.delivered import delivered_folder
+from tunecast.paths import expanded
 from tunecast.progress import Progress
 from tunecast.results import Evaluation
 from tunecast.session.prepare import prepare_task
@@ -28,7 +30,8 @@ def evaluate(
     """Score a model on a split.
 
     Args:
-        settings: Model, data, objective, seed and device; other settings are ignored.
+        settings: Model, data, objective, seed and device; other settings are ignored. The folder of a session
+            is the model that it delivered.
         adapter: Folder of an adapter in PEFT's format; empty for none, or if ``settings.model`` is one.
         split: One of :data:`SPLITS`.
         progress: Shows the stages.
@@ -36,12 +39,14 @@ def evaluate(
             model, if its folder names one, else ``settings.seed``.
 
     Raises:
-        ConfigurationError: There is no such split, or the folder holds no adapter.
+        ConfigurationError: There is no such split, the folder holds no adapter, or its session has not ended.
         DataError: The dataset cannot be used.
         ModelError: The model, or the adapter on it, cannot be loaded.
     """
     if split not in SPLITS:
         raise ConfigurationError(f"--split: there is no {split!r}.", f"Use {' or '.join(SPLITS)}.")
+    if (delivered := delivered_folder(expanded(settings.model))) is not None:
+        settings = replace(settings, model=str(delivered))
     origin = Origin.read(Path(adapter or settings.model))
     if seed is None and origin is not None:
         seed = origin.seed

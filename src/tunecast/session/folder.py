@@ -13,11 +13,13 @@ from typing import Any
 
 from tunecast.atomic import written_whole
 from tunecast.errors import OutputError, disk_error, first_line
+from tunecast.models.delivered import DELIVERED, SESSION_FILE
 from tunecast.untrusted import Malformed, read_json
 
-SESSION_FILE = "session.json"
 LOCK_FILE = ".lock"
 STORE_FILE = "runs.sqlite"
+PIPELINE_FILE = "longer-pipeline.json"
+"""The winner's pipeline with the learning rate for a longer run."""
 LOCK_PATIENCE_SECONDS = 8.0
 """Workers of a killed session exit within a few seconds; a resumed session waits for them."""
 
@@ -142,7 +144,7 @@ def _check_places(path: Path) -> None:
     Raises:
         OutputError: A file stands in the place of a folder, or a folder in that of a file.
     """
-    for name in ("best", "trials"):
+    for name in (DELIVERED, "trials"):
         if os.path.lexists(path / name) and not os.path.isdir(path / name):
             raise OutputError(f"--output-dir {path}: {name} is a file, where a folder is needed.", _MOVE)
     for name in ("report.html", SESSION_FILE, STORE_FILE, LOCK_FILE):

@@ -12,8 +12,6 @@ from tunecast.session.final_evaluation import Finalist
 from tunecast.session.final_training import FinalTrainer
 from tunecast.session.recommendation import Length, predicted_change
 
-PIPELINE_FILE = "longer-pipeline.json"
-"""In the output folder: the winner's pipeline with the learning rate for the longer run."""
 GAIN_FACTORS = (0.15, 6.7)
 """90% of measured changes of ln(loss) lie between these multiples of the predicted ones: 26 recorded pairs of
 runs on 17 tasks that differ in their length alone, predicted without runs of the task

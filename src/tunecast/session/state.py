@@ -14,11 +14,10 @@ from tunecast.predictor import Prediction
 from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
 from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
+from tunecast.session.flags import flag_of
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 
-FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
-"""Options whose names differ from their settings'."""
 BATCH_SIZE = "per_device_train_batch_size"
 LIMITS: Mapping[str, tuple[float, float]] = {
     "started_at": (0, 1e12),
@@ -239,7 +238,7 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     free.add("budget")  # which may grow
     changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:
-        flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in changed)
+        flags = ", ".join(map(flag_of, changed))
         raise ConfigurationError(
             f"--resume: the session began with other values of {flags}.",
             "Give the same values as before, or choose another --output-dir.",
