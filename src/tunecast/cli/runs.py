@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,9 +82,13 @@ def list_command(
 def show_command(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, as `runs list` prints it.")],
     store: Source = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show all settings, and facts of data, model and machine.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show one run: its pipeline, its curve, and the facts of dataset, model and machine."""
+    """Show one run: its pipeline, outcome, scores, time and curve."""
+    from tunecast.report.run_rows import run_rows, setting_rows
     from tunecast.store import open_for_reading
 
     with open_for_reading(store, published=True) as opened:
@@ -93,11 +97,17 @@ def show_command(
         _print_json(asdict(run))
         return
     console = _console()
-    console.print(_overview(run))
+    console.print(_pairs(run_rows(run)))
+    console.print()
     if run.published is not None:
         console.print(_facts("published", run.published))
     else:
         console.print(_curve(run))
+    if not details:
+        typer.echo("All settings and facts: --details, or --json.", err=True)
+        return
+    console.print()
+    console.print(_pairs(setting_rows(run)))
     for title, facts in (("dataset", run.dataset), ("model", run.model), ("machine", run.machine)):
         console.print(_facts(title, facts))
 
@@ -232,23 +242,11 @@ def _result(published: Mapping[str, Any] | None) -> str:
     return _printable(f"{value}{published['table']}")
 
 
-def _overview(run: Run) -> Table:
-    table = _table("run", run.id)
-    rows: dict[str, Any] = {
-        "task": f"{run.task.dataset} · {run.task.model} · {run.task.metric}",
-        "session": run.session,
-        "method": run.pipeline.method,
-        **run.pipeline.hyperparameters,
-        "seed": run.seed,
-        "full length": f"{run.full_length_tokens:,} tokens, {run.total_steps:,} steps",
-        "unique examples": f"{run.unique_examples:,}",
-        "trainable parameters": f"{run.trainable_parameters:,}",
-        "outcome": run.outcome.value if run.error is None else f"{run.outcome.value}: {run.error.kind}",
-        "validation loss": _loss(run.validation.loss if run.validation else run.final_loss),
-        "test loss": _loss(run.test.loss if run.test else None),
-    }
-    for name, value in rows.items():
-        table.add_row(name, _printable(str(value)))
+def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    table = _table("", "")
+    table.show_header = False
+    for name, value in rows:
+        table.add_row(name, _printable(value))
     return table
 
 

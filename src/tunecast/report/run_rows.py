@@ -1,0 +1,86 @@
+"""One run as names and texts: what a person asks of it first, and all its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunecast.records import Run, Score
+from tunecast.report.numbers import compact, decimal, duration, finite, interval, storage
+from tunecast.report.wording import pipeline_line, value_text
+
+
+def run_rows(run: Run) -> list[tuple[str, str]]:
+    """Write pipeline, task, outcome, losses, seconds and bytes of a run; a published one measured nothing."""
+    described = [
+        ("run", run.id),
+        ("task", f"{run.task.dataset} on {run.task.model}"),
+        ("pipeline", pipeline_line(run.pipeline)),
+        ("outcome", _outcome(run)),
+    ]
+    return described if run.published is not None else [*described, *_measured(run)]
+
+
+def setting_rows(run: Run) -> list[tuple[str, str]]:
+    """Write everything that was set: hyperparameters, seed, lengths and the session."""
+    return [
+        ("session", run.session),
+        ("method", run.pipeline.method),
+        *((name, value_text(name, value)) for name, value in run.pipeline.hyperparameters.items()),
+        ("seed", str(run.seed)),
+        ("full length", f"{run.full_length_tokens:,} tokens, {run.total_steps:,} steps"),
+        ("longest sequence", f"{run.max_length:,} tokens"),
+        ("unique examples", f"{run.unique_examples:,}"),
+        ("trainable parameters", f"{run.trainable_parameters:,}"),
+    ]
+
+
+def _measured(run: Run) -> list[tuple[str, str]]:
+    peaks = [point.peak_bytes for point in run.curve if point.peak_bytes is not None]
+    return [
+        ("trained", _trained(run)),
+        *_scores("validation", run.validation or (run.curve[-1].validation if run.curve else None)),
+        *_scores("test", run.test),
+        ("time", _time(run)),
+        *([("peak memory", storage(max(peaks)))] if peaks else []),
+        ("machine", f"{run.machine.device}, {run.machine.threads} threads, {run.dtype}"),
+    ]
+
+
+def _outcome(run: Run) -> str:
+    outcome = run.outcome.value.replace("_", " ")
+    if run.error is None:
+        return outcome
+    return f"{outcome}: {run.error.kind}{f': {run.error.text}' if run.error.text else ''}"
+
+
+def _trained(run: Run) -> str:
+    if not run.total_steps:
+        return "not trained"
+    last = run.curve[-1] if run.curve else None
+    steps, tokens = (last.step, last.tokens_seen) if last else (0, 0)
+    return (
+        f"{steps:,} of {run.total_steps:,} steps, {compact(tokens)} of {compact(run.full_length_tokens)} "
+        f"tokens, from {run.unique_examples:,} examples"
+    )
+
+
+def _scores(split: str, score: Score | None) -> Iterator[tuple[str, str]]:
+    if score is None:
+        return
+    yield f"{split} loss", _value(score.loss, score.loss_low, score.loss_high, score.examples)
+    if score.metric is not None:
+        name, count = f"{split} {score.metric_name}", score.metric_examples
+        yield name, _value(score.metric, score.metric_low, score.metric_high, count)
+
+
+def _value(value: float, low: float | None, high: float | None, examples: int) -> str:
+    ends = interval(low, high)
+    return f"{decimal(value, 4)}{f' ({ends})' if ends else ''} on {examples:,} examples"
+
+
+def _time(run: Run) -> str:
+    training = sum(point.training.wall for point in run.curve)
+    evaluation = sum(point.evaluation.wall for point in run.curve)
+    if finite(training) is None:
+        return "not recorded"
+    return f"{duration(training)} of training, {duration(evaluation)} of evaluation"

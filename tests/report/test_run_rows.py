@@ -1,0 +1,54 @@
+"""A run's rows say what it was, how it ended and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sample_runs import diverged_run, sample_point, sample_run, sample_score
+from tunecast.records import ZERO_SHOT, Outcome, RunError
+from tunecast.report.run_rows import run_rows, setting_rows
+
+
+def test_a_finished_run_leads_with_its_scores() -> None:
+    test = sample_score(
+        2.0, loss_low=1.9, loss_high=2.1, metric=0.5, metric_name="exact_match", metric_examples=7
+    )
+    rows = dict(run_rows(sample_run(1, outcome=Outcome.COMPLETED, test=test)))
+    assert list(rows)[:5] == ["run", "task", "pipeline", "outcome", "trained"]
+    assert rows["task"] == "colours on smollm2"
+    assert rows["outcome"] == "completed"
+    assert rows["test loss"] == f"2.0000 (1.900 to 2.100) on {test.examples} examples"
+    assert rows["test exact_match"] == "0.5000 on 7 examples"
+    assert " of training, " in rows["time"]
+
+
+def test_without_a_final_score_the_last_point_stands_for_it() -> None:
+    run = sample_run(1, curve=(sample_point(8, 2.5), sample_point(16, 2.25)), validation=None, test=None)
+    rows = dict(run_rows(run))
+    assert rows["validation loss"].startswith("2.2500 on ")
+    assert rows["trained"].startswith("16 of 64 steps, ")
+    assert "test loss" not in rows
+
+
+def test_a_run_that_broke_says_why() -> None:
+    assert dict(run_rows(diverged_run(3)))["outcome"].endswith("FloatingPointError: loss is nan at step 8")
+    run = sample_run(1, curve=(), outcome=Outcome.FAILED, error=RunError("Killed", ""))
+    rows = dict(run_rows(run))
+    assert rows["outcome"] == "failed: Killed"
+    assert rows["trained"].startswith("0 of 64 steps")
+    assert "peak memory" not in rows
+
+
+def test_an_untrained_model_and_times_that_were_not_recorded() -> None:
+    rows = dict(run_rows(sample_run(1, pipeline=ZERO_SHOT, total_steps=0)))
+    assert (rows["pipeline"], rows["trained"]) == ("no training", "not trained")
+    point = sample_point(8)
+    unknown = replace(point, training=replace(point.training, wall=float("nan")))
+    assert dict(run_rows(sample_run(1, curve=(unknown,))))["time"] == "not recorded"
+
+
+def test_settings_hold_every_hyperparameter() -> None:
+    run = sample_run(1)
+    rows = dict(setting_rows(run))
+    assert set(run.pipeline.hyperparameters) <= rows.keys()
+    assert rows["seed"] == str(run.seed)
