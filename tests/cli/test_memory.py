@@ -76,6 +76,25 @@ def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
     assert "Fits T4 (15.8 GB, which is 14.7 GiB)." in shown
 
 
+def test_the_first_line_says_what_was_computed(config_only: str, tmp_path: Path) -> None:
+    shown = run("--model", config_only, *BASE, "--fix", "lora_r=4", "--gpu", "H100", "--optimizer", "sgd")
+    assert shown.splitlines()[0] == (
+        f"{Path(config_only).name} (41.9k parameters), lora (r=4), batch 2 of 32 tokens, bfloat16, sgd, "
+        "without gradient checkpointing, sdpa attention, for H100 SXM:"
+    )
+    (tmp_path / "a.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}')
+    more = ("--gradient-checkpointing", "--sharding", "zero3", "--devices", "4", "--convention", "hf-trainer")
+    shown = run(
+        "--model", config_only, *BASE, "--gpu", "T4", "--peft-config", str(tmp_path / "a.json"), *more
+    )
+    assert "a.json, batch 2 of 32 tokens, float32, adamw, with gradient" in shown.splitlines()[0]
+    assert shown.splitlines()[0].endswith("zero3 over 4 devices, as hf-trainer, for T4:")
+    of = json.loads(run("--model", config_only, *BASE, "--gpu", "T4", "--json"))["of"]
+    assert (of["method"], of["batch_size"], of["max_length"], of["precision"]) == (
+        *("lora (r=16)", 2, 32, "float32"),
+    )
+
+
 def test_the_named_accelerator_decides_what_can_be_trained(config_only: str, tiny_gpt2: Path) -> None:
     four_bit = json.loads(run("--model", config_only, "--method", "qlora", *BASE, "--gpu", "4090", "--json"))
     plain = json.loads(run("--model", config_only, "--method", "lora", *BASE, "--gpu", "4090", "--json"))

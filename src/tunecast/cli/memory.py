@@ -107,10 +107,13 @@ def command(
         device_memory_bytes=target.memory_bytes,
     )
     estimate = estimate_memory(config, request)
+    trained = f"adapter of {peft_config}" if peft_config is not None else _method_text(pipeline)
     if as_json:
-        typer.echo(json.dumps(_as_json(estimate)))
+        asked = {"model": facts.name, "method": trained, "device": target.name}
+        typer.echo(json.dumps(_as_json(estimate) | {"of": asked | _asked(request)}))
         return
     advice = what_would_fit(config, request) if estimate.tight or not estimate.fits else []
+    typer.echo(_headline(facts, trained, request, target.name))
     _print(estimate, request, target.name, advice)
 
 
@@ -207,6 +210,43 @@ def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:
         "evaluation_peak_bytes": estimate.evaluation_peak_bytes,
         "trainable_parameters": estimate.trainable_parameters,
     }
+
+
+def _method_text(pipeline: Pipeline) -> str:
+    rank = pipeline.hyperparameters.get("lora_r")
+    return pipeline.method if rank is None else f"{pipeline.method} (r={rank})"
+
+
+def _asked(request: Workload) -> dict[str, Any]:
+    """Return what the bytes were computed for, with every default decided."""
+    names = ("batch_size", "max_length", "precision", "optimizer", "gradient_checkpointing", "attention")
+    asked = {name: getattr(request, name) for name in names}
+    return asked | {
+        "convention": request.convention,
+        "sharding": request.sharding,
+        "devices": request.devices,
+    }
+
+
+def _headline(facts: ModelFacts, trained: str, request: Workload, device: str) -> str:
+    """Say in a line what the bytes were computed for."""
+    from tunecast.report.numbers import compact
+
+    checkpointing = "with" if request.gradient_checkpointing else "without"
+    parts = [
+        f"{facts.name} ({compact(facts.parameters)} parameters)",
+        trained,
+        f"batch {request.batch_size} of {request.max_length:,} tokens",
+        request.precision,
+        request.optimizer,
+        f"{checkpointing} gradient checkpointing",
+        f"{request.attention} attention",
+    ]
+    if request.sharding != "none":
+        parts.append(f"{request.sharding} over {request.devices} devices")
+    if request.convention != "tunecast":
+        parts.append(f"as {request.convention}")
+    return f"{', '.join(parts)}, for {device}:"
 
 
 def _print(estimate: MemoryEstimate, request: Workload, name: str, advice: list[str]) -> None:
