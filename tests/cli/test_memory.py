@@ -79,7 +79,7 @@ def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
 def test_the_first_line_says_what_was_computed(config_only: str, tmp_path: Path) -> None:
     shown = run("--model", config_only, *BASE, "--fix", "lora_r=4", "--gpu", "H100", "--optimizer", "sgd")
     assert shown.splitlines()[0] == (
-        f"{Path(config_only).name} (41.9k parameters), lora (r=4), batch 2 of 32 tokens, bfloat16, sgd, "
+        f"{Path(config_only).name} (31.4k parameters), lora (r=4), batch 2 of 32 tokens, bfloat16, sgd, "
         "without gradient checkpointing, sdpa attention, for H100 SXM:"
     )
     (tmp_path / "a.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}')
