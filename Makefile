@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Keep compiled modules even where the environment says not to: the tests start a hundred interpreters.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-benchmarks test-export-schemas check bench soak clean collect comparison meta-dataset prior refresh
+.PHONY: install demo test test-benchmarks test-export-schemas check bench soak clean collect comparison meta-dataset published prior refresh
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -66,6 +66,10 @@ meta-dataset: $(READY)
 	$(BIN)/tunecast runs export $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/python benchmarks/meta_dataset_figures.py > runs/figures.md
 	mv runs/figures.md docs/meta-dataset-figures.md
+
+# Converts the tables of published finetunings in PUBLISHED, and packs those that are shipped.
+published: $(READY)
+	$(BIN)/python benchmarks/published_tables.py $(PUBLISHED) --tables runs/tables --output src/tunecast/store/published.parquet
 
 # Trains the shipped prior on the shipped runs.
 prior: $(READY)

@@ -7,6 +7,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ from sample_runs import sample_run
 from tunecast.collect.worker import LEAST_METRIC_EXAMPLES
 from tunecast.errors import StoreError
 from tunecast.records import Outcome
-from tunecast.store import Store, export_parquet, open_for_reading, shipped, shipping
+from tunecast.store import Store, export_parquet, open_for_reading, published_runs, shipped, shipping
 from tunecast.store.redaction import shared_session
 
 
@@ -31,6 +32,34 @@ def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: p
 def test_the_shipped_runs_are_consistent() -> None:
     with open_for_reading() as store:
         assert store.summaries()
+
+
+def test_the_shipped_tables_name_their_sources_and_keep_to_one_unit() -> None:
+    runs = published_runs()
+    told = [run.published for run in runs if run.published is not None]
+    assert len(told) == len(runs) >= 10_000
+    assert {one.licence for one in told} == {"Apache-2.0"}
+    assert all(one.source.count("/") == 1 for one in told)
+    assert all(run.model.parameters for run in runs)
+    documented = (Path(__file__).parents[2] / "docs" / "meta-dataset.md").read_text(encoding="utf-8")
+    assert {one.source for one in told if one.source not in documented} == set()
+    assert {one.table for one in told if f"`{one.table}`" not in documented} == set()
+    units: dict[str, set[str]] = {}
+    directions: dict[tuple[str, ...], set[bool]] = {}
+    for run, one in zip(runs, told, strict=True):
+        units.setdefault(one.table, set()).add(one.unit)
+        directions.setdefault(run.group, set()).add(one.higher_is_better)
+    assert {len(found) for found in (*units.values(), *directions.values())} == {1}
+    assert all(one.value is None for run, one in zip(runs, told, strict=True) if run.outcome.is_failure)
+
+
+def test_the_shipped_tables_are_listed_and_learned_from_only_where_asked() -> None:
+    with open_for_reading(None, published=True) as store:
+        assert len(store.summaries(published=True)) >= 10_000
+        assert all(run.published is None for run in store.runs())
+    file = shipped()
+    assert file is not None
+    assert "published" not in pq.read_schema(file).names  # the files that recommendations read directly
 
 
 def test_the_shipped_runs_have_seconds_and_metrics() -> None:

@@ -33,12 +33,14 @@ from tunecast.store.importing.published_layout import (
     MODEL_CONFIG,
     MODEL_NUMBERS,
     REQUIRED,
+    REQUIRED_WITH_VALUES,
     SETUP,
     UNITS,
     cell,
     unit_fault,
 )
 from tunecast.store.parquet import ImportCounts
+from tunecast.store.revising import UNKNOWN
 from tunecast.store.shipping import shipped_models
 from tunecast.store.store import Store
 from tunecast.untrusted import Malformed, read_text
@@ -194,7 +196,7 @@ def _check_tables(rows: Sequence[_Row]) -> None:
 
 
 def _check_result(row: _Row) -> None:
-    for name in ("metric", "unit"):
+    for name in REQUIRED_WITH_VALUES:
         if name not in row.cells:
             raise _Fault(row.number, name, "is empty")
     unit = row.text("unit")
@@ -251,7 +253,7 @@ def _run(row: _Row, model: ModelFacts) -> Run:
     return Run(
         id=stable_hash(["published", table, name, metric]),
         session=session_of(table),
-        task=Task(row.text("dataset"), model.name, metric),
+        task=Task(row.text("dataset") or UNKNOWN, model.name, metric),
         pipeline=Pipeline(
             row.text("method"), {key: cells[key] for key in sorted(HYPERPARAMETERS & cells.keys())}
         ),
@@ -278,7 +280,7 @@ def _run(row: _Row, model: ModelFacts) -> Run:
 def _dataset(row: _Row) -> DatasetFacts:
     examples = {"train": row.cells["dataset_examples"]} if "dataset_examples" in row.cells else {}
     facts = {"tokens": row.cells["dataset_tokens"]} if "dataset_tokens" in row.cells else {}
-    return DatasetFacts(row.text("dataset"), "", "", examples, facts, {}, 0)
+    return DatasetFacts(row.text("dataset") or UNKNOWN, "", "", examples, facts, {}, 0)
 
 
 def _published(row: _Row) -> Published:

@@ -62,8 +62,10 @@ HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
 COLUMNS = frozenset({*TEXTS, *COUNTS, *AMOUNTS, *FLAGS, *SETUP, *HYPERPARAMETERS, "value"})
 """All columns."""
 
-REQUIRED = ("source", "licence", "model", "dataset", "method")
+REQUIRED = ("source", "licence", "model", "method")
 """Columns that no row leaves empty."""
+REQUIRED_WITH_VALUES = ("dataset", "metric", "unit")
+"""Columns that no row of a table with values leaves empty."""
 
 OUTCOMES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.PAUSED)
 
