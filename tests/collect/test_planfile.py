@@ -170,14 +170,19 @@ def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path
 def test_shipped_plans_are_there() -> None:
     assert [path.stem for path in PLANS] == [
         "calibration",
+        "gpt2",
         "ladder",
         "longer-runs",
+        "replay-gemma",
+        "replay-methods",
+        "replay-smollm2-short",
         "replay-smollm2",
         "replay",
         "smollm2-gpu",
         "smollm2",
         "study-smollm2",
         "study",
+        "t5",
     ]
 
 
