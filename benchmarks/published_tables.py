@@ -238,10 +238,13 @@ def _shape(model: str) -> Row:
 
 
 def _with_costs_once(rows: Iterable[Row]) -> Iterator[Row]:
-    """Leave seconds and bytes in the first row of each run only."""
+    """Leave seconds, bytes and failures in the first row of each run only."""
     seen: set[str] = set()
     for row in filter(None, rows):
-        yield {name: text for name, text in row.items() if row["run"] not in seen or name not in COSTS}
+        if row["run"] not in seen:
+            yield row
+        elif "value" in row:
+            yield {name: text for name, text in row.items() if name not in COSTS}
         seen.add(row["run"])
 
 

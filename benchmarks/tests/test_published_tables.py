@@ -167,6 +167,13 @@ def test_costs_are_told_once(packed: dict[str, Run]) -> None:
     assert (told.value, told.seconds, told.peak_bytes) == (0.6, None, None)
 
 
+def test_a_failure_is_told_once(tmp_path: Path) -> None:
+    failed = {**COLLECTED, "outcome": "diverged", "metric_value": "", "source": "tinker_sft_sweep"}
+    rows = [{**failed, "metric": metric} for metric in ("test_nll", "train_nll")]
+    _csv(tmp_path / "published" / "sweep.csv", *rows, names=EMPTY)
+    assert [row["metric"] for row in published_tables.converted(tmp_path)] == ["test_nll"]
+
+
 def test_a_step_s_examples_are_spread_over_the_devices(packed: dict[str, Run]) -> None:
     run = packed["litgpt_config_hub"]
     assert run.published is not None

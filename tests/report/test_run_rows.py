@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sample_runs import diverged_run, sample_point, sample_run, sample_score
-from tunecast.records import ZERO_SHOT, Outcome, RunError
+from tunecast.records import ZERO_SHOT, Outcome, Published, RunError
 from tunecast.report.run_rows import run_rows, setting_rows
 
 
@@ -52,3 +52,17 @@ def test_settings_hold_every_hyperparameter() -> None:
     rows = dict(setting_rows(run))
     assert set(run.pipeline.hyperparameters) <= rows.keys()
     assert rows["seed"] == str(run.seed)
+
+
+def test_a_published_run_says_what_its_table_tells() -> None:
+    told = Published("sweep", "somebody/sweep", "9dfcc3a2cf44", "MIT", "accuracy", 0.4664, True)
+    run = sample_run(1, curve=(), total_steps=780, full_length_tokens=0, published=told)
+    rows = dict(run_rows(run))
+    assert list(rows) == ["run", "task", "pipeline", "outcome", "result", "trained", "table", "source"]
+    assert rows["result"] == f"{run.task.metric} 0.4664 accuracy, higher is better"
+    assert rows["trained"] == f"780 steps, {run.unique_examples:,} examples"
+    assert rows["source"] == "somebody/sweep at 9dfcc3a2cf44, MIT"
+    costly = replace(run, published=replace(told, value=None, seconds=90.0, peak_bytes=8 * 10**9, epochs=2.5))
+    assert dict(run_rows(costly))["trained"].startswith("2.5 epochs, 780 steps")
+    assert "result" not in dict(run_rows(costly))
+    assert {"time", "peak memory"} <= dict(run_rows(costly)).keys()

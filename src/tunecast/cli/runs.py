@@ -98,10 +98,8 @@ def show_command(
         return
     console = _console()
     console.print(_pairs(run_rows(run)))
-    console.print()
-    if run.published is not None:
-        console.print(_facts("published", run.published))
-    else:
+    if run.published is None:
+        console.print()
         console.print(_curve(run))
     if not details:
         typer.echo("All settings and facts: --details, or --json.", err=True)
@@ -110,6 +108,8 @@ def show_command(
     console.print(_pairs(setting_rows(run)))
     for title, facts in (("dataset", run.dataset), ("model", run.model), ("machine", run.machine)):
         console.print(_facts(title, facts))
+    if run.published is not None:
+        console.print(_facts("published", run.published))
 
 
 @app.command("import")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunecast.records import Run, Score
+from tunecast.records import Published, Run, Score
 from tunecast.report.numbers import compact, decimal, duration, finite, interval, storage
 from tunecast.report.wording import pipeline_line, value_text
 
 
 def run_rows(run: Run) -> list[tuple[str, str]]:
-    """Write pipeline, task, outcome, losses, seconds and bytes of a run; a published one measured nothing."""
+    """Write pipeline, task, outcome, losses, seconds and bytes of a run."""
     described = [
         ("run", run.id),
         ("task", f"{run.task.dataset} on {run.task.model}"),
         ("pipeline", pipeline_line(run.pipeline)),
         ("outcome", _outcome(run)),
     ]
-    return described if run.published is not None else [*described, *_measured(run)]
+    return [*described, *(_measured(run) if run.published is None else _told(run, run.published))]
 
 
 def setting_rows(run: Run) -> list[tuple[str, str]]:
@@ -32,6 +32,30 @@ def setting_rows(run: Run) -> list[tuple[str, str]]:
         ("unique examples", f"{run.unique_examples:,}"),
         ("trainable parameters", f"{run.trainable_parameters:,}"),
     ]
+
+
+def _told(run: Run, published: Published) -> list[tuple[str, str]]:
+    """Write what a published table tells of its run, without what it leaves open."""
+    better = "higher" if published.higher_is_better else "lower"
+    value = "" if published.value is None else f"{published.value:.5g} {published.unit}, {better} is better"
+    origin = published.source + (f" at {published.commit}" if published.commit else "")
+    trained = {
+        "epochs": f"{published.epochs or 0:g}",
+        "steps": f"{run.total_steps:,}",
+        "examples": f"{run.unique_examples:,}",
+        "tokens": compact(run.full_length_tokens),
+    }
+    told = {
+        "result": f"{run.task.metric} {value}" if value else "",
+        "trained": ", ".join(f"{text} {name}" for name, text in trained.items() if text != "0"),
+        "time": duration(published.seconds) if published.seconds else "",
+        "time per step": duration(published.seconds_per_step) if published.seconds_per_step else "",
+        "peak memory": storage(published.peak_bytes) if published.peak_bytes else "",
+        "machine": f"{published.devices or ''} {published.device}".strip(),
+        "table": published.table,
+        "source": f"{origin}, {published.licence}",
+    }
+    return [(name, text) for name, text in told.items() if text]
 
 
 def _measured(run: Run) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tunecast.errors import StoreError
 from tunecast.records import Outcome
 from tunecast.store.rows import Row, RunRows
 from tunecast.store.schema import FACTS, points, runs, sessions
@@ -72,12 +73,23 @@ def replace_tables(connection: sa.Connection, bundles: Iterable[RunRows]) -> int
     """Write published runs in place of all stored runs of their tables; return the number of new ones.
 
     A published table has one session, :func:`~tunecast.store.importing.published.session_of`.
+
+    Raises:
+        StoreError: A stored table of the same name is from another source.
     """
     listed = list(bundles)
-    ours = sa.and_(
-        runs.c.session.in_({bundle.run["session"] for bundle in listed}), runs.c.published.is_not(sa.null())
-    )
-    known = set(connection.scalars(sa.select(runs.c.id).where(ours)))
+    sources: dict[str, set[str]] = {}
+    for bundle in listed:
+        sources.setdefault(bundle.run["session"], set()).add(bundle.run["published"]["source"])
+    ours = sa.and_(runs.c.session.in_(sources), runs.c.published.is_not(sa.null()))
+    stored = connection.execute(sa.select(runs.c.id, runs.c.session, runs.c.published).where(ours)).all()
+    for _, session, told in stored:
+        if told["source"] not in sources[session]:
+            raise StoreError(
+                f"The store has a table {told['table']!r} from another source, {told['source']}.",
+                "Nothing was imported. Give this one another name in its column 'table'.",
+            )
+    known = {run_id for run_id, *_ in stored}
     connection.execute(sa.delete(runs).where(ours))
     add_runs(connection, listed, overwrite=True)
     return len({bundle.run["id"] for bundle in listed} - known)

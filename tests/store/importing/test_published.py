@@ -135,10 +135,14 @@ def test_facts_of_a_model_are_completed_from_other_rows(tmp_path: Path) -> None:
     assert (run.model.parameters, run.model.layers, run.model.family) == (30_500_000_000, 48, "qwen3_moe")
 
 
+def test_layers_and_width_are_facts_too(tmp_path: Path) -> None:
+    assert _one(tmp_path, parameters="").model.parameters == 0
+
+
 def test_a_known_model_needs_no_facts(tmp_path: Path) -> None:
     bare = dict.fromkeys(("parameters", "active_parameters", "experts", "layers", "width", "family"), "")
-    run = _one(tmp_path, **bare, model="nano-4m")
-    assert (run.model.parameters, run.model.layers) == (1_901_696, 4)
+    run = _one(tmp_path, **bare, model="Qwen/Qwen3-8B")
+    assert (run.model.parameters, run.model.layers) == (8_190_735_360, 36)
 
 
 @pytest.mark.parametrize(
@@ -149,20 +153,27 @@ def test_a_known_model_needs_no_facts(tmp_path: Path) -> None:
         ({"dataset": ""}, 3, "dataset", "is empty"),
         ({"licence": ""}, 3, "licence", "is empty"),
         ({"source": " "}, 3, "source", "is empty"),
-        ({"learning_rat": "1"}, 1, "learning_rat", "unknown. Did you mean learning_rate"),
+        ({"learning_rat": "1"}, 1, "learning_rat", "is unknown.\nDid you mean learning_rate?"),
+        ({"metric_value": "1"}, 1, "metric_value", "is unknown.\nDid you mean value? Nothing"),
+        ({"a;b": "1"}, 1, "a;b", "is unknown.\nSeparate columns by commas."),
         ({"unit": "accuracy", "metric": "accuracy"}, 3, "unit", "'nats per token' in row 2"),
         ({"metric": "accuracy"}, 3, "unit", "does not measure 'accuracy'"),
         ({"value": "-0.4"}, 3, "value", "at least 0"),
         ({"value": "nan"}, 3, "value", "not a finite number"),
         ({"value": ""}, 3, "value", ""),
-        ({"model": "nobody/knows", "parameters": ""}, 3, "model", "fill the column 'parameters'"),
-        ({"outcome": "oom"}, 3, "outcome", "must be one of: completed, diverged, out_of_memory, failed"),
+        (
+            {"model": "nobody/knows", "parameters": "", "layers": ""},
+            3,
+            "model",
+            "fill the column 'parameters'",
+        ),
+        ({"outcome": "oom"}, 3, "outcome", "not one of: completed, diverged, out_of_memory, failed"),
         ({"learning_rate": "fast"}, 3, "learning_rate", "not a number"),
         ({"learning_rate": "0"}, 3, "learning_rate", "not above 0"),
         ({"layers": "2.5"}, 3, "layers", "not an integer"),
         ({"run": "a"}, 3, "run", "repeats row 2"),
         ({"higher_is_better": "true"}, 3, "higher_is_better", "one direction"),
-        ({"architecture": "decoder"}, 3, "architecture", "Did you mean"),
+        ({"architecture": "decoder"}, 3, "architecture", "'decoder', not one of: decoder-only"),
     ],
 )
 def test_a_fault_refuses_the_whole_table(
@@ -174,7 +185,7 @@ def test_a_fault_refuses_the_whole_table(
     with pytest.raises(StoreError) as caught:
         put_published(read_published(_table(tmp_path / "t.csv", *rows)), store)
     assert f"t.csv, row {row}, column '{column}': " in caught.value.what
-    assert reason in caught.value.what
+    assert reason in str(caught.value)
     assert "Nothing was imported" in caught.value.hint
     assert store.summaries() == []
 
@@ -228,6 +239,15 @@ def test_importing_again_replaces_the_table(store: Store, tmp_path: Path) -> Non
     left = [run for run in store.runs(published=True) if run.group[0] == "t"]
     assert repr(left) == repr(again)
     assert len(store.summaries()) == 3
+
+
+def test_a_table_of_another_source_is_not_replaced(store: Store, tmp_path: Path) -> None:
+    first = read_published(_table(tmp_path / "t.csv", ROW))
+    put_published(first, store)
+    other = read_published(_table(tmp_path / "t.csv", {**ROW, "source": "somebody/else"}))
+    with pytest.raises(StoreError, match="has a table 't' from another source, somebody/sweep"):
+        put_published(other, store)
+    assert repr(list(store.runs(published=True))) == repr(first)
 
 
 def test_runs_of_tables_are_read_only_where_asked(store: Store, tmp_path: Path) -> None:

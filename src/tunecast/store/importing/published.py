@@ -32,6 +32,7 @@ from tunecast.store.importing.published_layout import (
     HYPERPARAMETERS,
     MODEL_CONFIG,
     MODEL_NUMBERS,
+    OTHER_NAMES,
     REQUIRED,
     REQUIRED_WITH_VALUES,
     SETUP,
@@ -64,9 +65,9 @@ class _Row:
 
 
 class _Fault(Exception):
-    def __init__(self, row: int, column: str, reason: str) -> None:
-        super().__init__(row, column, reason)
-        self.row, self.column, self.reason = row, column, reason
+    def __init__(self, row: int, column: str, reason: str, hint: str = "") -> None:
+        super().__init__(row, column, reason, hint)
+        self.row, self.column, self.reason, self.hint = row, column, reason, hint
 
 
 def session_of(table: str) -> str:
@@ -93,7 +94,7 @@ def read_published(path: str | Path) -> list[Run]:
         return _runs(rows)
     except _Fault as fault:
         place = f"{path}, row {fault.row}, column {fault.column!r}"
-        raise StoreError(f"{place}: {fault.reason}.", _HINT) from None
+        raise StoreError(f"{place}: {fault.reason}.", f"{fault.hint}{_HINT}") from None
 
 
 def put_published(runs: Sequence[Run], store: Store) -> ImportCounts:
@@ -142,7 +143,7 @@ def _rows(header: Sequence[str], lines: Sequence[Sequence[str]], stem: str) -> I
     names = [name.strip() for name in header]
     for name in names:
         if name not in COLUMNS:
-            raise _Fault(1, name, f"is unknown. {did_you_mean(name, COLUMNS)}".rstrip(". "))
+            raise _Fault(1, name, "is unknown", _meant(name))
         if names.count(name) > 1:
             raise _Fault(1, name, "occurs twice")
     for name in REQUIRED:
@@ -154,6 +155,13 @@ def _rows(header: Sequence[str], lines: Sequence[Sequence[str]], stem: str) -> I
         if len(line) != len(names):
             raise _Fault(number, names[-1], f"has {len(line)} cells, but the header has {len(names)}")
         yield _Row(number, {"table": stem, **_cells(number, names, line)})
+
+
+def _meant(name: str) -> str:
+    """Return a hint at what an unknown column may be, ending in a space."""
+    if any(mark in name for mark in (";", "\t")):
+        return "Separate columns by commas. "
+    return f"Did you mean {OTHER_NAMES[name]}? " if name in OTHER_NAMES else did_you_mean(name, COLUMNS)
 
 
 def _cells(number: int, names: Sequence[str], line: Sequence[str]) -> dict[str, Any]:
@@ -305,7 +313,7 @@ def _models(rows: Sequence[_Row]) -> Callable[[_Row], ModelFacts]:
 
     def model_of(row: _Row) -> ModelFacts:
         known = stated[row.text("model")]
-        if not known.parameters:
+        if not known.parameters and not (known.layers and known.width):
             shipped = shipped_models().get(known.name)
             if shipped is None:
                 raise _Fault(

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from tunecast.errors import did_you_mean
 from tunecast.records import Architecture, Outcome
 from tunecast.store.export_allowlist import HYPERPARAMETER_NUMBERS, HYPERPARAMETER_WORDS
 from tunecast.store.importing.arguments import number, scalar, whole
@@ -61,6 +60,26 @@ HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
 
 COLUMNS = frozenset({*TEXTS, *COUNTS, *AMOUNTS, *FLAGS, *SETUP, *HYPERPARAMETERS, "value"})
 """All columns."""
+
+OTHER_NAMES = {
+    "run_id": "run",
+    "license": "licence",
+    "repository": "source",
+    "base_model": "model",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "vocab_size": "vocabulary",
+    **dict.fromkeys(("rank", "r", "lora_rank"), "lora_r"),
+    "alpha": "lora_alpha",
+    "lr": "learning_rate",
+    **dict.fromkeys(("batch", "batch_size"), "per_device_train_batch_size"),
+    "optimizer": "optim",
+    **dict.fromkeys(("schedule", "lr_scheduler"), "lr_scheduler_type"),
+    **dict.fromkeys(("metric_value", "result", "loss", "score"), "value"),
+    "metric_error": "value_error",
+    "gpu": "device",
+}
+"""Columns by what other tables call them, to hint at; some are not quite the same."""
 
 REQUIRED = ("source", "licence", "model", "method")
 """Columns that no row leaves empty."""
@@ -163,5 +182,5 @@ def _finite(text: str, least: float) -> float:
 
 def _one_of(known: Mapping[str, Any], name: str, text: str) -> Any:
     if name not in known:
-        raise ValueError(f"is {text!r}; {did_you_mean(name, known)}it must be one of: {', '.join(known)}")
+        raise ValueError(f"is {text!r}, not one of: {', '.join(known)}")
     return known[name]
