@@ -43,13 +43,11 @@ def test_a_step_may_not_run_into_the_time_for_comparing(monkeypatch: pytest.Monk
     assert tracker.is_overrun
 
 
-def test_what_was_spent_beside_the_search_is_not_left() -> None:
-    tracker = BudgetTracker(Budget.parse("1000-tokens"), 0.0)
-    tracker.reserve_for_final(500.0)
-    assert tracker.left_for_final(Used(tokens=900)) == 100.0
-    tracker.count_beside(Used(tokens=300))
-    assert tracker.left_for_final(Used(tokens=600)) == 100.0
-    assert tracker.left(Used(tokens=100)) == 100.0
+def test_what_happens_outside_takes_no_seconds_of_the_budget() -> None:
+    tracker = BudgetTracker(Budget.parse("90s"), seconds_before=30.0)
+    with tracker.outside():
+        time.sleep(0.2)
+    assert 30.0 <= tracker.elapsed() < 30.1
 
 
 def test_a_last_step_may_overrun_a_little_and_only_seconds() -> None:
@@ -96,19 +94,20 @@ def test_a_step_fits_only_with_what_is_reserved(prepared: PreparedTask) -> None:
 def test_a_reserve_cannot_be_spent_until_it_is_released(prepared: PreparedTask) -> None:
     trial = a_trial(prepared)
     budget_tracker = BudgetTracker(Budget("tokens", trial.tokens_to_end, ""), 0.0)
-    budget_tracker.hold_back(1.0)
+    budget_tracker.reserve("forecast", 1.0)
     assert not budget_tracker.affords_end(trial, Used(), RuntimeModel(1.0))
     assert not budget_tracker.fits(
         trial, None, Used(tokens=trial.tokens_to_end - trial.tokens_to_next), RuntimeModel(1.0)
     )
-    assert budget_tracker.left(Used(tokens=100)) == trial.tokens_to_end - 100
-    budget_tracker.hold_back(0.0)
+    assert budget_tracker.left(Used(tokens=100)) == trial.tokens_to_end - 101
+    assert budget_tracker.left(Used(tokens=100), "forecast") == trial.tokens_to_end - 100
+    budget_tracker.reserve("forecast", 0.0)
     assert budget_tracker.affords_end(trial, Used(), RuntimeModel(1.0))
 
 
 def test_strategies_are_not_told_of_what_is_held_back() -> None:
     budget_tracker = BudgetTracker(Budget.parse("20-trials"), 0.0)
-    budget_tracker.hold_back(2.0)
+    budget_tracker.reserve("forecast", 2.0)
     remaining = budget_tracker.remaining(Used(trials=9), 500)
     assert (remaining.fraction, remaining.new_trials) == (0.5, 9)
 
@@ -116,12 +115,12 @@ def test_strategies_are_not_told_of_what_is_held_back() -> None:
 def test_time_for_comparing_is_not_searched_with_and_stays_small() -> None:
     tracker = BudgetTracker(Budget.parse("100s"), 0.0)
     tracker.reserve_for_comparing(15.0)
-    tracker.hold_back(10.0)
+    tracker.reserve("forecast", 10.0)
     used = Used(seconds=50.0)
     assert tracker.remaining(used, 1000).seconds == pytest.approx(25.0)
-    assert tracker.left(used) == pytest.approx(35.0)
+    assert tracker.left(used, "forecast") == pytest.approx(35.0)
     tracker.reserve_for_comparing(90.0)
-    assert tracker.left(used) == pytest.approx(30.0), "at most a fifth of the budget"
+    assert tracker.left(used, "forecast") == pytest.approx(30.0), "at most a fifth of the budget"
     trials = BudgetTracker(Budget.parse("10-trials"), 0.0)
     trials.reserve_for_comparing(90.0)
     assert trials.left(Used(trials=4)) == 6.0
@@ -204,14 +203,14 @@ def test_a_bound_that_reaches_the_end_holds_the_last_scoring(prepared: PreparedT
 
 def test_what_is_kept_for_a_final_training_is_not_searched_with() -> None:
     budget_tracker = BudgetTracker(Budget.parse("10k-tokens"), 0.0)
-    budget_tracker.reserve_for_final(4000.0)
-    budget_tracker.hold_back(1000.0)
+    budget_tracker.reserve("final training", 4000.0)
+    budget_tracker.reserve("forecast", 1000.0)
     used = Used(tokens=2000)
     assert budget_tracker.remaining(used, 1000).full_lengths == 3.0
-    assert budget_tracker.left(used) == 4000.0
-    assert budget_tracker.left_for_final(used) == 8000.0
-    budget_tracker.reserve_for_final(0.0)
-    assert budget_tracker.left(used) == 8000.0
+    assert budget_tracker.left(used, "forecast") == 4000.0
+    assert budget_tracker.left(used, "forecast", "final training") == 8000.0
+    budget_tracker.reserve("final training", 0.0)
+    assert budget_tracker.left(used, "forecast") == 8000.0
 
 
 def test_a_budget_that_ended_uses_no_more() -> None:

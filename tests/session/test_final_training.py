@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.session import Session
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trials import RETRAINED, Trial, Trials
 from tunecast.store import Store
 from tunecast.training.training_task import TrialSpec
 
@@ -246,3 +247,23 @@ def test_within_a_budget_search_and_final_training_share_it(
     assert 0 < searched <= 8000
     assert 0.85 * 16_000 < searched + run.curve[-1].tokens_seen <= 16_000
     assert run.curve[-1].share == 1.0
+
+
+def test_a_larger_budget_counts_all_that_was_spent_before(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    """The final training of the smaller budget is over, and its tokens are, with those trained once more."""
+    folder = tmp_path / "out"
+    flags = ("--budget", "16k-tokens", "--epochs", "4", "--final-training", "budget")
+    finish(folder, tiny_llama, toy_data, *FLAGS, *RATES, *flags)
+    with Store.open(folder / "runs.sqlite") as store:
+        before = next(run for run in store.runs() if run.extra == FINAL_TRAINING)
+        store.put(replace(before, extra={**before.extra, RETRAINED: 5000}))
+    code, _, err = call_main(
+        "tune", "--resume", "--budget", "40k-tokens", *IN_PROCESS, "--output-dir", str(folder)
+    )
+    assert code == 0, err[-3000:]
+    runs = [run for run in committed(folder) if run.curve]
+    assert sum(run.is_beside_search for run in runs) == 2
+    spent = 5000 + sum(run.curve[-1].tokens_seen for run in runs)
+    assert 0.85 * 40_000 < spent <= 40_000

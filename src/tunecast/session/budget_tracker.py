@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 from tunecast.budget import Budget, Used
 from tunecast.search import Remaining
@@ -15,10 +17,10 @@ from tunecast.session.trials import Trial
 GRACE = 0.05
 """A step starts if the 90% upper bound of its seconds fits, so one in ten takes longer. It may overrun by
 this part of the budget, because it may be the leader's last step."""
-
-
 MOST_FOR_COMPARING = 0.2
 """Share of a budget that is kept for comparing the leaders at the end."""
+Purpose = Literal["comparison", "final training", "forecast"]
+"""What a part of the budget is reserved for."""
 
 
 class BudgetTracker:
@@ -26,10 +28,7 @@ class BudgetTracker:
 
     def __init__(self, budget: Budget, seconds_before: float) -> None:
         self.budget = budget
-        self._free = budget
-        self._for_comparing = 0.0
-        self._for_final = 0.0
-        self._spent_beside = 0.0
+        self._reserves: dict[Purpose, float] = {}
         self._ended: float | None = None
         self._seconds_before = seconds_before
         self._start = time.monotonic()
@@ -44,12 +43,21 @@ class BudgetTracker:
         """Stop the clock: what follows is outside of the budget."""
         self._ended = self.elapsed()
 
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Stop the clock for a while."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - start
+
     @property
     def is_overrun(self) -> bool:
         """Whether the step under way has used up the grace beyond what a budget in seconds leaves it."""
         if self._ended is not None:
             return False
-        limit = (1 + GRACE) * self.budget.amount - self._for_comparing
+        limit = (1 + GRACE) * self.budget.amount - self._reserves.get("comparison", 0.0)
         return self.budget.kind == "seconds" and self.elapsed() > limit
 
     def share(self, fraction: float) -> float:
@@ -57,37 +65,24 @@ class BudgetTracker:
         amount = fraction * self.budget.amount
         return amount if self.budget.kind == "seconds" else float(math.floor(amount + 1e-9))
 
-    def hold_back(self, amount: float) -> None:
-        """Reserve an amount of the budget, in its unit, from the search; 0 releases it."""
-        kept = self._for_comparing + self._for_final + self._spent_beside
-        self._free = replace(self.budget, amount=self.budget.amount - kept - amount)
-
-    def count_beside(self, used: Used) -> None:
-        """Count what earlier runs beside the search have spent; seconds are on the clock already."""
-        if self.budget.kind != "seconds":
-            self._spent_beside = self.budget.spent(used)
-        self.hold_back(0)
+    def reserve(self, purpose: Purpose, amount: float) -> None:
+        """Keep an amount of the budget, in its unit, for something other than the search; 0 releases it."""
+        self._reserves[purpose] = amount
 
     def reserve_for_comparing(self, seconds: float) -> None:
         """Keep seconds for comparing the leaders at the end; a budget in tokens or trials has none."""
         if self.budget.kind == "seconds":
-            self._for_comparing = min(seconds, MOST_FOR_COMPARING * self.budget.amount)
-        self.hold_back(0)
+            self.reserve("comparison", min(seconds, MOST_FOR_COMPARING * self.budget.amount))
 
-    def reserve_for_final(self, amount: float) -> None:
-        """Keep an amount of the budget, in its unit, for a final training; 0 releases it."""
-        self._for_final = amount
-        self.hold_back(0)
-
-    def left(self, used: Used) -> float:
-        """Return the rest of the budget in its unit, including what is held back from the search."""
-        kept = self._for_comparing + self._for_final + self._spent_beside
+    def left(self, used: Used, *purposes: Purpose) -> float:
+        """Return the rest of the budget in its unit, including what is reserved for these purposes."""
+        kept = sum(amount for purpose, amount in self._reserves.items() if purpose not in purposes)
         return max(0.0, self.budget.amount - kept - self.budget.spent(used))
 
-    def left_for_final(self, used: Used) -> float:
-        """Return the rest of the budget in its unit, including what is kept for a final training."""
-        kept = self._for_comparing + self._spent_beside
-        return max(0.0, self.budget.amount - kept - self.budget.spent(used))
+    @property
+    def _free(self) -> Budget:
+        """The budget that the search may spend."""
+        return replace(self.budget, amount=self.budget.amount - sum(self._reserves.values()))
 
     def affordable_tokens(self, tokens_per_second: float) -> float:
         """Return the training tokens that the rest of the budget affords; infinite for a budget in trials."""

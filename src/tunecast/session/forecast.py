@@ -151,7 +151,7 @@ class Surveyor:
             return self._too_few_steps(leading)
         scoring = leading.curve[-1].evaluation.wall
         prices = [self._price(parts, scoring) for parts in choices]
-        most, left = self.budget_tracker.share(FORECAST_SHARE), self.budget_tracker.left(used)
+        most, left = self.budget_tracker.share(FORECAST_SHARE), self.budget_tracker.left(used, "forecast")
         for parts, price in zip(choices, prices, strict=True):
             if price <= min(most, left):
                 return Survey(leading, parts, budget=budget.times(MORE_BUDGET))

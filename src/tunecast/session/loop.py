@@ -40,6 +40,9 @@ class Search:
     Args:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
+
+    Attributes:
+        beside: Amounts that the session has spent on runs beside the search; their seconds are on its clock.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Search:
     ) -> None:
         self.trials = trials
         self.runtime_model = runtime_model
+        self.beside = Used()
         self._policy = policy
         self._executor = executor
         self._budget_tracker = budget_tracker
@@ -85,8 +89,8 @@ class Search:
             self._search()  # with the rest of the reserve for the leader
 
     def used(self) -> Used:
-        """Return the amounts that the trials have spent."""
-        return self.trials.used(self._budget_tracker.elapsed())
+        """Return the amounts that the trials and the runs beside them have spent."""
+        return self.trials.used(self._budget_tracker.elapsed()) + self.beside
 
     def remaining(self) -> Remaining:
         """Return the strategy's view of the budget."""

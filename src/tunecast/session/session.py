@@ -116,19 +116,18 @@ class Session:
         base_scored = self._reserve_for_comparing(final, zero_shot)
         search = self._lay_out_search(zero_shot)
         self._keep_for_final()
-        if self._state.survey is None and self._state.final is None:
-            self._budget_tracker.count_beside(_used_beside_before(self._store.runs(session=self._state.id)))
+        self._count_beside(search)
         survey = None
         if self._settings.forecast and self._strategy.has_baseline:
             survey = self._look_ahead(search)
         else:
             self._spend(search)
-        self._spend_what_final_leaves(search, survey)
+        self._spend_what_final_leaves(search)
         self._save_state()
         comparison = final.compare(search.trials, zero_shot, base_scored)
         self._budget_tracker.reserve_for_comparing(0.0)
         self._save_state()
-        comparison = self._train_winner(search, survey, final, comparison)
+        comparison = self._train_winner(search, final, comparison)
         used_seconds = self._budget_tracker.elapsed()
         forecast = self._forecast(survey) if survey else None
         account = Account(self._state.id, self._budget_tracker.budget, used_seconds, self._full_length)
@@ -350,7 +349,7 @@ class Session:
             self._state.survey = surveyor.survey(leading_trial(search.trials), search.used()).plan
             self._save_state()
         survey = surveyor.again(search.trials, self._state.survey)
-        self._budget_tracker.hold_back(0)
+        self._budget_tracker.reserve("forecast", 0.0)
         if not survey.parts:
             self._spend(search)
         elif self._state.final is None:
@@ -365,7 +364,7 @@ class Session:
                 held_back = surveyor.to_hold_back(baseline, self._seconds_per_token)
             self._state.held_back = held_back
             self._save_state()
-        self._budget_tracker.hold_back(self._state.held_back)
+        self._budget_tracker.reserve("forecast", self._state.held_back)
 
     def _measure_parts(self, survey: Survey, search: Search) -> None:
         """Train the leading pipeline on each part of its data, as far as the budget allows."""
@@ -375,14 +374,15 @@ class Session:
         total = sum(trial.plan.tokens_at(trial.plan.total_steps) for trial in trials)
         self._progress.start(activity, total, "tokens")
         for part, trial in zip(survey.parts, trials, strict=True):
-            used = _used(search, survey)
+            used = search.used()
             self._progress.show(session_status(search.trials.started, budget_tracker.budget, used, activity))
             if trial.run is None:
                 if budget_tracker.price(
                     [trial], runtime_model, runtime_model.validation_seconds
-                ) > budget_tracker.left(used):
+                ) > budget_tracker.left(used, "forecast"):
                     break
                 self._advance(part, trial.plan.total_steps)
+                self._count_beside(search)
             if trial.run is None:
                 self._progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
                 break
@@ -410,6 +410,29 @@ class Session:
         self._save_state()
         return answer is not None
 
+    def _count_beside(self, search: Search) -> None:
+        """Count what forecasts and final trainings have spent, each run once however often the budget grew."""
+        limit = search.trials[0].spec.explosion_nats
+        runs = [run for run in self._store.runs(session=self._state.id) if run.is_beside_search]
+        search.beside = sum((self._trial_of(run, limit).used(0.0) for run in runs), Used())
+
+    def _trial_of(self, run: Run, limit: float) -> Trials:
+        """Lay the trial of a run beside the search out again, to count what it has spent."""
+        trials = Trials(
+            self._state.id,
+            self._prepared,
+            [run.pipeline],
+            None,
+            self._store,
+            seed=run.seed,
+            full_length_tokens=run.full_length_tokens,
+            unique_examples=run.unique_examples,
+            workers=1,
+            explosion_nats=limit,
+        )
+        trials.restore()
+        return trials
+
     def _spend(self, search: Search) -> None:
         """Search, unless an earlier process has begun the final training, which follows the search."""
         if self._state.final is None:
@@ -422,23 +445,20 @@ class Session:
         budget = self._budget_tracker.budget
         trials = 1.0 if budget.amount > 1 else 0.0
         share = trials if budget.kind == "trials" else self._budget_tracker.share(FINAL_SHARE)
-        self._budget_tracker.reserve_for_final(share)
+        self._budget_tracker.reserve("final training", share)
 
-    def _spend_what_final_leaves(self, search: Search, survey: Survey | None) -> None:
+    def _spend_what_final_leaves(self, search: Search) -> None:
         """Search with what was kept for a final training if that would not be longer than the trials."""
         if self._settings.final_choice.kind != "budget" or self._state.final is not None:
             return
         index = leader(search.trials.history(search.runtime_model))
         leading = search.trials[index] if index is not None else None
-        if self._planned(search, survey, leading).reason:
-            budget_tracker = self._budget_tracker
-            budget_tracker.reserve_for_final(0)
-            # The search does not count what the forecast spent.
-            budget_tracker.hold_back(budget_tracker.budget.spent(_used_beside(survey)))
+        if self._planned(search, leading).reason:
+            self._budget_tracker.reserve("final training", 0.0)
             search.spend()
 
-    def _planned(self, search: Search, survey: Survey | None, winner: Trial | None) -> FinalPlan:
-        left = self._budget_tracker.left_for_final(_used(search, survey))
+    def _planned(self, search: Search, winner: Trial | None) -> FinalPlan:
+        left = self._budget_tracker.left(search.used(), "final training")
         return self._final_trainer(search).plan(winner, left, self._budget_tracker.budget.kind)
 
     def _final_trainer(self, search: Search) -> FinalTrainer:
@@ -446,9 +466,7 @@ class Session:
             self._state.id, self._settings, self._prepared, self._folder, self._store, search.runtime_model
         )
 
-    def _train_winner(
-        self, search: Search, survey: Survey | None, final: FinalScoring, comparison: Comparison
-    ) -> Comparison:
+    def _train_winner(self, search: Search, final: FinalScoring, comparison: Comparison) -> Comparison:
         """Train the winner for longer, if wanted, and let the result compete with it."""
         choice = self._settings.final_choice
         if choice.kind == "none":
@@ -457,7 +475,7 @@ class Session:
             # One more checkpoint is compared.
             self._budget_tracker.reserve_for_comparing(self._state.seconds_to_compare or 0.0)
             winner = comparison.contenders[comparison.winner].trial
-            self._state.final = self._planned(search, survey, winner)
+            self._state.final = self._planned(search, winner)
             # Saved before it begins, so that a resumed session neither searches nor plans again.
             self._save_state()
         plan = self._state.final
@@ -486,6 +504,7 @@ class Session:
             if not self._advance(trials, following):
                 self._progress.log(f"{BUDGET_OVER} the rest of the final training.")
                 break
+            self._count_beside(search)
             self._progress.advance(tokens, _loss_text(trial))
         self._progress.finish()
 
@@ -508,22 +527,6 @@ class Session:
         forecast = survey.forecast(self._settings.seed)
         self._progress.finish(f"no forecast: {forecast.reason}" if forecast.reason else "")
         return forecast
-
-
-def _used(search: Search, survey: Survey | None) -> Used:
-    """Return the amounts that the search and the forecast's runs have spent."""
-    return search.used() + _used_beside(survey)
-
-
-def _used_beside(survey: Survey | None) -> Used:
-    """Return the tokens and trials of the forecast's runs; their seconds are on the session's clock."""
-    return sum((part.used(0.0) for part in survey.parts), Used()) if survey else Used()
-
-
-def _used_beside_before(runs: Iterable[Run]) -> Used:
-    """Return what forecast and final training spent before the session was given a larger budget."""
-    beside = [run for run in runs if run.is_beside_search and run.curve]
-    return Used(tokens=sum(run.curve[-1].tokens_seen for run in beside), trials=len(beside))
 
 
 def _loss_text(trial: Trial) -> str:
