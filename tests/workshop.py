@@ -97,6 +97,7 @@ def training_task(model: Path, *, dtype: str = "float32", rows: int = 32, **chan
     def encoded(examples: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(data.encode(examples, tokenizer, max_length=128, architecture=facts.architecture))
 
+    validation = encoded(held_out)
     made = TrainingTask(
         model=resolved,
         facts=facts,
@@ -104,8 +105,8 @@ def training_task(model: Path, *, dtype: str = "float32", rows: int = 32, **chan
         dtype=dtype,
         threads=1,
         train=encoded(train),
-        subset=encoded(held_out[:4]),
-        validation=encoded(held_out),
+        subset=validation[:4],
+        validation=validation,
         test=encoded(held_out),
         test_examples=held_out,
         validation_examples=held_out,

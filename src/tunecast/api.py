@@ -18,7 +18,7 @@ from tunecast.budget import Budget
 from tunecast.errors import ConfigurationError, UserError, disk_error
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
-from tunecast.records import Machine, Pipeline, Score
+from tunecast.records import Machine, Pipeline
 from tunecast.results import Evaluation, SessionRecord
 from tunecast.session.folder import PIPELINE_FILE, STORE_FILE, OutputFolder
 from tunecast.session.settings import SessionSettings
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tunecast.executors.base import Executor
     from tunecast.recommender.question import Question
     from tunecast.recommender.recommendation import Prospect, Recommendation
+    from tunecast.session.calibrate_length import BaseMeasurement
     from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
     from tunecast.session.state import SessionState
@@ -248,11 +249,12 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         progress: Shows the predictions, as on the first screen of a session.
     """
     from tunecast.methods import pipeline_space
+    from tunecast.report.predictions import show_predictions
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
     from tunecast.session.recommendation import recommendation_for
-    from tunecast.session.wall_time import test_scoring_seconds
+    from tunecast.session.wall_time import predicted_speed, test_scoring_seconds
 
     _check(settings)
     prepared = prepare_task(settings, Silent())
@@ -263,7 +265,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     predicted, lineup = recommendation_for(settings, prepared, limit)
     feasible = _feasible(settings, prepared, limit, Silent(), lineup.pipelines)
     space = pipeline_space(training_task.facts, settings.restrictions, seed=settings.seed)
-    _show(predicted, progress or Silent())
+    show_predictions(prepared, predicted, progress or Silent())
     feasible_pipelines = feasible.pipelines if feasible.baseline_fits else feasible.pipelines[1:]
     return {
         "configuration": settings.as_json(),
@@ -291,7 +293,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
             "examples": len(training_task.test),
             "seconds": None
             if isinstance(predicted, UserError)
-            else test_scoring_seconds(training_task, _metric(settings), predicted),
+            else test_scoring_seconds(training_task, settings, predicted_speed(training_task, predicted)),
         },
         "space": [str(parameter) for parameter in space.values()],
         "prediction": {"warnings": [predicted.what]}
@@ -328,7 +330,7 @@ def _tune_with(
     earlier: SessionState | None,
     progress: Progress,
 ) -> SessionRecord:
-    from tunecast.recommender.recommendation import ZeroShotLoss
+    from tunecast.report.predictions import show_measured
     from tunecast.search import get_strategy
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.recommendation import recommended
@@ -361,11 +363,10 @@ def _tune_with(
         known = () if is_kept else runs_known(strategy, store, state.id, progress)
         session = Session(settings, prepared, folder, store, executor, progress, state, feasible, known)
 
-        def show_again(zero_shot: Score) -> None:
-            if not strategy.has_baseline:  # the user has decided already
-                return
-            measured = ZeroShotLoss.measured(zero_shot)
-            _show_again(recommended(settings, prepared, limit, measured), progress)
+        def show_again(measured: BaseMeasurement) -> None:
+            if strategy.has_baseline:  # otherwise the user has decided already
+                predicted = recommended(settings, prepared, limit, measured)
+                show_measured(settings, prepared, predicted, measured, progress)
 
         record = session.run(show_again)
         _write_results(folder, store, state, record, settings)
@@ -404,23 +405,17 @@ def _follow_recommendation(
 
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
     if state.worker_bytes is None:
-        from tunecast.report.wording import final_training_text, wall_time_text
+        from tunecast.report.predictions import show_expected_time, show_predictions
         from tunecast.session.feasible import limit_bytes
         from tunecast.session.recommendation import recommendation_for
-        from tunecast.session.wall_time import final_training_seconds, test_scoring_seconds
 
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
         predicted, lineup = recommendation_for(settings, prepared, state.worker_bytes)
         state.advised = list(lineup.pipelines)
         if settings.value is not None:
             state.predicted = dict(lineup.predicted)
-        _show(predicted, progress)
-        if not isinstance(predicted, UserError):
-            seconds = test_scoring_seconds(prepared.training_task, _metric(settings), predicted)
-            progress.log(wall_time_text(settings.budget, seconds, len(prepared.training_task.test)))
-            if (epochs := settings.final_choice.epochs) is not None:
-                seconds = final_training_seconds(prepared.training_task, epochs, predicted)
-                progress.log(final_training_text(epochs, seconds))
+        show_predictions(prepared, predicted, progress)
+        show_expected_time(settings, prepared, predicted, progress)
     return state.worker_bytes
 
 
@@ -460,37 +455,6 @@ def _with_usable_strategy(
         f"{unused}."
     )
     return replace(settings, strategy=fallback)
-
-
-def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
-    """Show the first screen: predictions before anything runs."""
-    if isinstance(predicted, UserError):
-        progress.log(f"Nothing is predicted: {predicted.what}")
-        return
-    zero_shot = predicted.zero_shot_loss
-    ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
-    progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
-    _show_prospects(predicted, progress)
-    for warning in predicted.warnings:
-        progress.log(f"Note: {warning}")
-
-
-def _show_again(predicted: Recommendation | UserError, progress: Progress) -> None:
-    """Show the predictions that follow from the measured zero-shot loss, and whether training is worth it."""
-    from tunecast.recommender.explanations import worth_text
-
-    if isinstance(predicted, UserError):
-        return
-    progress.log(f"Predicted from the untouched model's measured loss, {predicted.zero_shot_loss.value:.2f}:")
-    _show_prospects(predicted, progress)
-    progress.log(worth_text(predicted.worth_it))
-
-
-def _show_prospects(predicted: Recommendation, progress: Progress) -> None:
-    from tunecast.report.wording import prospect_line
-
-    for prospect in predicted.recommendations:
-        progress.log(f"  {prospect_line(prospect)}")
 
 
 def _write_results(
@@ -538,10 +502,6 @@ def _check(settings: SessionSettings) -> None:
         )
     check_names(settings.restrictions)
     _check_objective(settings.objective)
-
-
-def _metric(settings: SessionSettings) -> str:
-    return "" if settings.objective == "loss" else settings.objective
 
 
 def _check_objective(objective: str) -> None:

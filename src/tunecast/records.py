@@ -234,6 +234,11 @@ class Seconds:
         device = None if self.device is None or other.device is None else self.device + other.device
         return Seconds(self.wall + other.wall, self.cpu + other.cpu, device)
 
+    def times(self, share: float) -> Seconds:
+        """Return a share of it."""
+        device = None if self.device is None else share * self.device
+        return Seconds(share * self.wall, share * self.cpu, device)
+
 
 @dataclass(frozen=True)
 class Score:

@@ -2,23 +2,52 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tunecast.errors import UserError
+from tunecast.records import Score, Seconds
+from tunecast.results import SampleOutput
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.recommendation import recommended
 from tunecast.session.settings import SessionSettings
+from tunecast.session.wall_time import Speed, final_training_seconds, measured_speed, predicted_speed
 from tunecast.session.wall_time import test_scoring_seconds as scoring_seconds
+from tunecast.training.runner import Scored
 
 
 def test_scoring_takes_longer_with_more_examples_and_with_answers(
     settings: SessionSettings, prepared: PreparedTask
 ) -> None:
+    task = prepared.training_task
+    metric = replace(settings, objective="exact_match")
+    half = replace(task, test=task.test[::2], test_examples=task.test_examples[::2])
+    speed = Speed(training=1.0, scoring=0.5, answering=100.0)
+    tokens = sum(example.tokens for example in task.test)
+    assert scoring_seconds(task, settings, speed) == 3 * (0.5 * tokens + 5 * 100.0)
+    assert scoring_seconds(task, metric, speed) == 3 * (0.5 * tokens + len(task.test) * 100.0)
+    assert scoring_seconds(half, metric, speed) == pytest.approx(
+        scoring_seconds(task, metric, speed) / 2, rel=0.2
+    )
+    longer = replace(settings, final_training="budget")
+    assert scoring_seconds(task, longer, speed) == 4 / 3 * scoring_seconds(task, settings, speed)
+    assert final_training_seconds(task, 2.0, speed) > 2 * task.train_tokens
+
+
+def test_the_prediction_is_a_speed(settings: SessionSettings, prepared: PreparedTask) -> None:
     predicted = recommended(settings, prepared, 10**9)
     assert not isinstance(predicted, UserError)
+    speed = predicted_speed(prepared.training_task, predicted)
+    assert 0 < speed.scoring < speed.training < speed.answering
+
+
+def test_measured_answers_tell_how_long_the_test_answers_take(prepared: PreparedTask) -> None:
     task = prepared.training_task
-    half = replace(task, test=task.test[::2], test_examples=task.test_examples[::2])
-    whole = scoring_seconds(task, "", predicted)
-    assert whole > 0
-    assert scoring_seconds(half, "", predicted) == pytest.approx(whole / 2, rel=0.2)
-    assert scoring_seconds(task, "exact_match", predicted) > whole
+    tokens = sum(example.tokens for example in task.validation)
+    answers = tuple(SampleOutput("", "a", "", "a") for _ in range(4))
+    score, nothing = Score(1.0, 1.0, 1.0, 4, 4), np.zeros(4)
+    scored = Scored(score, Seconds(2.0, 2.0), nothing, answers, answering_seconds=8.0)
+    speed = measured_speed(task, scored, seconds_per_token=0.01)
+    assert (speed.training, speed.scoring, speed.answering) == (0.01, 2.0 / tokens, 2.0)
+    unanswered = measured_speed(task, replace(scored, outputs=()), seconds_per_token=0.01)
+    assert unanswered.answering > 0.01 * task.max_new_tokens, "the greatest length counts"

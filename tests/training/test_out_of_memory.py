@@ -44,7 +44,8 @@ def examples(count):
     return tuple(EncodedExample(1, one, one, 100, False) for one in ids)
 
 task = workshop.training_task(Path(arguments[0]))
-task = dataclasses.replace(task, train=examples(8), subset=examples(4), validation=examples(2))
+held_out = examples(4)
+task = dataclasses.replace(task, train=examples(8), subset=held_out, validation=held_out)
 runner = Runner(task)
 
 def run(name, batch_size, more):

@@ -9,6 +9,7 @@ import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tunecast.records import Outcome, Pipeline
 from tunecast.training import live_trial
 from tunecast.training.checkpoint import CheckpointFolder, StepReport
 from tunecast.training.compute import Compute
+from tunecast.training.evaluate import Evaluator
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask
 
@@ -54,6 +56,38 @@ def test_points_of_a_trial(runner: Runner, task: TrainingTask, tmp_path: Path) -
         assert (point.micro_batch_size, point.workers) == (4, 3)
         assert (tmp_path / f"weights-{point.step}.safetensors").is_file()
     assert points[-1].validation.loss < points[0].validation.loss
+
+
+def test_the_end_scores_no_example_twice(
+    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Runner(task)
+    scored: list[int] = []
+    measure = Evaluator.measure
+
+    def watched(evaluator: Evaluator, model: Any, examples: Any) -> Any:
+        scored.append(len(examples))
+        return measure(evaluator, model, examples)
+
+    monkeypatch.setattr(Evaluator, "measure", watched)
+    measured = workshop.run_trial(own, workshop.spec(task, workshop.pipeline(), tmp_path, epochs=2))
+    assert scored == [len(task.subset)] * (len(measured) - 1) + [len(task.validation)]
+    point, whole = measured[-1].point, measured[-1].validation
+    assert point
+    assert whole
+    assert (point.validation.examples, whole.examples) == (len(task.subset), len(task.validation))
+
+
+def test_time_decides_how_many_answers_are_generated(task: TrainingTask) -> None:
+    many = replace(task, validation_examples=task.validation_examples * 5)
+    own = Runner(many)
+
+    def count(seconds: float | None) -> int:
+        scored = own.score(None, 0, "validation", generate_limit=40, answers_within=seconds)
+        assert scored.answering_seconds > 0
+        return len(scored.outputs)
+
+    assert [count(seconds) for seconds in (0.0, 1e6, None)] == [16, 32, 40]
 
 
 def test_reports_come_from_between_the_points(
@@ -205,7 +239,9 @@ def test_scores_base_and_checkpoints(runner: Runner, task: TrainingTask, tmp_pat
     assert zero_shot.loss_low < zero_shot.loss < zero_shot.loss_high  # type: ignore[operator]
     assert last.validation.loss < zero_shot.loss
     assert runner.score(trial, first.step, "subset").score == first.validation
-    assert runner.score(trial, last.step, "subset").score == last.validation
+    # The last point's subset is measured among all validation examples, so in other batches.
+    at_end = runner.score(trial, last.step, "subset").score
+    assert at_end.loss == pytest.approx(last.validation.loss, rel=1e-5)
     kept_nowhere = replace(trial, folder="")
     assert runner.score(kept_nowhere, first.step, "subset").score == first.validation
     assert runner.score(None, 0, "subset", interval_seed=0).score == zero_shot

@@ -86,6 +86,7 @@ class ScoreModel:
     metric: str = ""
     generate_limit: int = 0
     interval_seed: int | None = None
+    answers_within: float | None = None
 
     def perform(self, runner: Runner) -> Scored:
         """Evaluate and generate."""
@@ -97,6 +98,7 @@ class ScoreModel:
             metric=self.metric,
             generate_limit=self.generate_limit,
             interval_seed=self.interval_seed,
+            answers_within=self.answers_within,
         )
 
 

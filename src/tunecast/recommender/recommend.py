@@ -58,6 +58,14 @@ class Horizon:
         return cls(question.epochs, budget.seconds, tokens)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """The measured seconds per training token of a pipeline, by which all predicted seconds are scaled."""
+
+    pipeline: Pipeline
+    seconds_per_token: float
+
+
 def seconds_with_evaluation(training_seconds: float) -> float:
     """Add the expected seconds of a trial's evaluations to those of its training."""
     return (1 + EXPECTED_EVALUATION) * training_seconds
@@ -78,18 +86,23 @@ def _known_runs(file: Path | None) -> KnownRuns:
 
 
 def recommend_pipelines(
-    question: Question, situation: Situation, prior: KnownRuns, measured: ZeroShotLoss | None = None
+    question: Question,
+    situation: Situation,
+    prior: KnownRuns,
+    measured: ZeroShotLoss | None = None,
+    pace: Pace | None = None,
 ) -> Recommendation:
     """Recommend pipelines for a situation.
 
     Args:
         measured: Measured loss of the base model; None predicts it.
+        pace: Measured speed; None predicts it.
 
     Raises:
         ConfigurationError: No method fits the device, or the user's restrictions are impossible.
         BudgetError: The budget is too small for a few steps.
     """
-    recommender = Recommender(situation, prior, Horizon.of(question), question.price, measured)
+    recommender = Recommender(situation, prior, Horizon.of(question), question.price, measured, pace)
     device = situation.target.machine.device
     pipelines = grid(situation.task.model, device, question.restrictions)
     everything = recommender.prospects(pipelines)
@@ -136,6 +149,7 @@ class Recommender:
         horizon: Limits of one training.
         price: Money for an hour; None leaves it out.
         measured: The untouched model's measured loss; None predicts it.
+        pace: Measured speed; None predicts it.
 
     Attributes:
         unpriced: By method, why costs could not be estimated.
@@ -148,6 +162,7 @@ class Recommender:
         horizon: Horizon,
         price: float | None = None,
         measured: ZeroShotLoss | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._situation = situation
         self._measured = measured
@@ -159,6 +174,7 @@ class Recommender:
         self.costs = Costs(
             situation.task.model, situation.lengths, situation.target, situation.config, prior.efficiency
         )
+        self._slower = self._slower_than_predicted(pace) if pace else 1.0
 
     @property
     def zero_shot(self) -> ZeroShotLoss:
@@ -191,9 +207,19 @@ class Recommender:
             for plan, cost, quality in zip(plans, costs, qualities, strict=True)
         ]
 
+    def _slower_than_predicted(self, pace: Pace) -> float:
+        """Return the measured seconds of a pipeline over the predicted ones; 1 if none can be predicted."""
+        try:
+            step = self.costs.of(pace.pipeline).step_seconds
+        except ConfigurationError:
+            return 1.0
+        batch = int(pace.pipeline.number("per_device_train_batch_size", 8))
+        return pace.seconds_per_token * batch * self._situation.lengths.mean / step
+
     def _cost(self, pipeline: Pipeline) -> Cost | None:
         try:
-            return self.costs.of(pipeline)
+            cost = self.costs.of(pipeline)
+            return replace(cost, step_seconds=self._slower * cost.step_seconds)
         except ConfigurationError as error:
             self.unpriced.setdefault(pipeline.method, error.what)
             return None

@@ -274,10 +274,10 @@ def _gap(gap: float, share: str = "") -> str:
     return f"{decimal(abs(gap))}{share} {'higher' if gap > 0 else 'lower'} than"
 
 
-def wall_time_text(budget: str, test_seconds: float, examples: int) -> str:
+def wall_time_text(title: str, budget: str, test_seconds: float, examples: int) -> str:
     """Say how long a session will take, in parts."""
     return (
-        f"Expected time: {budget} for search and comparison, then about {duration(test_seconds)} for scoring "
+        f"{title}: {budget} for search and comparison, then about {duration(test_seconds)} for scoring "
         f"{examples:,} test examples with each contender."
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.budget import Budget
 from tunecast.errors import BudgetError
 from tunecast.executors.base import Ask
-from tunecast.executors.requests import Calibrate, ScoreModel
+from tunecast.executors.requests import Calibrate
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import get_strategy
@@ -19,6 +19,7 @@ from tunecast.session.run_factory import zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
 from tunecast.session.workloads import Efforts
+from tunecast.training.losses import get_loss
 from tunecast.training.plan import plan_trial
 from tunecast.training.runner import Measurement, Scored
 from tunecast.training.training_task import TrainingTask, TrialSpec
@@ -37,6 +38,23 @@ class FullLength:
     """The horizon of every trial of a session, and seconds per training token where effort is 1."""
 
     tokens: int
+    seconds_per_token: float
+
+
+@dataclass(frozen=True)
+class BaseMeasurement:
+    """What a session knows of its task before the first trial.
+
+    Args:
+        scored: The base model's score on validation.
+        full_length_tokens: Horizon of every trial.
+        pipeline: The pipeline whose speed was measured.
+        seconds_per_token: Its seconds per training token, without what its optimiser takes beyond AdamW.
+    """
+
+    scored: Scored
+    full_length_tokens: int
+    pipeline: Pipeline
     seconds_per_token: float
 
 
@@ -83,14 +101,14 @@ def measure_full_length(
     return FullLength(full_length, 1 / plain)
 
 
-def score_base_model(base: Trials, training_task: TrainingTask, ask: Ask, progress: Progress) -> Measurement:
-    """Score the base model on the validation examples; ``base`` holds the zero-shot trial only."""
-    progress.start("Scoring the base model")
-    subset: Scored = ask(ScoreModel(None, 0, "subset"))
-    whole: Scored = ask(ScoreModel(None, 0, "validation"))
-    point = zero_point(subset.score, subset.evaluation, base[0].spec.workers)
-    progress.finish(f"validation loss {subset.score.loss:.3f} on {len(training_task.subset)} examples")
-    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole.score, whole.evaluation.wall)
+def zero_shot_measurement(base: Trials, training_task: TrainingTask, scored: Scored) -> Measurement:
+    """Return the base model's score on validation as the only point of the zero-shot trial in ``base``."""
+    loss, share = get_loss(training_task.loss), training_task.subset_share
+    subset = loss.score(training_task.subset, scored.measured[training_task.subset_places])
+    whole = loss.score(training_task.validation, scored.measured)
+    point = zero_point(subset, scored.evaluation.times(share), base[0].spec.workers)
+    beyond = (1 - share) * scored.evaluation.wall
+    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole, beyond)
 
 
 def _speed_text(

@@ -65,6 +65,18 @@ def constant_rivals(prepared: PreparedTask, metric: str, *, seed: int) -> list[C
     return [rival for rival in found if rival is not None]
 
 
+def majority_loss(prepared: PreparedTask) -> float | None:
+    """Return the validation loss of guessing by how frequent each answer is; None if the answers are open.
+
+    In nats per label token, before a session chooses the validation examples that it can afford.
+    """
+    training_task, answers = prepared.training_task, prepared.answers
+    if answers is None:
+        return None
+    nats = sum(answers.nats(answer_of(one)) for one in training_task.validation_examples)
+    return nats / get_loss(training_task.loss).weight(training_task.validation)
+
+
 def _rival(
     name: str,
     answer: str,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from tunecast.progress import Progress
 from tunecast.records import Run, Score
 from tunecast.results import Contender, Margin, SampleOutput, SessionRecord, TrainedOn
 from tunecast.search import get_strategy
+from tunecast.session.budget_tracker import MOST_FOR_COMPARING
 from tunecast.session.constant_answers import ConstantRival, constant_rivals
 from tunecast.session.folder import OutputFolder
 from tunecast.session.margins import Margins
@@ -30,17 +30,15 @@ from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
 from tunecast.training.checkpoint import sync
 from tunecast.training.losses import get_loss
-from tunecast.training.runner import Scored
+from tunecast.training.runner import ANSWERS, Scored
 from tunecast.training.training_task import TrialSpec
 
 FINALISTS = 3
-ANSWERS = (16, 32, 64, 100)
-"""Numbers of validation answers that may choose the winner where the objective is a metric."""
 COMPARED = 2 + FINALISTS
 """Models that the comparison scores, the base model at first and the baseline."""
 SAMPLES = 5
 COMPARING = "Comparing the leading checkpoints on validation"
-BASE_SCORING = "Scoring the base model's answers on validation"
+BASE_SCORING = "Scoring the base model"
 
 Key = tuple[str, int]
 """A checkpoint: the id of its run, and its step."""
@@ -151,27 +149,28 @@ class FinalScoring:
     progress: Progress
     answers: int = ANSWERS[-1]
 
-    def within(self, seconds: float, zero_shot: Run) -> FinalScoring:
-        """Choose how many validation answers are generated, so that the comparison takes about ``seconds``.
-
-        A few answers of the base model, which are the longest, tell how long one takes.
-        """
-        if self.settings.objective == "loss":
-            return self
-        start = time.monotonic()
-        few = replace(self, answers=ANSWERS[0])
-        few.score_base(zero_shot)
-        each = (time.monotonic() - start) / ANSWERS[0]
-        most = seconds / (COMPARED * SCORING_MARGIN * each)
-        return replace(self, answers=max((count for count in ANSWERS if count <= most), default=ANSWERS[0]))
-
-    def score_base(self, zero_shot: Run) -> Scored:
+    def score_base(self, budget: Budget) -> Scored:
         """Score the base model on validation by the session's objective.
 
-        Its answers are the longest, so the time tells what the comparison takes at most.
+        Its answers are the longest, so they tell how many can be compared within a budget in seconds.
         """
-        base = Finalist(zero_shot, None, 0)
-        return self._validate([base], Judge(self.settings.objective), BASE_SCORING)[base.key]
+        judge, within = Judge(self.settings.objective), None
+        if budget.seconds is not None:
+            within = MOST_FOR_COMPARING * budget.seconds / (COMPARED * SCORING_MARGIN)
+        limit = self.answers if judge.metric else 0
+        request = ScoreModel(
+            None,
+            0,
+            "validation",
+            metric=judge.metric,
+            generate_limit=limit,
+            interval_seed=self.settings.seed,
+            answers_within=within,
+        )
+        self.progress.start(BASE_SCORING)
+        scored: Scored = self.ask(request)
+        self.progress.finish(_base_text(scored))
+        return scored
 
     def compare(self, trials: Trials, zero_shot: Run, base_scored: Scored) -> Comparison:
         """Choose the best of base model, baseline and incumbent on validation.
@@ -194,7 +193,7 @@ class FinalScoring:
             self.progress.log(f"Note: {text}")
             return replace(comparison, warnings=(*comparison.warnings, text))
         contenders = {**comparison.contenders, "final": finalist}
-        validation = {**comparison.validation, **self._validate([finalist], judge, COMPARING)}
+        validation = {**comparison.validation, **self._validate([finalist], judge)}
         return self._compared(contenders, validation, judge, comparison.warnings)
 
     def _compared(
@@ -271,17 +270,17 @@ class FinalScoring:
             contenders["baseline"] = baseline
         leading = leading_checkpoints(trials)
         finalists = [one for one in (*contenders.values(), *leading) if one.key != base.key]
-        validation = {base.key: base_scored} | self._validate(finalists, judge, COMPARING)
+        validation = {base.key: base_scored} | self._validate(finalists, judge)
         incumbent = min(leading, key=lambda one: judge.badness(validation[one.key].score), default=base)
         return {**contenders, "incumbent": incumbent}, validation
 
-    def _validate(self, finalists: Iterable[Finalist], judge: Judge, stage: str) -> dict[Key, Scored]:
+    def _validate(self, finalists: Iterable[Finalist], judge: Judge) -> dict[Key, Scored]:
         """Score checkpoints on all validation examples that the session uses, each once.
 
         Points are scored on a small subset; more examples keep the luckiest checkpoint from winning.
         """
         unique = {finalist.key: finalist for finalist in finalists}
-        self.progress.start(stage, len(unique), "models")
+        self.progress.start(COMPARING, len(unique), "models")
         limit = self.answers if judge.metric else 0
         scores: dict[Key, Scored] = {}
         for key, finalist in unique.items():
@@ -363,6 +362,17 @@ def leading_checkpoints(trials: Iterable[Trial]) -> list[Finalist]:
     """Return the best checkpoints of the leading trials by loss on the validation subset, at most three."""
     found = [finalist for trial in trials if (finalist := best_checkpoint(trial))]
     return sorted(found, key=_subset_loss)[:FINALISTS]
+
+
+def _base_text(scored: Scored) -> str:
+    """Say what the base model scores, and what it needs for that."""
+    score = scored.score
+    text = f"loss {score.loss:.3f} on {score.examples} examples"
+    if score.metric is None:
+        return text
+    count = len(scored.outputs)
+    each = scored.answering_seconds / count
+    return f"{text}; {score.metric_name} {score.metric:.3f} on {count} answers, {each:.2g} s each"
 
 
 def _scored(finalist: Finalist, request: ScoreModel, ask: Ask, progress: Progress) -> Scored:

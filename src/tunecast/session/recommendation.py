@@ -13,13 +13,15 @@ from tunecast.predictor import TaskDescription
 from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.ranking import predict_ends
-from tunecast.recommender.recommend import MEASURABLE, default_prior, recommend_pipelines
+from tunecast.recommender.recommend import MEASURABLE, Pace, default_prior, recommend_pipelines
 from tunecast.recommender.recommendation import Recommendation, ZeroShotLoss
 from tunecast.records import Pipeline
 from tunecast.search import Lineup, Recommended, get_strategy
+from tunecast.session.calibrate_length import BaseMeasurement
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
+from tunecast.session.workloads import Efforts
 
 SHOWN = 3
 
@@ -91,18 +93,26 @@ def recommendation_for(
 
 
 def recommended(
-    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int, measured: ZeroShotLoss | None = None
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    worker_bytes: int,
+    measured: BaseMeasurement | None = None,
 ) -> Recommendation | UserError:
     """Recommend pipelines for a session's task; the error is returned if that is impossible.
 
-    ``measured`` is the base model's loss; None predicts it.
+    ``measured`` gives the base model's loss, the length of every trial and the speed; None predicts them.
     """
     try:
-        situation = situation_of(settings, prepared, worker_bytes)
-        found = recommend_pipelines(question_of(settings), situation, default_prior(), measured)
+        situation, question = situation_of(settings, prepared, worker_bytes), question_of(settings)
+        if measured is None:
+            return _without_measuring(recommend_pipelines(question, situation, default_prior()))
+        efforts = Efforts(prepared.training_task)
+        pace = Pace(measured.pipeline, measured.seconds_per_token * efforts.of(measured.pipeline))
+        question = replace(question, budget=f"{measured.full_length_tokens}-tokens")
+        zero_shot = ZeroShotLoss.measured(measured.scored.score)
+        return recommend_pipelines(question, situation, default_prior(), zero_shot, pace)
     except UserError as error:
         return error
-    return _without_measuring(found)
 
 
 def lineup_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,11 @@ from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, R
 from tunecast.executors.requests import Advance, TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
-from tunecast.records import ZERO_SHOT, Pipeline, Run, Score
+from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.results import DataForecast, LongerRun, SessionRecord
 from tunecast.search import Context, get_strategy, leader
-from tunecast.session.budget_tracker import MOST_FOR_COMPARING, BudgetTracker
-from tunecast.session.calibrate_length import measure_full_length, score_base_model
+from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.session.calibrate_length import BaseMeasurement, measure_full_length, zero_shot_measurement
 from tunecast.session.candidates import suitable
 from tunecast.session.feasible import Feasible
 from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
@@ -89,10 +89,10 @@ class Session:
         if settings.final_choice.kind == "epochs" and state.final is not None:
             self._budget_tracker.end()
 
-    def run(self, show_zero_shot: Callable[[Score], None] = lambda score: None) -> SessionRecord:
+    def run(self, show_measured: Callable[[BaseMeasurement], None] = lambda measured: None) -> SessionRecord:
         """Run to the end, continuing where an earlier process stopped.
 
-        ``show_zero_shot`` is called with the base model's score once it is measured.
+        ``show_measured`` is called once the base model is measured; its seconds are outside of the budget.
 
         Raises:
             BudgetError: The budget does not suffice for a few steps.
@@ -102,7 +102,6 @@ class Session:
         is_of_0_1_0 = self._state.full_length_tokens is not None and self._state.validation_sizes is None
         self._fix_full_length()
         self._use_validation(is_of_0_1_0)
-        zero_shot = self._measure_zero_shot(show_zero_shot)
         final = FinalScoring(
             settings=self._settings,
             prepared=self._prepared,
@@ -111,9 +110,9 @@ class Session:
             ask=self._ask,
             progress=self._progress,
         )
-        if self._budget_tracker.budget.kind == "seconds":
-            final = final.within(MOST_FOR_COMPARING * self._budget_tracker.budget.amount, zero_shot)
-        base_scored = self._reserve_for_comparing(final, zero_shot)
+        base_scored = self._score_base(final)
+        final = replace(final, answers=len(base_scored.outputs))
+        zero_shot = self._zero_shot(base_scored, show_measured)
         search = self._lay_out_search(zero_shot)
         self._keep_for_final()
         self._count_beside(search)
@@ -237,26 +236,28 @@ class Session:
         )
         self._executor.setup(UseValidation(subset, validation))
 
-    def _measure_zero_shot(self, show: Callable[[Score], None]) -> Run:
-        """Score the untouched base model and return its run."""
-        base = self._laid_out([ZERO_SHOT], math.inf)
-        if base[0].run is None:
-            measured = score_base_model(base, self._prepared.training_task, self._ask, self._progress)
-            self._state.validation_seconds = measured.validation_seconds
-            self._save_state()
-            run = base.record(0, measured, self._asked, self._budget_tracker.elapsed())
-            show(measured.validation or run.curve[0].validation)
-            return run
-        return base[0].run
-
-    def _reserve_for_comparing(self, final: FinalScoring, zero_shot: Run) -> Scored:
-        """Keep time of the budget for the comparison at the end; return the base model's score in it."""
+    def _score_base(self, final: FinalScoring) -> Scored:
+        """Score the base model, and keep time of the budget for comparing the leaders in the same way."""
         start = time.monotonic()
-        base_scored = final.score_base(zero_shot)
+        scored = final.score_base(self._budget_tracker.budget)
         if self._state.seconds_to_compare is None:
             self._state.seconds_to_compare = SCORING_MARGIN * (time.monotonic() - start)
         self._budget_tracker.reserve_for_comparing((1 + FINALISTS) * self._state.seconds_to_compare)
-        return base_scored
+        return scored
+
+    def _zero_shot(self, scored: Scored, show: Callable[[BaseMeasurement], None]) -> Run:
+        """Return the base model's run; ``scored`` becomes its point if there is none yet."""
+        base = self._laid_out([ZERO_SHOT], math.inf)
+        if base[0].run is not None:
+            return base[0].run
+        measured = zero_shot_measurement(base, self._prepared.training_task, scored)
+        self._state.validation_seconds = measured.validation_seconds
+        self._save_state()
+        run = base.record(0, measured, self._asked, self._budget_tracker.elapsed())
+        pipeline = self._feasible.pipelines[0 if self._feasible.baseline_fits else 1]
+        with self._budget_tracker.outside():
+            show(BaseMeasurement(scored, self._full_length, pipeline, self._seconds_per_token))
+        return run
 
     def _lay_out_search(self, zero_shot: Run) -> Search:
         """Build the search: trials, policy, and a runtime model that has learned from earlier steps."""
@@ -411,7 +412,7 @@ class Session:
         return answer is not None
 
     def _count_beside(self, search: Search) -> None:
-        """Count what forecasts and final trainings have spent, each run once however often the budget grew."""
+        """Count what forecasts and final trainings have spent, each run once."""
         limit = search.trials[0].spec.explosion_nats
         runs = [run for run in self._store.runs(session=self._state.id) if run.is_beside_search]
         search.beside = sum((self._trial_of(run, limit).used(0.0) for run in runs), Used())

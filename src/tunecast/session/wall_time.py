@@ -1,35 +1,71 @@
-"""Predicts, before anything runs, how long the test scoring after a session's budget takes."""
+"""Predicts the seconds of a session outside of its budget, before and after its speed is measured."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tunecast.recommender.recommend import EXPECTED_EVALUATION
 from tunecast.recommender.recommendation import Recommendation
+from tunecast.session.final_evaluation import SAMPLES
 from tunecast.session.run_factory import FORWARD_COST
+from tunecast.session.settings import SessionSettings
+from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrainingTask
 
-
-def final_training_seconds(training_task: TrainingTask, epochs: float, predicted: Recommendation) -> float:
-    """Return the expected seconds of training for so many passes at the first prediction's speed."""
-    first = predicted.recommendations[0]
-    return first.seconds / first.full_length_tokens * epochs * training_task.train_tokens
+GENERATED_COST = 4.0
+"""Seconds to generate a token relative to training on one."""
 
 
-CONTENDERS = 3
-"""Models that are scored: the untouched one, the baseline and the incumbent."""
-
-
-def test_scoring_seconds(training_task: TrainingTask, metric: str, predicted: Recommendation) -> float:
-    """Return the expected seconds of scoring all contenders on the test split.
-
-    A generated token is taken to cost as much as a token of training.
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a task's work.
 
     Args:
-        metric: Name of the metric that answers are generated for; empty for none.
-        predicted: Predictions for the task; the first one's seconds give the speed.
+        training: Seconds to train on a token.
+        scoring: Seconds to score a token.
+        answering: Seconds to generate an answer, its prompt included.
     """
+
+    training: float
+    scoring: float
+    answering: float
+
+
+def predicted_speed(training_task: TrainingTask, predicted: Recommendation) -> Speed:
+    """Return the speed that the first recommendation predicts."""
     first = predicted.recommendations[0]
-    per_token = first.seconds / (1 + EXPECTED_EVALUATION) / first.full_length_tokens
-    tokens = FORWARD_COST * sum(example.tokens for example in training_task.test)
-    if metric:
-        tokens += len(training_task.test_examples) * training_task.max_new_tokens
-    return CONTENDERS * per_token * tokens
+    training = first.seconds / (1 + EXPECTED_EVALUATION) / first.full_length_tokens
+    return Speed(training, FORWARD_COST * training, _answering(training_task, training))
+
+
+def measured_speed(training_task: TrainingTask, scored: Scored, seconds_per_token: float) -> Speed:
+    """Return the measured speed.
+
+    Args:
+        scored: The untouched model's score on the validation examples, with answers if they count.
+        seconds_per_token: Measured seconds to train on a token.
+    """
+    scoring = scored.evaluation.wall / sum(example.tokens for example in training_task.validation)
+    if scored.outputs:
+        return Speed(seconds_per_token, scoring, scored.answering_seconds / len(scored.outputs))
+    return Speed(seconds_per_token, scoring, _answering(training_task, seconds_per_token))
+
+
+def test_scoring_seconds(training_task: TrainingTask, settings: SessionSettings, speed: Speed) -> float:
+    """Return the expected seconds of scoring all contenders on the test split."""
+    # The untouched model, the baseline and the incumbent.
+    contenders = 3 + (settings.final_choice.kind != "none")
+    answers = SAMPLES if settings.objective == "loss" else len(training_task.test_examples)
+    tokens = sum(example.tokens for example in training_task.test)
+    return contenders * (speed.scoring * tokens + speed.answering * answers)
+
+
+def final_training_seconds(training_task: TrainingTask, epochs: float, speed: Speed) -> float:
+    """Return the expected seconds of training for so many passes, evaluations included."""
+    return (1 + EXPECTED_EVALUATION) * speed.training * epochs * training_task.train_tokens
+
+
+def _answering(training_task: TrainingTask, training: float) -> float:
+    """Return the seconds of an answer of the greatest length, by those of training on a token."""
+    prompt = sum(example.tokens for example in training_task.test) / len(training_task.test)
+    return training * (FORWARD_COST * prompt + GENERATED_COST * training_task.max_new_tokens)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Examples = Sequence[EncodedExample]
 
 SPLITS = ("subset", "validation", "test")
+ANSWERS = (16, 32, 64, 100)
+"""Numbers of validation answers that may choose the winner where the objective is a metric."""
 
 SKIPPED = "skipped_steps"
 """In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
@@ -52,6 +54,7 @@ class Measurement:
         outcome: ``paused``, ``completed``, or why the trial ended.
         error: Why it ended early, None if it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
+        validation_seconds: The part of its wall seconds that is not the subset's.
         retrained_tokens: Tokens trained again because their checkpoint was lost.
         retraining_seconds: Wall seconds of that; no point includes them.
         held_bytes: Bytes on the worker's device before the trial began.
@@ -78,7 +81,10 @@ class Measurement:
 class Scored:
     """The result of scoring a model on a split, with generated texts; fields as in :class:`Measurement`.
 
-    ``measured`` holds what :meth:`Loss.measure` gave for each example, in the order of the split.
+    Args:
+        evaluation: Duration of measuring the loss.
+        measured: What :meth:`Loss.measure` gave for each example, in the order of the split.
+        answering_seconds: Wall seconds of generating ``outputs``.
     """
 
     score: Score
@@ -86,6 +92,7 @@ class Scored:
     measured: np.ndarray
     outputs: tuple[SampleOutput, ...] = ()
     retrained_tokens: int = 0
+    answering_seconds: float = 0.0
 
 
 class Runner:
@@ -175,6 +182,7 @@ class Runner:
         metric: str = "",
         generate_limit: int = 0,
         interval_seed: int | None = None,
+        answers_within: float | None = None,
     ) -> Scored:
         """Score the base model, or a trial's checkpoint, on a split.
 
@@ -183,6 +191,8 @@ class Runner:
             metric: Metric to measure by generation; empty for none.
             generate_limit: Number of examples to generate for, 0 for none.
             interval_seed: Seed of bootstrap intervals; None omits them.
+            answers_within: Seconds for loss and answers together. The least of :data:`ANSWERS` are generated
+                in any case, and tell how many more of ``generate_limit`` fit; None generates all.
         """
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
@@ -191,14 +201,26 @@ class Runner:
         measured = self._evaluator.measure(model, examples)
         score = self._loss.score(examples, measured, interval_seed=interval_seed)
         evaluation = clock.read()
-        outputs = self._generate(model, split, generate_limit) if generate_limit else ()
+        left = None if answers_within is None else answers_within - evaluation.wall
+        outputs = self._answers(model, split, generate_limit, left)
+        answering = clock.read().wall - evaluation.wall
         if metric and outputs:
             from tunecast.training.metrics import with_metric
 
             predictions = [output.after for output in outputs]
             references = [output.reference for output in outputs]
             score = with_metric(score, metric, predictions, references, interval_seed=interval_seed)
-        return Scored(score, evaluation, measured, outputs, self._retrained[0])
+        return Scored(score, evaluation, measured, outputs, self._retrained[0], answering)
+
+    def _answers(self, model: Any, split: str, limit: int, seconds: float | None) -> tuple[SampleOutput, ...]:
+        """Generate ``limit`` answers to the first prompts of a split, or as many as the time allows."""
+        if seconds is None or limit <= ANSWERS[0]:
+            return self._generate(model, split, slice(0, limit)) if limit else ()
+        clock = SecondsClock(self.training_task.device)
+        first = self._generate(model, split, slice(0, ANSWERS[0]))
+        affordable = min(limit, seconds / max(clock.read().wall, 1e-9) * ANSWERS[0])
+        most = max((count for count in ANSWERS if count <= affordable), default=ANSWERS[0])
+        return first + self._generate(model, split, slice(ANSWERS[0], most))
 
     def save(
         self, spec: TrialSpec, step: int, folder: str, base_location: str, *, weights_hash: str = ""
@@ -380,12 +402,16 @@ class Runner:
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = SecondsClock(self.training_task.device)
-        score = self._evaluator.score(live.model, self._split("subset"))
-        scored = clock.read()
         at_end = live.step == live.plan.total_steps
-        whole = self._evaluator.score(live.model, self._split("validation")) if at_end else None
+        if at_end:
+            measured = self._evaluator.measure(live.model, self._split("validation"))
+            whole = self._loss.score(self._split("validation"), measured)
+            places = self.training_task.subset_places
+            score = self._loss.score(self._split("subset"), measured[places])
+        else:
+            score, whole = self._evaluator.score(live.model, self._split("subset")), None
         evaluation = clock.read()
-        validation_seconds = evaluation.wall - scored.wall if at_end else 0.0
+        beyond = 1 - self.training_task.subset_share if at_end else 0.0
         diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
         folder = CheckpointFolder(Path(spec.folder))
         weights_hash = live.save(folder, goes_on=not (at_end or diverged)) if spec.folder else ""
@@ -411,7 +437,8 @@ class Runner:
             outcome = Outcome.DIVERGED
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
         skipped = segment.skipped_steps
-        return Measurement(spec.run, point, outcome, error, whole, validation_seconds, skipped_steps=skipped)
+        seconds = beyond * evaluation.wall
+        return Measurement(spec.run, point, outcome, error, whole, seconds, skipped_steps=skipped)
 
     def _split(self, name: str) -> Examples:
         """Return the examples of a split, prepared for the loss when the base model was untouched."""
@@ -424,14 +451,14 @@ class Runner:
     def _prepared(self, examples: Examples) -> Examples:
         return self._loss.prepare(self._base, examples, self._compute)
 
-    def _generate(self, model: Any, split: str, limit: int) -> tuple[SampleOutput, ...]:
+    def _generate(self, model: Any, split: str, which: slice) -> tuple[SampleOutput, ...]:
         from tunecast.data import encode_prompt, reference
         from tunecast.training.generate import generate
 
         source = (
             self.training_task.test_examples if split == "test" else self.training_task.validation_examples
         )
-        examples: tuple[Example, ...] = source[:limit]
+        examples: tuple[Example, ...] = source[which]
         facts, longest = self.training_task.facts, self.training_task.max_length
         if facts.context and facts.architecture == "decoder-only":  # the answer needs positions too
             longest = max(1, min(longest, facts.context - self.training_task.max_new_tokens))

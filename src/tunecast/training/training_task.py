@@ -48,7 +48,7 @@ class TrainingTask:
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: Type of frozen weights and of compute.
-        subset: The fixed validation subset that every point is scored on.
+        subset: The fixed validation subset that every point is scored on; its examples are the same objects.
         validation: The validation examples that the last point is scored on.
         test_examples: The test examples as text, for generation.
         validation_examples: The validation examples as text, for generation.
@@ -75,6 +75,18 @@ class TrainingTask:
     trust_remote_code: bool = False
     adapter: str = ""
     loss: str = COMPLETION
+
+    @property
+    def subset_places(self) -> np.ndarray:
+        """Places of the subset's examples among the validation examples, shape (subset examples,)."""
+        places = {id(example): place for place, example in enumerate(self.validation)}
+        return np.array([places[id(example)] for example in self.subset], dtype=np.int64)
+
+    @property
+    def subset_share(self) -> float:
+        """The subset's share of the validation examples' tokens, by which the seconds of scoring divide."""
+        every = sum(example.tokens for example in self.validation)
+        return sum(example.tokens for example in self.subset) / max(every, 1)
 
     @property
     def train_tokens(self) -> int:

@@ -1,0 +1,90 @@
+"""The predictions on a session's screen: before anything runs, and again after the base model is measured."""
+
+from __future__ import annotations
+
+from tunecast.errors import UserError
+from tunecast.progress import Progress
+from tunecast.recommender.explanations import worth_text
+from tunecast.recommender.recommendation import Prospect, Recommendation
+from tunecast.report.wording import final_training_text, prospect_line, wall_time_text
+from tunecast.session.calibrate_length import BaseMeasurement
+from tunecast.session.constant_answers import majority_loss
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.settings import SessionSettings
+from tunecast.session.wall_time import (
+    Speed,
+    final_training_seconds,
+    measured_speed,
+    predicted_speed,
+    test_scoring_seconds,
+)
+
+
+def show_predictions(
+    prepared: PreparedTask, predicted: Recommendation | UserError, progress: Progress
+) -> None:
+    """Show the first screen: predictions before anything runs."""
+    if isinstance(predicted, UserError):
+        progress.log(f"Nothing is predicted: {predicted.what}")
+        return
+    zero_shot = predicted.zero_shot_loss
+    ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
+    progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
+    _show_prospects(predicted, prepared, progress)
+    for warning in predicted.warnings:
+        progress.log(f"Note: {warning}")
+
+
+def show_expected_time(
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    predicted: Recommendation | UserError,
+    progress: Progress,
+) -> None:
+    """Say how long a session is predicted to take, before anything is measured."""
+    if not isinstance(predicted, UserError):
+        speed = predicted_speed(prepared.training_task, predicted)
+        _show_times("Expected time", settings, prepared, speed, progress)
+
+
+def show_measured(
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    predicted: Recommendation | UserError,
+    measured: BaseMeasurement,
+    progress: Progress,
+) -> None:
+    """Show what follows from the measured base model and speed, and whether training is worth it."""
+    if not isinstance(predicted, UserError):
+        loss = predicted.zero_shot_loss.value
+        tokens = f"{measured.full_length_tokens:,} tokens for each trial"
+        progress.log(f"Predicted from the untouched model's measured loss, {loss:.2f}, and {tokens}:")
+        _show_prospects(predicted, prepared, progress)
+        progress.log(worth_text(predicted.worth_it))
+    speed = measured_speed(prepared.training_task, measured.scored, measured.seconds_per_token)
+    _show_times("Expected time by the measured speed", settings, prepared, speed, progress)
+
+
+def majority_text(loss: float, prospects: tuple[Prospect, ...]) -> str:
+    """Compare predictions with the loss of guessing by how frequent each answer is."""
+    beaten = sum(prospect.predicted_loss < loss for prospect in prospects)
+    count = f"{beaten} of these {len(prospects)} predictions"
+    return f"For comparison, guessing by how frequent each answer is: loss {loss:.2f}; {count} are lower."
+
+
+def _show_prospects(predicted: Recommendation, prepared: PreparedTask, progress: Progress) -> None:
+    for prospect in predicted.recommendations:
+        progress.log(f"  {prospect_line(prospect)}")
+    majority = majority_loss(prepared)
+    if majority is not None:
+        progress.log(majority_text(majority, predicted.recommendations))
+
+
+def _show_times(
+    title: str, settings: SessionSettings, prepared: PreparedTask, speed: Speed, progress: Progress
+) -> None:
+    training_task = prepared.training_task
+    seconds = test_scoring_seconds(training_task, settings, speed)
+    progress.log(wall_time_text(title, settings.budget, seconds, len(training_task.test)))
+    if (epochs := settings.final_choice.epochs) is not None:
+        progress.log(final_training_text(epochs, final_training_seconds(training_task, epochs, speed)))
