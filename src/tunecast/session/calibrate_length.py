@@ -48,7 +48,7 @@ class BaseMeasurement:
     Args:
         scored: The base model's score on validation.
         full_length_tokens: Horizon of every trial.
-        pipeline: The pipeline whose speed was measured.
+        pipeline: The pipeline whose speed was measured, in the batches of that measurement.
         seconds_per_token: Its seconds per training token, without what its optimiser takes beyond AdamW.
     """
 
@@ -79,8 +79,9 @@ def measure_full_length(
     wanted = max(1, int(settings.epochs * sum(lengths)))
     progress.start("Measuring the training speed")
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (budget_tracker.budget.seconds or 0.0))
-    timed, efforts = _for_speed(spec, wanted, training_task.device), Efforts(training_task)
-    plain = float(ask(Calibrate(timed, seconds))) * efforts.of(timed.pipeline)
+    pipeline = timed_pipeline(spec.pipeline, training_task.device)
+    timed, efforts = replace(spec, pipeline=pipeline, full_length_tokens=wanted), Efforts(training_task)
+    plain = float(ask(Calibrate(timed, seconds))) * efforts.of(pipeline)
     speed = plain / efforts.of(spec.pipeline)
     strategy = get_strategy(settings.strategy)
     share = strategy.share_of_budget(budget_tracker.budget.kind)
@@ -124,17 +125,16 @@ def _speed_text(
     return f"{text}, one with --budget {minutes}m"
 
 
-def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSpec:
-    """Return the baseline in the batches that measure its speed.
+def timed_pipeline(pipeline: Pipeline, device: str) -> Pipeline:
+    """Return a pipeline in the batches that measure its speed.
 
     A CPU is timed in small batches: apart from the optimiser's effort the speed is the same, and a step takes
     a fraction of the seconds. Small batches would keep an accelerator waiting, and its steps are short.
     """
     if device != "cpu":
-        return replace(spec, full_length_tokens=full_length_tokens)
-    values = {**spec.pipeline.hyperparameters, "per_device_train_batch_size": SMALLEST_BATCH}
-    pipeline = Pipeline(spec.pipeline.method, values)
-    return replace(spec, pipeline=pipeline, full_length_tokens=full_length_tokens)
+        return pipeline
+    small = {"per_device_train_batch_size": SMALLEST_BATCH}
+    return Pipeline(pipeline.method, {**pipeline.hyperparameters, **small})
 
 
 def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: int) -> int:

@@ -18,7 +18,12 @@ from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.results import DataForecast, LongerRun, SessionRecord
 from tunecast.search import Context, get_strategy, leader
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.calibrate_length import BaseMeasurement, measure_full_length, zero_shot_measurement
+from tunecast.session.calibrate_length import (
+    BaseMeasurement,
+    measure_full_length,
+    timed_pipeline,
+    zero_shot_measurement,
+)
 from tunecast.session.candidates import suitable
 from tunecast.session.feasible import Feasible
 from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
@@ -169,6 +174,11 @@ class Session:
         return self._executor.slots[0]
 
     @property
+    def _first_feasible(self) -> Pipeline:
+        """The pipeline whose speed is measured: the baseline if memory holds it."""
+        return self._feasible.pipelines[0 if self._feasible.baseline_fits else 1]
+
+    @property
     def _full_length(self) -> int:
         """Horizon of every trial in tokens; fixed before the first trial."""
         assert self._state.full_length_tokens is not None
@@ -202,10 +212,9 @@ class Session:
         if self._state.full_length_tokens is not None:
             return
         training_task = self._prepared.training_task
-        pipeline = self._feasible.pipelines[0 if self._feasible.baseline_fits else 1]
         spec = TrialSpec(
             run="speed",
-            pipeline=pipeline,
+            pipeline=self._first_feasible,
             seed=self._settings.seed,
             full_length_tokens=1,  # what is to be found
             unique_examples=self._unique_examples,
@@ -254,7 +263,7 @@ class Session:
         self._state.validation_seconds = measured.validation_seconds
         self._save_state()
         run = base.record(0, measured, self._asked, self._budget_tracker.elapsed())
-        pipeline = self._feasible.pipelines[0 if self._feasible.baseline_fits else 1]
+        pipeline = timed_pipeline(self._first_feasible, self._prepared.training_task.device)
         with self._budget_tracker.outside():
             show(BaseMeasurement(scored, self._full_length, pipeline, self._seconds_per_token))
         return run
