@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from report.sample_session import failures, full_session, make_record, make_runs
+from tunecast.records import Outcome
 from tunecast.report.curves import curves_plot, incumbent_plot
 from tunecast.report.trials import view_trials
 
@@ -17,6 +20,27 @@ def test_every_curve_is_drawn_and_the_incumbent_on_top() -> None:
     assert gaps == sum(bool(trial.points) for trial in view_trials(record, runs)) - 1
     assert plot.figure.layout.xaxis.type == "log"
     assert "3 trials without a finite measurement" in plot.caption
+
+
+@pytest.mark.parametrize(("last", "said"), [(9.0, False), (30.0, True)])
+def test_it_is_told_why_lines_end_early(last: float, said: bool) -> None:
+    """The budget ends a trial that is being advanced; only those before it were passed over."""
+    record, _ = full_session()
+    runs = make_runs(3)[1:]
+    ends = [(Outcome.COMPLETED, 20.0), (Outcome.PAUSED, 10.0), (Outcome.PAUSED, last)]
+    runs = [
+        dataclasses.replace(
+            run,
+            outcome=outcome,
+            curve=tuple(dataclasses.replace(point, elapsed_seconds=end) for point in run.curve),
+        )
+        for run, (outcome, end) in zip(runs, ends, strict=True)
+    ]
+    plot = curves_plot(record, view_trials(record, runs), 4.14)
+    assert plot
+    assert ("1 was still being advanced when the search ended." in plot.caption) is said
+    passed_over = "1 trial that ends early was" if said else "2 trials that end early were"
+    assert f"{passed_over} paused because others promised more." in plot.caption
 
 
 def test_failed_trials_are_marked_within_the_axis() -> None:

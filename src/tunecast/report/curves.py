@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
-from tunecast.records import Point
+from tunecast.records import Outcome, Point
 from tunecast.report.figures import (
     ACCENT,
     FAILED,
@@ -63,10 +63,8 @@ def _curves_caption(
     drawn: Sequence[DrawnTrial],
     full_length: int,
 ) -> str:
-    parts = [
-        f"Each line is one trial; all have the same full length of {compact(full_length)} tokens. Lines "
-        "that end early were paused because others promised more. The incumbent is drawn thick."
-    ]
+    parts = [f"Each line is one trial; all have the same full length of {compact(full_length)} tokens."]
+    parts += [*_paused_text(measured), "The incumbent is drawn thick."]
     if any(trial.failed for trial in drawn):
         parts.append("A cross marks a failure; crosses at the upper edge lie beyond it.")
     unseen = len(trials) - len(measured)
@@ -78,6 +76,24 @@ def _curves_caption(
             f"{len(drawn)} of {len(measured):,} curves are drawn: the best, and an even sample of the rest."
         )
     return " ".join(parts)
+
+
+def _paused_text(measured: Sequence[DrawnTrial]) -> list[str]:
+    """Say why lines end early: others went on instead, or the search ended while a trial was advanced."""
+    latest = max(trial.points[-1].elapsed_seconds for trial in measured)
+    ends = [trial.points[-1].elapsed_seconds for trial in measured if trial.run.outcome is Outcome.PAUSED]
+    if not latest:  # runs that were imported, without their times
+        return []
+    passed_over = sum(end < latest for end in ends)
+    texts = []
+    if passed_over:
+        count = (
+            "1 trial that ends early was" if passed_over == 1 else f"{passed_over} trials that end early were"
+        )
+        texts.append(f"{count} paused because others promised more.")
+    if passed_over < len(ends):
+        texts.append("1 was still being advanced when the search ended.")
+    return texts
 
 
 def _joined_curves(method: str, trials: Sequence[DrawnTrial], style: Style, *, crowded: bool) -> go.Scatter:
