@@ -45,10 +45,15 @@ def store() -> Iterator[Store]:
         yield opened
 
 
-def surveyor(prepared: PreparedTask, store: Store, budget: str, runtime_model: float = 1e-3) -> Surveyor:
-    return Surveyor(
-        "session", prepared, store, BudgetTracker(Budget.parse(budget), 0.0), RuntimeModel(runtime_model)
-    )
+def surveyor(
+    prepared: PreparedTask, store: Store, budget: str, runtime_model: float = 1e-3, epochs: float = 1.0
+) -> Surveyor:
+    tracker = BudgetTracker(Budget.parse(budget), 0.0)
+    return Surveyor("session", prepared, store, tracker, RuntimeModel(runtime_model), epochs)
+
+
+def surveyed(decides: Surveyor, leading: Trial, used: Used = Used()) -> Survey:  # noqa: B008
+    return decides.survey(leading, used, leading)
 
 
 def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
@@ -113,20 +118,20 @@ def test_trials_that_a_tenth_affords(
     prepared: PreparedTask, store: Store, budget: str, parts: list[int]
 ) -> None:
     decides = surveyor(prepared, store, budget)
-    assert sizes(decides.survey(leading(prepared, store), Used(trials=1))) == parts
-    assert decides.to_hold_back(a_trial(prepared), 1e-3) == len(parts)
+    assert sizes(surveyed(decides, leading(prepared, store), Used(trials=1))) == parts
+    assert decides.to_hold_back([a_trial(prepared)], 1e-3) == len(parts)
 
 
 def test_tokens_that_a_tenth_affords(prepared: PreparedTask, store: Store) -> None:
     trial = leading(prepared, store)
-    all_three = surveyor(prepared, store, "1G-tokens").survey(trial, Used())
+    all_three = surveyed(surveyor(prepared, store, "1G-tokens"), trial)
     price = sum(part.tokens_to_end for (part,) in all_three.parts)
     exact = surveyor(prepared, store, f"{10 * price}-tokens")
-    assert sizes(exact.survey(trial, Used())) == [16, 32, 64]
-    assert sizes(surveyor(prepared, store, f"{10 * price - 1}-tokens").survey(trial, Used())) == [16, 32]
-    assert sizes(exact.survey(trial, Used(tokens=9 * price + 1))) == [16, 32], "only so much is left"
-    assert exact.to_hold_back(a_trial(prepared), 1e-3) == price
-    ample = surveyor(prepared, store, "1G-tokens").to_hold_back(a_trial(prepared), 1e-3)
+    assert sizes(surveyed(exact, trial)) == [16, 32, 64]
+    assert sizes(surveyed(surveyor(prepared, store, f"{10 * price - 1}-tokens"), trial)) == [16, 32]
+    assert sizes(surveyed(exact, trial, Used(tokens=9 * price + 1))) == [16, 32], "only so much is left"
+    assert exact.to_hold_back([a_trial(prepared)], 1e-3) == price
+    ample = surveyor(prepared, store, "1G-tokens").to_hold_back([a_trial(prepared)], 1e-3)
     assert price < ample < 2 * price, "no more than it needs"
 
 
@@ -135,13 +140,13 @@ def test_a_budget_that_affords_nothing_loses_nothing_and_says_why(
 ) -> None:
     trial = leading(prepared, store)
     small, large = surveyor(prepared, store, "15k-tokens"), surveyor(prepared, store, "1M-tokens")
-    assert small.to_hold_back(a_trial(prepared), 1e-3) == 0
-    dear = small.survey(trial, Used())
+    assert small.to_hold_back([a_trial(prepared)], 1e-3) == 0
+    dear = surveyed(small, trial)
     assert dear.parts == ()
     assert dear.reason == (
         "the runs on parts of the data would take 13.0% of the budget, and a forecast may take at most 10%"
     )
-    late = large.survey(trial, Used(tokens=999_000))
+    late = surveyed(large, trial, Used(tokens=999_000))
     assert late.reason == "the runs on parts of the data would take 0.2% of the budget, and 0.1% are left"
 
 
@@ -151,27 +156,29 @@ def test_seconds_are_reckoned_by_their_upper_bound_and_with_the_scoring(
     trial = leading(prepared, store)
     assert trial.run is not None
     expected = 1e-3 * 7 / 8 * prepared.training_task.train_tokens
-    assert sizes(surveyor(prepared, store, f"{10.1 * expected:.3f}s").survey(trial, Used())) == [16, 32]
-    assert sizes(surveyor(prepared, store, f"{100 * expected:.3f}s").survey(trial, Used())) == [16, 32, 64]
+    assert sizes(surveyed(surveyor(prepared, store, f"{10.1 * expected:.3f}s"), trial)) == [16, 32]
+    assert sizes(surveyed(surveyor(prepared, store, f"{100 * expected:.3f}s"), trial)) == [16, 32, 64]
     slow = replace(trial.run.curve[-1].evaluation, wall=100 * expected)
     trial.run = replace(trial.run, curve=(replace(trial.run.curve[-1], evaluation=slow),))
-    assert sizes(surveyor(prepared, store, f"{100 * expected:.3f}s").survey(trial, Used())) == []
+    assert sizes(surveyed(surveyor(prepared, store, f"{100 * expected:.3f}s"), trial)) == []
 
 
 def test_too_few_steps(prepared: PreparedTask, store: Store) -> None:
     large = Pipeline("lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 16})
     decides = surveyor(prepared, store, "1G-tokens")
-    survey = decides.survey(leading(prepared, store, pipeline=large), Used())
+    survey = surveyed(decides, leading(prepared, store, pipeline=large))
     assert survey.reason == (
         "a forecast repeats the completed trial with the lowest loss (lora, learning rate 0.0002) on parts "
         "of its data; that trial has 8 optimiser steps, and 16 are needed"
     )
     assert survey.budget == "", "it saw all examples, so longer trials would not help"
-    short = decides.survey(leading(prepared, store, pipeline=large, epochs=0.5), Used())
+    half = leading(prepared, store, pipeline=large, epochs=0.5)
+    assert surveyed(decides, half).budget == "", "twice as long is not enough, and it may not be longer"
+    short = surveyed(surveyor(prepared, store, "1G-tokens", epochs=8.0), half)
     assert (short.budget, short.new_session) == ("6000000000-tokens", True)
-    assert decides.to_hold_back(a_trial(prepared, pipeline=large), 1e-3) == 0
+    assert decides.to_hold_back([a_trial(prepared, pipeline=large)], 1e-3) == 0
     twice = leading(prepared, store, pipeline=large, epochs=2.0)
-    assert sizes(decides.survey(twice, Used())) == [32, 64], "an eighth has 2 steps"
+    assert sizes(surveyed(decides, twice)) == [32, 64], "an eighth has 2 steps"
 
 
 def test_the_leading_trial_ended_best_on_all_validation_examples(
@@ -184,15 +191,15 @@ def test_the_leading_trial_ended_best_on_all_validation_examples(
     assert leading_trial(trials) is trials[1]
     assert [end_loss(trial) for trial in trials] == [3.0, 2.0, None, None]
     assert leading_trial(trials[2:]) is None
-    unfinished = decides.survey(None, Used()).forecast(0)
+    unfinished = decides.survey(None, Used(), trials[2]).forecast(0)
     assert unfinished.reason == "no trial reached the end of its schedule"
-    assert (unfinished.budget, unfinished.new_session) == ("2-trials", False)
+    assert (unfinished.budget, unfinished.new_session) == ("30-trials", False), "two runs are a tenth of 20"
 
 
 def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> None:
     trial = leading(prepared, store)
     decides = surveyor(prepared, store, "30-trials")
-    chosen = decides.survey(trial, Used())
+    chosen = surveyed(decides, trial)
     for part, outcome in zip(chosen.parts, (Outcome.DIVERGED, Outcome.COMPLETED), strict=False):
         recorded(part, 4.0, outcome)
     survey = decides.again([trial], chosen.plan)
@@ -318,3 +325,29 @@ def test_a_budget_of_few_trials_says_why(finished_session: Finished) -> None:
     assert outlook["budget"] == "30-trials"
     command = f"tunecast tune --resume --budget 30-trials --output-dir {finished_session.folder.name}\n"
     assert command in (finished_session.folder / "report.html").read_text().replace("</pre>", "\n")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("budget", "new_session"), [("3k-tokens", True), ("7k-tokens", False)])
+def test_the_budget_that_is_advised_is_enough(
+    budget: str, new_session: bool, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = (
+        "--methods",
+        "lora",
+        "--range",
+        "learning_rate=1e-3:1e-1",
+        "--fix",
+        "per_device_train_batch_size=4",
+    )
+    small = finish(tmp_path / "small", tiny_llama, toy_data, "--budget", budget, *flags)
+    outlook = small.result["forecast"]
+    assert (outlook["forecasts"], outlook["new_session"]) == ([], new_session)
+    if new_session:
+        more = finish(tmp_path / "new", tiny_llama, toy_data, "--budget", outlook["budget"], *flags).result
+    else:
+        resumed = ("--resume", "--budget", outlook["budget"], "--output-dir", str(small.folder), "--json")
+        code, out, err = call_main("tune", *resumed, "--executor", "in-process")
+        assert code == 0, err
+        more = json.loads(out)
+    assert more["forecast"]["forecasts"], more["forecast"]["reason"]

@@ -114,23 +114,27 @@ class Survey:
 
 @dataclass(frozen=True)
 class Surveyor:
-    """Decides which parts of the data to measure."""
+    """Decides which parts of the data to measure; no trial of the session has more than ``epochs`` passes."""
 
     session: str
     prepared: PreparedTask
     store: Store
     budget_tracker: BudgetTracker
     runtime_model: RuntimeModel
+    epochs: float
 
-    def to_hold_back(self, baseline: Trial, seconds_per_token: float) -> float:
+    def to_hold_back(self, hopeful: Iterable[Trial], seconds_per_token: float) -> float:
         """Return the amount of the budget, in its unit, to reserve for the forecast; 0 if it is too small.
 
-        The baseline stands for the unknown leading trial; its rate was measured.
+        The trials in ``hopeful`` stand for the leading one, which may be unknown yet.
         """
         training_task = self.prepared.training_task
         tokens = sum(example.tokens for example in (*training_task.validation, *training_task.subset))
         scoring = FORWARD_COST * seconds_per_token * tokens
-        choices = self._choices(baseline)
+        return max(self._reserve(trial, scoring) for trial in hopeful)
+
+    def _reserve(self, trial: Trial, scoring: float) -> float:
+        choices = self._choices(trial)
         most = self.budget_tracker.share(FORECAST_SHARE)
         # The expectation is enough here, because a reserve that proves too small returns to the search.
         expected = [self._price(parts, scoring, upper=False) for parts in choices]
@@ -139,40 +143,77 @@ class Surveyor:
         dearest = max(self._price(parts, scoring) for parts in choices)
         return min(most, dearest if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * dearest)
 
-    def survey(self, leading: Trial | None, used: Used) -> Survey:
-        """Choose the parts that fit in a tenth of the budget and in the rest of it."""
+    def survey(self, leading: Trial | None, used: Used, ahead: Trial) -> Survey:
+        """Choose the parts that fit in a tenth of the budget and in the rest of it.
+
+        Args:
+            leading: The completed trial with the lowest loss, None without one.
+            used: What the session has spent.
+            ahead: The trial that is most likely to lead if none was completed.
+        """
         budget = self.budget_tracker.budget
         if leading is None:
-            return Survey(
-                None, reason="no trial reached the end of its schedule", budget=budget.times(MORE_BUDGET)
-            )
-        choices = self._choices(leading)
+            enough, is_new = self._enough(ahead, used, 0.0)
+            reason = "no trial reached the end of its schedule"
+            return Survey(None, reason=reason, budget=enough, new_session=is_new)
+        choices, scoring = self._choices(leading), leading.curve[-1].evaluation.wall
+        enough, is_new = self._enough(leading, used, scoring)
         if not choices:
-            return self._too_few_steps(leading)
-        scoring = leading.curve[-1].evaluation.wall
+            return Survey(leading, reason=self._too_few_steps(leading), budget=enough, new_session=is_new)
         prices = [self._price(parts, scoring) for parts in choices]
         most, left = self.budget_tracker.share(FORECAST_SHARE), self.budget_tracker.left(used, "forecast")
         for parts, price in zip(choices, prices, strict=True):
             if price <= min(most, left):
                 return Survey(leading, parts, budget=budget.times(MORE_BUDGET))
-        needed = max(MORE_BUDGET, HELD_MARGIN * min(prices) / (FORECAST_SHARE * budget.amount))
-        return Survey(leading, reason=self._too_dear(min(prices), left), budget=budget.times(needed))
+        return Survey(leading, reason=self._too_dear(min(prices), left), budget=enough)
 
-    def _too_few_steps(self, leading: Trial) -> Survey:
-        """Say that parts of the data would be over too soon; longer trials help unless they saw all of it."""
-        steps, needed = leading.plan.total_steps, LEAST_STEPS * 4
-        pipeline = leading.spec.pipeline
-        reason = (
-            f"a forecast repeats the completed trial with the lowest loss ({pipeline.method}, learning rate "
-            f"{pipeline.number('learning_rate'):.3g}) on parts of its data; that trial has {steps} optimiser "
-            f"steps, and {needed} are needed"
-        )
+    def _enough(self, trial: Trial, used: Used, scoring: float) -> tuple[str, bool]:
+        """Return a budget that is enough for a forecast by a trial's pipeline, empty if there is none.
+
+        The second value tells whether it is for a new session: going on with this one keeps its full length,
+        and too few steps stay too few.
+        """
         budget = self.budget_tracker.budget
-        every = len(leading.training_task.training_examples(leading.spec))
-        if budget.kind == "trials" or examples_seen(leading) >= every:
-            return Survey(leading, reason=reason)
-        enough = budget.times(HELD_MARGIN * needed / steps)
-        return Survey(leading, reason=reason, budget=enough, new_session=True)
+        choices = self._choices(trial)
+        if not choices:
+            factor = self._factor_of_longer_trials(trial, scoring)
+            return budget.times(HELD_MARGIN * factor) if factor else "", bool(factor)
+        parts = min(self._price(parts, scoring) for parts in choices) / FORECAST_SHARE
+        end = self.budget_tracker.price([trial], self.runtime_model, scoring) if trial.goes_on else 0.0
+        search = (budget.spent(used) + end) / (1 - FORECAST_SHARE)
+        if budget.kind == "trials":
+            search = 0.0  # they end in any budget
+        return budget.times(max(MORE_BUDGET, HELD_MARGIN * max(parts, search) / budget.amount)), False
+
+    def _factor_of_longer_trials(self, trial: Trial, scoring: float) -> float | None:
+        """Return the multiple of the budget whose trials have enough steps; None if none has.
+
+        Trials are as much longer as the budget is larger, up to the session's epochs; parts of longer trials
+        cost more.
+        """
+        budget = self.budget_tracker.budget
+        if budget.kind == "trials":
+            return None
+        steps, examples = trial.plan.total_steps, trial.training_task.training_examples(trial.spec)
+        most = self.epochs * sum(example.tokens for example in examples) / trial.plan.tokens_at(steps)
+        whole = self._laid_out(trial, Part(trial.spec.unique_examples, trial.spec.full_length_tokens))
+        price = self._price([whole], scoring) / budget.amount
+        factors = []
+        for shares in SHARES:
+            longer = LEAST_STEPS / min(shares) / steps
+            affordable = sum(shares) * price <= FORECAST_SHARE
+            if longer <= most:
+                factors.append(longer if affordable else most * sum(shares) * price / FORECAST_SHARE)
+        return max(1.0, min(factors)) if factors else None
+
+    def _too_few_steps(self, leading: Trial) -> str:
+        """Say that parts of the data would be over too soon."""
+        pipeline = leading.spec.pipeline
+        return (
+            f"a forecast repeats the completed trial with the lowest loss ({pipeline.method}, learning rate "
+            f"{pipeline.number('learning_rate'):.3g}) on parts of its data; that trial has "
+            f"{leading.plan.total_steps} optimiser steps, and {LEAST_STEPS * 4} are needed"
+        )
 
     def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
         """Rebuild a survey from its plan, with the points that an earlier process committed."""

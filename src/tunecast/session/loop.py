@@ -20,7 +20,7 @@ from tunecast.session.rules import choose
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.status import session_status, training_status
-from tunecast.session.trials import Trials, retraining_note
+from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.training.runner import Measurement
 
 BUDGET_OVER = "The budget is over and was not enough for"
@@ -88,6 +88,12 @@ class Search:
         while self._finish_leader():
             self._search()  # with the rest of the reserve for the leader
 
+    @property
+    def leader(self) -> Trial | None:
+        """The trial that leads, None before any was measured."""
+        index = leader(self.trials.history(self.runtime_model))
+        return None if index is None else self.trials[index]
+
     def used(self) -> Used:
         """Return the amounts that the trials and the runs beside them have spent."""
         return self.trials.used(self._budget_tracker.elapsed()) + self.beside
@@ -117,6 +123,8 @@ class Search:
     def _finish_leader(self) -> bool:
         """Advance the leading trial towards its end; return False if there is nothing to do."""
         index = leader(self.trials.history(self.runtime_model))
+        if index is None and self._is_worth_a_try(0):
+            index = 0  # no trial's first step fits by its upper bound
         if index is None:
             return False
         self._activity = "Finishing the leading trial"

@@ -16,7 +16,7 @@ from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.results import DataForecast, LongerRun, SessionRecord
-from tunecast.search import Context, get_strategy, leader
+from tunecast.search import Context, get_strategy
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import (
     BaseMeasurement,
@@ -350,13 +350,19 @@ class Session:
     def _look_ahead(self, search: Search) -> Survey:
         """Search with all but the forecast's share, then measure for it, or search with the rest."""
         surveyor = Surveyor(
-            self._state.id, self._prepared, self._store, self._budget_tracker, search.runtime_model
+            self._state.id,
+            self._prepared,
+            self._store,
+            self._budget_tracker,
+            search.runtime_model,
+            self._settings.epochs,
         )
         if self._state.survey is None:
-            self._hold_back(surveyor, search.trials[0])
+            self._hold_back(surveyor, search)
             self._spend(search)
+            leading, ahead = leading_trial(search.trials), search.leader or search.trials[0]
             # Saved before it is measured, so that a resumed session does not search or choose again.
-            self._state.survey = surveyor.survey(leading_trial(search.trials), search.used()).plan
+            self._state.survey = surveyor.survey(leading, search.used(), ahead).plan
             self._save_state()
         survey = surveyor.again(search.trials, self._state.survey)
         self._budget_tracker.reserve("forecast", 0.0)
@@ -366,12 +372,14 @@ class Session:
             self._measure_parts(survey, search)
         return survey
 
-    def _hold_back(self, surveyor: Surveyor, baseline: Trial) -> None:
-        """Reserve the forecast's share, which is decided before the first trial."""
+    def _hold_back(self, surveyor: Surveyor, search: Search) -> None:
+        """Reserve the forecast's share, which is decided before the search begins or goes on."""
         if self._state.held_back is None:
             held_back = 0.0
             if not self._strategy.trials:
-                held_back = surveyor.to_hold_back(baseline, self._seconds_per_token)
+                # The baseline, what is tried next, and on a resumed session the leading trial.
+                hopeful = [*list(search.trials)[:2], *([search.leader] if search.leader else [])]
+                held_back = surveyor.to_hold_back(hopeful, self._seconds_per_token)
             self._state.held_back = held_back
             self._save_state()
         self._budget_tracker.reserve("forecast", self._state.held_back)
@@ -461,9 +469,7 @@ class Session:
         """Search with what was kept for a final training if that would not be longer than the trials."""
         if self._settings.final_choice.kind != "budget" or self._state.final is not None:
             return
-        index = leader(search.trials.history(search.runtime_model))
-        leading = search.trials[index] if index is not None else None
-        if self._planned(search, leading).reason:
+        if self._planned(search, search.leader).reason:
             self._budget_tracker.reserve("final training", 0.0)
             search.spend()
 
