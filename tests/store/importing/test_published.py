@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sample_runs import sample_run
 from tunecast.errors import StoreError
 from tunecast.records import Outcome, Run
 from tunecast.store import Store, export_parquet, import_parquet, put_published, read_published
+from tunecast.store.importing import published_layout
 
 ROW = {
     "run": "a",
@@ -98,6 +100,16 @@ def test_a_row_becomes_a_run(tmp_path: Path) -> None:
     assert (told.unit, told.value, told.higher_is_better) == ("nats per token", 0.5473, False)
     assert (told.seconds, told.peak_bytes, told.devices) == (2520.5, 8_000_000_000, 2)
     assert told.setup == {"gradient_checkpointing": True, "packing": "packed"}
+
+
+def test_the_documented_table_is_read_and_every_column_is_documented(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "meta-dataset.md").read_text(encoding="utf-8")
+    (tmp_path / "t.csv").write_text(page.partition("```csv\n")[2].partition("```")[0], encoding="utf-8")
+    assert [run.outcome for run in read_published(tmp_path / "t.csv")] == ["completed", "diverged"]
+    layout = page.partition("## Published finetunings")[2].partition("### The shipped tables")[0]
+    documented = set(re.findall(r"`([a-z_]+)`", layout))
+    assert published_layout.COLUMNS - published_layout.HYPERPARAMETERS - documented == set()
+    assert {unit for unit in published_layout.UNITS if f"`{unit}`" not in layout} == set()
 
 
 def test_what_is_not_stated_stays_unknown(tmp_path: Path) -> None:
