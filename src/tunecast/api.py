@@ -14,8 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.atomic import written_whole
 from tunecast.budget import Budget
-from tunecast.errors import ConfigurationError, UserError, disk_error
+from tunecast.errors import ConfigurationError, StoreError, UserError, disk_error
+from tunecast.models.delivered import DELIVERED, SESSION_FILE
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.records import Machine, Pipeline
@@ -230,15 +232,38 @@ def merge(source: str, *, model: str | None = None, output_dir: Path | None = No
         output_dir: Output folder; None makes ``merged`` in the session's folder, else here.
 
     Returns:
-        The folder.
+        The folder, with a model card in it.
 
     Raises:
         UserError: A problem that the user can fix, such as an adapter that cannot be merged.
     """
     from tunecast.exporters.merge import merge as write
 
-    home = Path(source) if (Path(source) / "best").is_dir() else Path()
-    return write(Path(source), output_dir or home / "merged", model=model)
+    home = Path(source) if (Path(source) / DELIVERED).is_dir() else Path()
+    folder = write(Path(source), output_dir or home / "merged", model=model)
+    if (home / SESSION_FILE).is_file() and home == Path(source):
+        _write_merged_card(home, folder)
+    return folder
+
+
+def _write_merged_card(session: Path, merged: Path) -> None:
+    """Write the card of a session's merged model, with its scores, if the session's own store has its run."""
+    from tunecast.report.card import model_card
+    from tunecast.session.folder import read_session
+    from tunecast.session.state import read_state
+    from tunecast.store import Store
+
+    record = read_state(read_session(session)).record
+    if record is None:
+        return
+    try:  # a store elsewhere is not opened: a folder of others must not make this program connect to it
+        with Store.open(session / STORE_FILE, create=False) as store:
+            run = store.get(record.contender(record.winner).run)
+    except StoreError:
+        return
+    base_model = str(record.configuration["model"])
+    with written_whole(merged / "README.md") as unfinished:
+        unfinished.write_text(model_card(record, run, base_model=base_model, folder=merged), encoding="utf-8")
 
 
 def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -309,7 +309,9 @@ def test_a_session_is_exported_at_the_length_that_it_tested(
     rows = (tmp_path / "as-tested" / "train.jsonl").read_text().splitlines()
     assert len(rows) == run.unique_examples
     readme = (tmp_path / "as-tested" / "README.md").read_text()
-    assert f"{run.total_steps} optimiser steps, as the session trained them" in readme
+    assert f"{run.total_steps:,} optimiser steps in batches of " in readme
+    assert "This is the training that the session tested." in readme
+    assert "--epochs 3" in readme
 
 
 def test_a_longer_run_gets_another_rate_and_says_so(
@@ -329,8 +331,14 @@ def test_a_longer_run_gets_another_rate_and_says_so(
     )
     assert shorter["learning_rate"] == tested["learning_rate"]
     readme = (tmp_path / "long" / "README.md").read_text()
-    assert f"instead of the tested {tested['learning_rate']:g}" in readme
-    assert "It is not tested" in readme
+    assert (
+        f"The session tested {tested['max_steps']} steps, at a learning rate of {tested['learning_rate']:g}"
+        in (readme)
+    )
+    assert f"so this export has {longer['learning_rate']:g}" in readme
+    assert "--epochs 3" not in readme
+    short = (tmp_path / "short" / "README.md").read_text()
+    assert f"The session tested {tested['max_steps']} steps, at the same learning rate." in short
 
 
 def test_data_that_changed_since_the_session_are_not_exported_unasked(

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import workshop
+from sessions import finish
 from tunecast.api import merge
 from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods import get_method
@@ -115,3 +117,31 @@ def test_the_working_folder_is_an_output_folder_too(
     monkeypatch.chdir(tmp_path / "here")
     merge(str(folder), output_dir=Path())
     assert (tmp_path / "here" / "config.json").is_file()
+
+
+def test_a_merged_adapter_has_a_card(tiny_llama: Path, tmp_path: Path) -> None:
+    delivered("lora", tiny_llama, tmp_path / "out")
+    card = (merge(str(tmp_path / "out" / "best"), output_dir=tmp_path / "merged") / "README.md").read_text()
+    _, front, text = card.split("---\n")
+    values = yaml.safe_load(front)
+    assert (values["library_name"], values["base_model_relation"]) == ("transformers", "finetune")
+    assert values["base_model"] == tiny_llama.name
+    assert f"`{tiny_llama.name}` with the lora adapter of `best/` merged" in text
+    assert str(tmp_path) not in card
+
+
+def test_a_sessions_merged_model_keeps_its_scores(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    flags = ("--strategy", "fixed-baseline", "--fix", "learning_rate=0.01", "--budget", "1-trials")
+    session = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--no-forecast")
+    assert session.result["winner"] != "zero_shot"
+    merged = merge(str(session.folder))
+    card, delivered_card = (merged / "README.md").read_text(), (session.folder / "best/README.md").read_text()
+    assert yaml.safe_load(delivered_card.split("---\n")[1])["library_name"] == "peft"
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "transformers"
+    assert "The adapter is merged into the weights" in card
+    scores = delivered_card.split("## Scores")[1].split("##")[0]
+    assert "zero-shot" in scores
+    assert scores in card
+    code = card.split("```python\n")[1].split("```")[0]
+    assert "peft" not in code
+    exec(code.replace("'.'", repr(str(merged))), {})

@@ -129,3 +129,10 @@ def test_a_disagreement_with_the_test_split_is_said() -> None:
     )
     assert said in card
     assert "disagrees" not in model_card(record, run, base_model="a/b")
+
+
+def test_every_figure_of_a_card_is_filled_in() -> None:
+    record, run = delivered()
+    prose = model_card(record, run, base_model="org/base").split("```")[0]
+    assert "The test split was scored once, afterwards, and is only reported." in prose
+    assert not re.findall(r"[{}]", prose)

@@ -242,21 +242,28 @@ def _planned(
     if as_tested and found.tested and epochs is None:
         steps = as_tested.total_steps
         step = min(found.tested.step, steps)
-        kept = "" if step == steps else f" The session delivered the checkpoint of step {step}."
-        return pipeline, as_tested, step, f"{steps} optimiser steps, as the session trained them.{kept}"
+        return pipeline, as_tested, step, _as_tested_text(step, steps)
     passes = epochs or float(found.settings.get("epochs", DEFAULT_EPOCHS))
     made = plan(passes * sum(lengths))
     steps = made.total_steps
-    said = f"{steps} optimiser steps ({passes:g} epochs)"
     if as_tested is None:
-        return pipeline, made, steps, f"{said}, which no session has tested at this learning rate."
-    said = f"{said}; the session tested {as_tested.total_steps}"
+        return pipeline, made, steps, "No session has tested this pipeline at this length."
+    tested = f"The session tested {as_tested.total_steps:,} steps"
     if steps <= as_tested.total_steps:
-        return pipeline, made, steps, f"{said}. The learning rate is the tested one."
+        return pipeline, made, steps, f"{tested}, at the same learning rate."
     changed = with_rate_for_steps(pipeline, as_tested.total_steps, steps)
-    reason = (
-        f"For the longer run, the learning rate is {changed.number('learning_rate'):g} instead of the tested "
-        f"{pipeline.number('learning_rate'):g}: best rates fall with the number of steps, by its power of "
-        f"-{STEPS_EXPONENT}, as for tune --final-training. It is not tested."
+    sentence = (
+        f"{tested}, at a learning rate of {pipeline.number('learning_rate'):g}. A longer training needs a "
+        f"lower one, so this export has {changed.number('learning_rate'):g}: best rates fall with the number "
+        f"of steps, by its power of -{STEPS_EXPONENT}, as for tune --final-training. The session has not "
+        "tested this rate."
     )
-    return changed, made, steps, f"{said}. {reason}"
+    return changed, made, steps, sentence
+
+
+def _as_tested_text(step: int, steps: int) -> str:
+    delivered = "" if step == steps else f" It delivered the checkpoint of step {step:,}, which is kept here."
+    return (
+        f"This is the training that the session tested.{delivered} A search tests short trainings: for a "
+        "longer one, export again with, for example, --epochs 3; the learning rate is then lowered to suit."
+    )

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 Write = Callable[[Path], object]
 """Writes a model to a folder."""
+CARD = "README.md"
 KEPT = ("pipeline.json", "training.json")
 """Files of a delivery that say what was trained, on which data; the merged model keeps them."""
 
 
 def merge(source: Path, folder: Path, *, model: str | None = None) -> Path:
-    """Write a base model with its adapter merged into the weights, and its tokenizer.
+    """Write a base model with its adapter merged into the weights, its tokenizer and a model card.
 
     The weights keep the type in which the base model is saved. A delivery that is a whole model is copied.
 
@@ -68,11 +69,31 @@ def _merger(adapter: Path, model: str | None) -> Write:
         with quiet():
             merged.save_pretrained(folder)
         load_tokenizer(resolved).save_pretrained(folder)
+        (folder / CARD).write_text(_card(resolved.name, adapter), encoding="utf-8")
         for name in KEPT:
             if (adapter / name).is_file():
                 shutil.copy(adapter / name, folder / name)
 
     return write
+
+
+def _card(base_model: str, adapter: Path) -> str:
+    """Write a short model card; :func:`tunecast.api.merge` knows a session's scores and writes another."""
+    import yaml
+
+    kind = read_adapter("--merge", adapter)["peft_type"].lower()
+    values = {"library_name": "transformers", "base_model": base_model, "tags": ["tunecast", kind]}
+    front = yaml.safe_dump(values | {"base_model_relation": "finetune"}, sort_keys=False, allow_unicode=True)
+    return f"""---
+{front}---
+
+# {base_model} with a merged adapter
+
+The weights of `{base_model}` with the {kind} adapter of `{adapter.resolve().name}/` merged into them, in the
+type of the base model's weights. Written by `tunecast export --merge`; transformers loads it without peft.
+
+It inherits the licence, limits and biases of its base model.
+"""
 
 
 def _is_whole(folder: Path) -> bool:

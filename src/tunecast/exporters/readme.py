@@ -20,7 +20,8 @@ Written by `tunecast export`. Base model: `{job.model}`.
 
 - {len(job.encoded):,} training examples, {len(job.encoded_validation):,} validation examples, at most \
 {job.max_length} tokens each.
-- Length: {job.length} That is {job.epochs:.3g} epochs in batches of {job.batch_size}.
+- Length: {job.plan.total_steps:,} optimiser steps in batches of {job.batch_size}, which is {job.epochs:.3g} \
+epochs. {job.length}
 - Learning rate {float(value_of(job, "learning_rate")):g}, schedule {job.schedule} with \
 {job.plan.warmup_steps} steps of warm-up.
 - Packing is off.

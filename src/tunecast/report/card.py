@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tunecast.records import ZERO_SHOT, Run
@@ -15,6 +16,7 @@ from tunecast.report.tables import (
     data_facts,
     hardware_facts,
     score_cells,
+    scorings,
     split_sizes,
     tokens_trained_on,
     version_facts,
@@ -23,9 +25,13 @@ from tunecast.report.wording import training_text, value_text, verdict
 from tunecast.results import SessionRecord
 
 
-def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
-    """Write the README.md of a delivered model's run: YAML front matter, then Markdown."""
-    given = delivery(run, base_model)
+def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path | None = None) -> str:
+    """Write the README.md of a delivered model's run: YAML front matter, then Markdown.
+
+    Args:
+        folder: Where the model is, if it is not as the session delivered it: with its adapter merged.
+    """
+    given = delivery(run, base_model, folder)
     sections = [
         _front_matter(record, run, given),
         f"# {_plain(given.base_model)} finetuned on {_plain(record.task.dataset)}",
@@ -83,7 +89,7 @@ def _how_chosen(record: SessionRecord) -> str:
     rivals = "the base model, the baseline" if has_baseline else "the base model"
     return (
         f" Validation **{_plain(record.objective)}** chose it from {rivals} and the leading checkpoints, at "
-        "most three. The test split was scored {scorings(record)}, and is only reported."
+        f"most three. The test split was scored {scorings(record)}, and is only reported."
     )
 
 
@@ -99,7 +105,12 @@ def _scores(record: SessionRecord) -> str:
 
 
 def _loading(given: Delivery) -> str:
-    if not given.adapter:
+    if given.merged:
+        note = (
+            "The adapter is merged into the weights of the base model, rounded to their type, so its scores "
+            "may differ slightly from those above. The folder is complete; no network is needed."
+        )
+    elif not given.adapter:
         note = "The folder is complete; no network is needed."
     elif given.bundled_base:
         note = "The base model is in `base/` beside the adapter; no network is needed."

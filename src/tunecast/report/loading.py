@@ -20,6 +20,7 @@ class Delivery:
 
     Args:
         adapter: Whether it is an adapter that needs its base model, not a whole model.
+        merged: Whether it is a whole model that an adapter was merged into.
         bundled_base: Whether the base model is in ``base/`` beside the adapter.
         base_model: Hub id of the base model, or its name if it has none.
         auto_class: Class of transformers that loads the model.
@@ -29,6 +30,7 @@ class Delivery:
     bundled_base: bool
     base_model: str
     auto_class: str
+    merged: bool = False
 
     @property
     def library(self) -> str:
@@ -71,6 +73,7 @@ def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
     encoder_decoder = run.model.architecture == "encoder-decoder"
     method = run.pipeline.method
     adapter = method != ZERO_SHOT.method and get_method(method).delivers == "adapter"
+    trained_as_adapter = adapter
     bundled = adapter and (base_model.lower().endswith(".gguf") or base_model in ALIASES)
     if folder is not None and folder.is_dir() and any(folder.glob("*.safetensors")):
         adapter = (folder / "adapter_config.json").exists()
@@ -78,6 +81,7 @@ def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
     return Delivery(
         adapter, bundled, _public_name(base_model, run),
         "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM",
+        trained_as_adapter and not adapter,
     )  # fmt: skip
 
 
