@@ -129,8 +129,12 @@ def _dry_run(settings: SessionSettings, as_json: bool) -> None:
 
     from tunecast.report.plan import plan_rows
 
+    with RichProgress() as progress:
+        progress.start("Planning")
+        rows = plan_rows(resolve(settings))
+        progress.finish()
     table = Table.grid(padding=(0, 2))
-    for name, text in plan_rows(resolve(settings)):
+    for name, text in rows:
         table.add_row(Text(name, style="bold"), Text(text))
     Console().print(table)
 

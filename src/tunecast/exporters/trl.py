@@ -12,33 +12,8 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.exporters.job import ExportJob, optimizer_of, value_of
-from tunecast.training.plan import POOLED_BATCHES
+from tunecast.exporters.script import PARTS, as_literal
 
-BATCHES = '''class Batches(Sampler):
-    """The batches of every epoch: examples of similar length together, the batches in random order."""
-
-    def __init__(self, lengths, batch_size, seed):
-        self.lengths, self.batch_size, self.seed = np.array(lengths), batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch):
-        self.epoch = epoch
-
-    def __len__(self):
-        return math.ceil(len(self.lengths) / self.batch_size)
-
-    def __iter__(self):
-        draw = np.random.default_rng([self.seed, self.epoch])
-        order = draw.permutation(len(self.lengths))
-        size = self.batch_size
-        batches = []
-        for start in range(0, len(order), {pooled} * size):
-            pool = order[start : start + {pooled} * size]
-            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
-            batches += [pool[i : i + size].tolist() for i in range(0, len(pool), size)]
-        return iter([batches[i] for i in draw.permutation(len(batches))])
-'''
-"""Tunecast's order of batches, as code of an exported script."""
 SCRIPT = '''"""Trains one pipeline with TRL; written by tunecast export. README.md says what it reproduces.
 
     python train.py [--output-dir FOLDER] [--eval-steps 20] [--report-to wandb] ...
@@ -47,7 +22,6 @@ All arguments of TRL's SFTConfig can be given.
 """
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,38 +35,29 @@ from trl import SFTConfig, SFTTrainer
 
 HERE = Path(__file__).resolve().parent
 MODEL = {model!r}
+DATASET = {dataset!r}
 HAS_ADAPTER = {has_adapter}
 HYPERPARAMETERS = {hyperparameters}
 
 
 {batches}
 
+
 class Trainer(SFTTrainer):
     """SFTTrainer with these batches{trainer_also}."""
 
-    def get_train_dataloader(self):
-        if self.args.world_size > 1:  # several processes: TRL's own order
-            return super().get_train_dataloader()
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        batches = Batches(lengths, self.args.per_device_train_batch_size, self.args.seed)
-        data = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
-        return self.accelerator.prepare(data)
+{batching}
 {optimizer}
 
 def main() -> None:
     cuda = torch.cuda.is_available()
     bf16 = {bf16}
-    parser = HfArgumentParser(SFTConfig)
-    parser.set_defaults(output_dir=str(HERE / "result"), bf16=bf16, use_cpu=not cuda, **HYPERPARAMETERS)
-    (args,) = parser.parse_args_into_dataclasses()
+{arguments}
     # Trained weights are float32, because bfloat16 loses small updates. Frozen weights may be bfloat16.
     dtype = torch.bfloat16 if bf16 and HAS_ADAPTER else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype{quantisation})
-    data = load_dataset(
-        "json",
-        data_files={{"train": str(HERE / "train.jsonl"), "validation": str(HERE / "validation.jsonl")}},
-    )
+{data}
     trainer = Trainer(
         model=model,
         args=args,
@@ -101,20 +66,8 @@ def main() -> None:
         processing_class=tokenizer,
         peft_config=PeftConfig.from_pretrained(str(HERE / "adapter")) if HAS_ADAPTER else None,
     )
-{prepare}    trainer.train()
-    log, last = trainer.state.log_history, trainer.state.global_step
-    measured = any("eval_loss" in entry and entry["step"] == last for entry in log)
-    if args.eval_strategy != "no" and not measured:
-        trainer.evaluate()
-    print(log[-1])
-{save}    # The log has the curve; `tunecast runs import FOLDER` reads it with the arguments in README.md.
-    trainer.save_state()
-    summary = TrainingSummary.from_trainer(trainer, finetuned_from=MODEL, dataset={dataset!r})
-    (Path(args.output_dir) / "README.md").write_text(summary.to_model_card(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+{prepare}{training}
+{save}{ending}
 '''
 BF16 = "cuda and torch.cuda.is_bf16_supported(including_emulation=False)"
 QUANTISATION = """,
@@ -179,12 +132,12 @@ def files(job: ExportJob) -> dict[str, str]:
     pissa = job.pipeline.hyperparameters.get("init_lora_weights") == "pissa"
     optimizer = _own_optimizer(job)
     script = SCRIPT.format(
+        **PARTS,
         model=job.model,
         dataset=job.dataset,
         has_adapter=adapter is not None,
         bf16="False" if job.in_float32 else BF16,
         hyperparameters=as_literal(hyperparameters_of(job)),
-        batches=BATCHES.format(pooled=POOLED_BATCHES),
         quantisation_import=", BitsAndBytesConfig" if four_bit else "",
         quantisation=QUANTISATION if four_bit else "",
         optimizer=optimizer,
@@ -327,9 +280,3 @@ def hyperparameters_of(job: ExportJob) -> dict[str, Any]:
         **kept,
         "report_to": "none",
     }
-
-
-def as_literal(values: Mapping[str, Any]) -> str:
-    """Return a dictionary as Python code, one entry a line."""
-    lines = [f"    {name!r}: {value!r},\n" for name, value in values.items()]
-    return "{\n" + "".join(lines) + "}"

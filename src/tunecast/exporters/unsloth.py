@@ -10,9 +10,9 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.exporters.job import ExportJob, value_of
-from tunecast.exporters.trl import BATCHES, as_literal, hyperparameters_of
+from tunecast.exporters.script import PARTS, as_literal
+from tunecast.exporters.trl import hyperparameters_of
 from tunecast.exporters.yaml_text import refuse_unknown, trainer_differences
-from tunecast.training.plan import POOLED_BATCHES
 
 METHODS = ("lora", "qlora", "full")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -26,7 +26,6 @@ All arguments of TRL's SFTConfig can be given.
 from unsloth import FastLanguageModel  # isort: skip (before the libraries that it changes)
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ from trl import SFTConfig, SFTTrainer
 
 HERE = Path(__file__).resolve().parent
 MODEL = {model!r}
+DATASET = {dataset!r}
 LOADING = {loading}
 ADAPTER = {adapter}
 HYPERPARAMETERS = {hyperparameters}
@@ -46,31 +46,22 @@ HYPERPARAMETERS = {hyperparameters}
 
 {batches}
 
+
 class Trainer(SFTTrainer):
     """SFTTrainer with these batches."""
 
-    def get_train_dataloader(self):
-        if self.args.world_size > 1:  # several processes: TRL's own order
-            return super().get_train_dataloader()
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        batches = Batches(lengths, self.args.per_device_train_batch_size, self.args.seed)
-        data = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
-        return self.accelerator.prepare(data)
+{batching}
 
 
 def main() -> None:
     cuda = torch.cuda.is_available()
     bf16 = cuda and torch.cuda.is_bf16_supported()
-    parser = HfArgumentParser(SFTConfig)
-    parser.set_defaults(output_dir=str(HERE / "result"), bf16=bf16, use_cpu=not cuda, **HYPERPARAMETERS)
-    (args,) = parser.parse_args_into_dataclasses()
+{arguments}
     model, tokenizer = FastLanguageModel.from_pretrained(MODEL, **LOADING)
     if ADAPTER is not None:
         model = FastLanguageModel.get_peft_model(model, **ADAPTER)
-    data = load_dataset(
-        "json",
-        data_files={{"train": str(HERE / "train.jsonl"), "validation": str(HERE / "validation.jsonl")}},
-    ).select_columns(["input_ids", "labels"])
+{data}
+    data = data.select_columns(["input_ids", "labels"])
     trainer = Trainer(
         model=model,
         args=args,
@@ -79,21 +70,9 @@ def main() -> None:
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
-    trainer.train()
-    log, last = trainer.state.log_history, trainer.state.global_step
-    measured = any("eval_loss" in entry and entry["step"] == last for entry in log)
-    if args.eval_strategy != "no" and not measured:
-        trainer.evaluate()
-    print(log[-1])
+{training}
     trainer.save_model()
-    # The log has the curve; `tunecast runs import FOLDER` reads it with the arguments in README.md.
-    trainer.save_state()
-    summary = TrainingSummary.from_trainer(trainer, finetuned_from=MODEL, dataset={dataset!r})
-    (Path(args.output_dir) / "README.md").write_text(summary.to_model_card(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+{ending}
 '''
 
 
@@ -113,12 +92,12 @@ def files(job: ExportJob) -> dict[str, str]:
         "random_state": job.seed,
     }
     script = SCRIPT.format(
+        **PARTS,
         model=job.model,
         dataset=job.dataset,
         loading=as_literal(loading),
         adapter=None if full else as_literal(_adapter(job)),
         hyperparameters=as_literal(hyperparameters_of(job)),
-        batches=BATCHES.format(pooled=POOLED_BATCHES),
     )
     return {"train.py": script}
 

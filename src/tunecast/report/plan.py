@@ -7,8 +7,9 @@ from typing import Any
 
 from tunecast.recommender.recommendation import Prospect
 from tunecast.records import Pipeline
-from tunecast.report.numbers import compact, duration, storage
+from tunecast.report.numbers import compact, duration, interval, storage
 from tunecast.report.wording import pipeline_line, prospect_line
+from tunecast.session.final_choice import FinalChoice
 
 NOTES_SHOWN = 4
 METHODS_SHOWN = 4
@@ -24,13 +25,15 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("device", f"{plan['device']}, {plan['dtype']}, {plan['threads']} threads"),
         ("decided by", f"{settings['objective']} on validation; the test split is only reported"),
         ("time", _time(plan)),
+        *_final_training(settings["final_training"]),
         ("search", _search(plan)),
+        ("memory", _memory(plan["candidates"])),
         *_restrictions(settings),
         ("baseline", pipeline_line(Pipeline(**plan["baseline"]))),
         *_predicted(plan["prediction"]),
         *_notes([*plan["warnings"], *plan["prediction"]["warnings"]]),
         ("output", settings["output_dir"]),
-        ("", "Nothing was trained. Leave out --dry-run to start; --json prints every value."),
+        ("", "Nothing was trained. Start without --dry-run; see every value with --json."),
     ]
 
 
@@ -50,10 +53,22 @@ def _search(plan: Mapping[str, Any]) -> str:
     methods = ", ".join(f"{count} {method}" for method, count in counts[:METHODS_SHOWN])
     if len(counts) > METHODS_SHOWN:
         methods += f", {len(counts) - METHODS_SHOWN} other methods"
-    return (
-        f"{plan['configuration']['strategy']} over {candidates['left']} candidates ({methods}); "
-        f"{candidates['left_out']} left out, {storage(candidates['worker_bytes'])} for a worker"
-    )
+    return f"strategy {plan['configuration']['strategy']} over {candidates['left']} candidates: {methods}"
+
+
+def _memory(candidates: Mapping[str, Any]) -> str:
+    room = storage(candidates["worker_bytes"])
+    if not candidates["left_out"]:
+        return f"every candidate fits in the {room} of a worker"
+    return f"{candidates['left_out']} more candidates are left out: they exceed the {room} of a worker"
+
+
+def _final_training(chosen: str) -> Iterator[tuple[str, str]]:
+    choice = FinalChoice.parse(chosen)
+    if choice.epochs is not None:
+        yield "afterwards", f"the winner is trained for {choice.epochs:g} epochs, outside of the budget"
+    elif chosen != "none":
+        yield "afterwards", "the winner is trained for longer with half of the budget"
 
 
 def _restrictions(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -65,10 +80,18 @@ def _restrictions(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _predicted(prediction: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Write the predictions, whose pipelines hold their method beside their hyperparameters."""
-    for number, one in enumerate(prediction.get("recommendations", ())):
+    if (untouched := prediction.get("zero_shot_loss")) is not None:
+        ends = interval(untouched["low"], untouched["high"], 2)
+        yield (
+            "predicted",
+            f"loss {untouched['value']:.2f} ({ends}) of the untouched model, and with training:",
+        )
+    for number, one in enumerate(prediction.get("recommendations", ()), start=1):
         values = dict(one["pipeline"])
         pipeline = Pipeline(values.pop("method"), values)
-        yield ("" if number else "predicted"), prospect_line(Prospect(**{**one, "pipeline": pipeline}))
+        yield "", f"{number}. {prospect_line(Prospect(**{**one, 'pipeline': pipeline}))}"
+    if untouched is not None:
+        yield "", "Brackets hold 90% intervals; times and GB are those of one trial."
 
 
 def _notes(notes: list[str]) -> Iterator[tuple[str, str]]:
