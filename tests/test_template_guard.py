@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import psutil
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunecast import template_guard
-from tunecast.errors import ModelError
-from tunecast.template_guard import rendered_within_limits
+from tunecast.errors import DataError, ModelError
+from tunecast.template_guard import rendered_within_limits, within_seconds
 
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 DOUBLING = (
@@ -48,3 +51,22 @@ def test_a_template_without_end_is_ended(template: str, monkeypatch: pytest.Monk
     with pytest.raises(ModelError, match="the chat template of model takes more than"):
         rendered(template)
     assert psutil.Process().children() == before, "no child is left"
+
+
+def test_a_loop_in_this_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_guard, "CPU_SECONDS", 0.2)
+    handler = signal.getsignal(signal.SIGVTALRM)
+    template = ImmutableSandboxedEnvironment().from_string(LOOP)
+    with pytest.raises(DataError, match="too slow"), within_seconds(DataError("too slow")):
+        template.render()
+    assert signal.getsignal(signal.SIGVTALRM) is handler
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_another_thread_is_left_alone() -> None:
+    def render() -> str:
+        with within_seconds(DataError("too slow")):
+            return "rendered"
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(render).result() == "rendered"

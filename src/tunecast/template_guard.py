@@ -1,7 +1,11 @@
 """Renders a chat template, which comes with a model, where it can neither run for ever nor fill the memory.
 
 jinja2's sandbox bounds neither time nor memory: ``10 ** 10 ** 9`` is one instruction, which no signal handler
-interrupts. A forked child is bounded by the system.
+interrupts. A forked child is bounded by the system, and renders a first conversation there.
+
+A template may still run for ever on certain contents alone. The conversations of a dataset are too many for
+children; :func:`within_seconds` ends loops in them. What is left is one instruction that computes for ever on
+certain contents: it hangs this process, which computes nothing else then.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ import os
 import resource
 import select
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from tunecast.errors import ModelError, first_line
+from tunecast.errors import ModelError, UserError, first_line
 
 CPU_SECONDS = 2
 WALL_SECONDS = 60.0
@@ -66,6 +71,28 @@ def rendered_within_limits(render: Callable[[], str], model: str) -> str | None:
         f"{MORE_BYTES // 10**9} GB for one conversation.",
         "Correct chat_template.jinja, or chat_template in tokenizer_config.json.",
     )
+
+
+@contextlib.contextmanager
+def within_seconds(refusal: UserError) -> Iterator[None]:
+    """Raise ``refusal`` if the block computes for longer than :data:`CPU_SECONDS` of processor time.
+
+    Only the main thread can be interrupted; in other threads the block has no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise refusal
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _answer(render: Callable[[], str], pipe: int) -> None:

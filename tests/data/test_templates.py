@@ -230,3 +230,15 @@ def test_running_text_is_never_templated(tokenizer: Any, template: str | None) -
     text = Example((Turn("text", "Once upon", True),), 1)
     (segment,) = with_template(tokenizer, template).render(text)
     assert (segment.text, segment.trained, segment.ends) == ("Once upon", True, True)
+
+
+def test_a_template_that_hangs_on_one_row_names_it(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunecast.template_guard.CPU_SECONDS", 0.2)
+    hang = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    whole = f"{{% if 'hang' in messages[0]['content'] %}}{hang}{{% endif %}}{tiny.CHAT_TEMPLATE}"
+    monkeypatch.setattr(tokenizer, "chat_template", whole)
+    renderer = Renderer(tokenizer)
+    assert renderer.render(SINGLE)[-1].trained
+    question = Turn("user", "hang", False)
+    with pytest.raises(DataError, match="Row 7: the model's chat template takes more than"):
+        renderer.render(Example((question, SINGLE.turns[1]), 7))

@@ -22,6 +22,7 @@ from typing import Any
 
 from tunecast.data.examples import Example, Turn
 from tunecast.errors import DataError
+from tunecast.template_guard import CPU_SECONDS, within_seconds
 
 Message = dict[str, str]
 Span = tuple[int, int]
@@ -71,6 +72,14 @@ class Renderer:
         """
         if not uses_chat_template(example, self._tokenizer):
             return _render_plain(example.turns)
+        too_slow = DataError(
+            f"Row {example.row}: the model's chat template takes more than {CPU_SECONDS} s for it.",
+            "Correct chat_template.jinja, or chat_template in tokenizer_config.json, or remove the row.",
+        )
+        with within_seconds(too_slow):
+            return self._render_templated(example)
+
+    def _render_templated(self, example: Example) -> list[Segment]:
         messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
         trained = [index for index, turn in enumerate(example.turns) if turn.trained]
         try:
@@ -82,7 +91,7 @@ class Renderer:
                     f"Row {example.row}: the model's chat template rejects the conversation ({error}).",
                     "Templates commonly expect user and assistant to take turns, beginning with the user.",
                 ) from None
-            return self.render(merged)
+            return self._render_templated(merged)
         spans = self._spans(messages, trained, whole, example.row)
         return self._cut(whole, spans)
 
