@@ -9,7 +9,7 @@ import pytest
 
 from tunecast.collect.planfile import DatasetChoice, ModelChoice, Plan, read_plan
 from tunecast.collect.run_specs import RunSpec, expand
-from tunecast.errors import DataError, ModelError
+from tunecast.errors import ConfigurationError, DataError, ModelError
 from tunecast.hardware.dtype import COMPUTE_DTYPES
 from tunecast.progress import Silent
 
@@ -160,6 +160,21 @@ def test_what_cannot_be_used_is_told_once_and_changes_no_other_run(plan: Plan, t
     assert len(said.lines) == 2
     assert gone in said.lines[0]
     assert empty in said.lines[1]
+
+
+def test_a_base_model_that_a_method_cannot_train_is_left_out(
+    write_plan: Callable[..., Path], roots: dict[str, str], tiny_gpt2: Path
+) -> None:
+    methods = {"methods": {"lora": 1, "oft": 1}}
+    alone = read_plan(write_plan(pipelines=methods), roots)
+    gpt2 = ModelChoice(path=str(tiny_gpt2), runs_per_dataset=4)
+    said = Said()
+    both = expand(alone.model_copy(update={"models": (*alone.models, gpt2)}), device="cpu", progress=said)
+    assert {run_spec.id for run_spec in both.run_specs} == {run_spec.id for run_spec in listed(alone)}
+    assert both.unusable == 3 * 4
+    assert "the method oft of the plan small cannot be used" in said.lines[0].lower()
+    with pytest.raises(ConfigurationError, match="The method oft of the plan small"):
+        listed(alone.model_copy(update={"models": (gpt2,)}))
 
 
 def test_a_plan_of_which_nothing_can_be_used_is_an_error(plan: Plan, tmp_path: Path) -> None:

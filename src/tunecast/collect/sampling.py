@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from tunecast.collect.planfile import Plan
+from tunecast.errors import ConfigurationError
 from tunecast.methods.rates import adapter_rate, optimizer_rate
+from tunecast.methods.registry import get_method
 from tunecast.methods.space import Restrictions, pipeline_space, sample_pipelines
 from tunecast.records import ModelFacts, Pipeline, stable_hash
 
@@ -39,9 +41,18 @@ class Drawing:
 
     The same number gives the same quantiles for every model, so that runs of different models can be compared
     one to one although their ranges of learning rates differ.
+
+    Raises:
+        ConfigurationError: A method of the plan cannot be used on the model.
     """
 
     def __init__(self, plan: Plan, model: ModelFacts) -> None:
+        for method in plan.methods:
+            if reason := get_method(method).applies(model):
+                raise ConfigurationError(
+                    f"The method {method} of the plan {plan.name} cannot be used on {model.name}: {reason}.",
+                    "Give this base model a plan of its own, without the method.",
+                )
         self._plan = plan
         self._model = model
         self._spaces: dict[str, ConfigurationSpace] = {}
