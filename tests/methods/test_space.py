@@ -25,6 +25,7 @@ from tunecast.methods.space import (
     OTHER_NAMES,
     at_3e4,
     check_restrictions,
+    drawn_pipelines,
     hyperparameter_names,
 )
 from tunecast.records import ModelFacts, Pipeline
@@ -46,6 +47,26 @@ def test_seed_decides_and_pipelines_are_distinct() -> None:
     assert len({pipeline.id for pipeline in first}) == 200
     assert drawn(30, seed=7) == first[:30]
     assert {pipeline.method for pipeline in drawn(400)} == APPLYING
+
+
+def test_drawn_again_they_are_the_same_and_follow_every_part_of_the_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def again(model: ModelFacts = MODEL, count: int = 40, seed: int = 0, **changes: Any) -> list[Pipeline]:
+        return list(drawn_pipelines(model, Restrictions(**changes), count, seed=seed))
+
+    assert again() == again() == drawn()
+    assert again(seed=1) == drawn(seed=1)
+    assert again(count=41) == drawn(41)
+    assert again(fixed={"optim": "lion"}) == drawn(fixed={"optim": "lion"})
+    wider = replace(MODEL, width=8 * MODEL.width)
+    assert again(wider) == sample_pipelines(pipeline_space(wider), 40) != drawn()
+    assert again(count=0) == []
+    with pytest.raises(ConfigurationError):
+        again(count=0, methods=("lora",), fixed={"nothing": 1})
+    monkeypatch.setattr(type(get_method("lora")), "applies", lambda *_: "a library is missing")
+    assert again() == drawn()
+    assert not any(pipeline.method == "lora" for pipeline in again())
 
 
 def test_only_active_hyperparameters_are_listed() -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tunecast.errors import ConfigurationError, did_you_mean
-from tunecast.methods.base import is_constant
+from tunecast.methods.base import Method, is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
 from tunecast.optimizers import OPTIMIZERS
@@ -227,6 +229,29 @@ def sample_pipelines(space: ConfigurationSpace, count: int) -> list[Pipeline]:
             if len(found) >= count:
                 return list(found.values())
     return list(found.values())
+
+
+def drawn_pipelines(
+    model: ModelFacts, restrictions: Restrictions, count: int, *, seed: int = 0
+) -> Sequence[Pipeline]:
+    """Return what :func:`sample_pipelines` draws first from the space of a model.
+
+    Building and sampling a space takes a quarter of a second, so the latest answers are kept.
+
+    Raises:
+        ConfigurationError: As for :func:`pipeline_space`.
+    """
+    usable = tuple(get_method(name) for name in _parameters_by_method(model, restrictions))
+    return _drawn(pickle.dumps((model, restrictions)), usable, count, seed) if count else ()
+
+
+@lru_cache(maxsize=8)
+def _drawn(
+    model_and_restrictions: bytes, usable: tuple[Method, ...], count: int, seed: int
+) -> tuple[Pipeline, ...]:
+    """Draw pipelines; ``usable`` methods change if others are registered, or a library is missing."""
+    model, restrictions = pickle.loads(model_and_restrictions)
+    return tuple(sample_pipelines(pipeline_space(model, restrictions, seed=seed), count))
 
 
 def _to_pipeline(configuration: Configuration) -> Pipeline:

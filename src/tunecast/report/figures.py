@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import plotly.graph_objects as go
@@ -83,10 +84,10 @@ def method_styles(trials: Sequence[DrawnTrial]) -> dict[str, Style]:
     return styles(sorted({trial.method for trial in trials}))
 
 
-def _axis(title: str) -> dict[str, Any]:
+def _axis() -> dict[str, Any]:
     """Return the defaults of both axes of every plot."""
     return {
-        "title": {"text": title, "font": {"color": INK, "size": 13}, "standoff": 10},
+        "title": {"font": {"color": INK, "size": 13}, "standoff": 10},
         "gridcolor": GRID,
         "linecolor": MUTED,
         "showline": True,
@@ -101,9 +102,15 @@ def _axis(title: str) -> dict[str, Any]:
 
 def new_figure(x_title: str, y_title: str) -> go.Figure:
     """Make an empty figure in the report's style; axis titles include the unit."""
-    figure = go.Figure()
-    figure.update_layout(
-        template=None,
+    figure = go.Figure(layout=_style())
+    figure.update_layout(template=None, xaxis_title_text=x_title, yaxis_title_text=y_title)
+    return figure
+
+
+@lru_cache(maxsize=1)
+def _style() -> go.Layout:
+    """Return the layout that figures begin with; plotly takes ten times as long to check it as to copy it."""
+    return go.Layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONTS, "size": 13, "color": INK},
@@ -117,10 +124,9 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
         },
         # Each section of the page has one legend, which wraps on a phone and filters all its panels.
         showlegend=False,
-        xaxis=_axis(x_title),
-        yaxis=_axis(y_title),
+        xaxis=_axis(),
+        yaxis=_axis(),
     )
-    return figure
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunecast.methods import Restrictions, pipeline_space, sample_pipelines, space
-from tunecast.methods.space import baseline_pipeline
+from tunecast.methods import Restrictions, space
+from tunecast.methods.space import baseline_pipeline, drawn_pipelines
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import Context, Strategy, get_strategy
 from tunecast.session.settings import SessionSettings
@@ -46,7 +46,7 @@ def candidate_pipelines(
     baseline = baseline_pipeline(model, settings.restrictions)
     first = [baseline, *strategy.pinned(baseline, settings.restrictions)]
     first += [p for p in lineup if p not in first and _is_within(settings, p)]
-    drawn = sample_pipelines(pipeline_space(model, settings.restrictions, seed=settings.seed), strategy.draws)
+    drawn = drawn_pipelines(model, settings.restrictions, strategy.draws, seed=settings.seed)
     return first + [pipeline for pipeline in drawn if pipeline not in first]
 
 
