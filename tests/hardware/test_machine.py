@@ -21,9 +21,9 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="peak resident s
 
 
 def test_rates_are_positive_and_measured_once() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     first = machine.measure_machine("cpu", 1)
-    taken = time.perf_counter() - begin
+    taken = time.process_time() - begin
     assert machine.measure_machine("cpu", 1) is first
     assert taken < 10
     assert first.device == "cpu"

@@ -50,7 +50,8 @@ class EncodedExample:
         """The number of labels that can be predicted; a decoder-only model never predicts the first token."""
         if self.architecture == "encoder-decoder":
             return len(self.labels)
-        return sum(label != IGNORED for label in self.labels[1:])
+        predicted = self.labels[1:]
+        return len(predicted) - predicted.count(IGNORED)
 
 
 def encode(
