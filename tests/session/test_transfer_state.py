@@ -13,15 +13,14 @@ from tunecast.errors import ConfigurationError
 from tunecast.predictor import load_prior
 from tunecast.progress import Silent
 from tunecast.search import Context, get_strategy
-from tunecast.session import transfer_state
 from tunecast.session.state import SessionState
 from tunecast.session.transfer_state import as_begun, keep, prior_known, runs_known
-from tunecast.store import Store
+from tunecast.store import Store, shipping
 
 
 @pytest.fixture(autouse=True)
 def nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_state, "shipped", lambda: None)
+    monkeypatch.setattr(shipping, "shipped", lambda: None)
 
 
 def test_runs_of_the_store_without_the_sessions_own() -> None:
@@ -37,8 +36,7 @@ def test_what_is_shipped_is_known_too(monkeypatch: pytest.MonkeyPatch, tmp_path:
     path = tmp_path / "shipped.sqlite"
     with Store.open(path) as shipped:
         shipped.put_all(task_runs("a"))
-    monkeypatch.setattr(transfer_state, "shipped", lambda: path)
-    monkeypatch.setattr(transfer_state, "open_for_reading", lambda: Store.open(path))
+    monkeypatch.setattr(shipping, "shipped", lambda: path)
     with Store.open(":memory:") as store:
         store.put_all(task_runs("b"))
         known = runs_known(get_strategy("nearest-task"), store, "mine", Silent())

@@ -15,7 +15,15 @@ from sample_runs import sample_run
 from tunecast.collect.worker import LEAST_METRIC_EXAMPLES
 from tunecast.errors import StoreError
 from tunecast.records import Outcome
-from tunecast.store import Store, export_parquet, open_for_reading, published_runs, shipped, shipping
+from tunecast.store import (
+    Store,
+    export_parquet,
+    open_for_reading,
+    published_runs,
+    shipped,
+    shipped_runs,
+    shipping,
+)
 from tunecast.store.redaction import shared_session
 
 
@@ -32,6 +40,14 @@ def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: p
 def test_the_shipped_runs_are_consistent() -> None:
     with open_for_reading() as store:
         assert store.summaries()
+
+
+def test_the_shipped_runs_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = shipped_runs()
+    assert len(runs) > 3000
+    assert shipped_runs() is runs
+    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    assert shipped_runs() == ()
 
 
 def test_the_shipped_tables_name_their_sources_and_keep_to_one_unit() -> None:

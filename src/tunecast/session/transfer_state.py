@@ -15,7 +15,7 @@ from tunecast.records import Pipeline, Run
 from tunecast.search import Context, Strategy
 from tunecast.search.task_tables import known_tables
 from tunecast.session.state import SessionState
-from tunecast.store import Store, open_for_reading, shipped
+from tunecast.store import Store, shipped_runs
 
 if TYPE_CHECKING:
     from tunecast.predictor import Prior
@@ -50,9 +50,7 @@ def runs_known(strategy: Strategy, store: Store, session: str, progress: Progres
         return ()
     progress.start("Reading recorded runs, outside the budget")
     runs = {run.id: run for run in store.runs() if run.session != session}
-    if shipped() is not None:
-        with open_for_reading() as meta_dataset:
-            runs |= {run.id: run for run in meta_dataset.runs()}
+    runs |= {run.id: run for run in shipped_runs()}
     tables = known_tables(runs.values())
     progress.finish(f"{len(runs):,} runs; {len(tables)} tasks with enough pipelines to compare")
     if not tables:

@@ -10,7 +10,7 @@ from tunecast.store.importing import (
     read_published,
 )
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
-from tunecast.store.shipping import open_for_reading, published_runs, shipped, shipped_tables
+from tunecast.store.shipping import open_for_reading, published_runs, shipped, shipped_runs, shipped_tables
 from tunecast.store.store import Store
 from tunecast.store.summaries import RunSummary
 
@@ -30,5 +30,6 @@ __all__ = [
     "put_published",
     "read_published",
     "shipped",
+    "shipped_runs",
     "shipped_tables",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tunecast.errors import StoreError
@@ -36,6 +36,18 @@ def shipped_models() -> Mapping[str, ModelFacts]:
     texts = [pq.read_table(file, columns=["model_facts"]).column(0).unique().to_pylist() for file in files]
     models = [record(ModelFacts, loads(text)) for listed in texts for text in listed]
     return {model.name: model for model in reversed(models)}
+
+
+def shipped_runs() -> Sequence[Run]:
+    """Return all shipped runs, none if none are shipped. Reading them takes seconds, so they are kept."""
+    file = shipped()
+    return () if file is None else _runs_of(file)
+
+
+@lru_cache(maxsize=1)
+def _runs_of(file: Path) -> tuple[Run, ...]:
+    with open_for_reading(file) as store:
+        return tuple(store.runs())
 
 
 def published_runs(url_or_path: str | Path | None = None) -> list[Run]:
