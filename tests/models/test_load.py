@@ -19,6 +19,7 @@ from tunecast import models
 from tunecast.errors import ModelError
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.models import ResolvedModel
+from tunecast.models import load as load_module
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -176,6 +177,19 @@ def test_bfloat16_is_asked_of_the_device_that_computes(monkeypatch: pytest.Monke
     monkeypatch.setattr("torch.cuda.device", device)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: current[-1] == 1)
     assert [choose_dtype(name, 2048) for name in ("cuda", "cuda:1")] == ["float32", "bfloat16"]
+
+
+def test_a_gguf_file_is_parsed_once_for_all_that_is_read_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gguf
+
+    parsed: list[str] = []
+    monkeypatch.setattr(gguf, "GGUFReader", parsed.append)
+    reader = gguf.GGUFReader
+    with load_module._parsing_once():
+        for file in ("a", "b", "a"):
+            gguf.GGUFReader(file)
+    assert parsed == ["a", "b"]
+    assert gguf.GGUFReader is reader
 
 
 def test_a_broken_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,7 +271,8 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     try:
         check_header(file)
         # The reader draws its own progress bar, which no transformers setting turns off.
-        with _explained(model, "GGUF weights"), quiet(), contextlib.redirect_stderr(io.StringIO()):
+        silent = contextlib.redirect_stderr(io.StringIO())
+        with _explained(model, "GGUF weights"), quiet(), silent, _parsing_once():
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
             loaded = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=torch.bfloat16, **_dequantise_option()
@@ -286,6 +287,19 @@ def _convert_gguf(file: Path, folder: Path) -> None:
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _parsing_once() -> Iterator[None]:
+    """Share one parsed GGUF file: transformers parses it for each of tokenizer, configuration and weights."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _dequantise_option() -> dict[str, Any]:
