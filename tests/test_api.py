@@ -266,7 +266,7 @@ def test_a_session_of_an_earlier_version_goes_on_with_the_defaults(
     (tmp_path / "out" / "session.json").write_text(json.dumps(state))
     with pytest.raises(ConfigurationError, match="not the data that the session began with"):
         api.tune(settings, resume=True)
-    with pytest.raises(ConfigurationError, match="--no-forecast"):
+    with pytest.raises(ConfigurationError, match="--forecast"):
         api.tune(replace(settings, forecast=False), resume=True)
 
 
@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_copied_is_a_disk_that_takes_no_more(
     def copying(*_: Any) -> None:
         raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
 
-    monkeypatch.setattr(api, "_tune_in", copying)
+    monkeypatch.setattr("tunecast.api.tuning._tune_in", copying)
     with pytest.raises(OutputError, match="No space left"):
         api.tune(SessionSettings("model", "data", output_dir=str(tmp_path / "out")))
 

@@ -133,7 +133,10 @@ def test_nothing_that_figures_rest_on_uses_what_is_left_out() -> None:
         if file.relative_to(package).parts[0] not in left_out and uses.search(file.read_text())
     }
     # They export a session's outcome, write its report, and start the command line.
-    assert using == {"api.py", "__main__.py"}
+    assert using == {
+        *(f"api/{name}.py" for name in ("asking", "handing_over", "planning", "tuning")),
+        "__main__.py",
+    }
 
 
 LOADED = """

@@ -29,7 +29,7 @@ PHASES = {
     ("session.py", "_save_state"): "commit",
     ("session.py", "_measure_parts"): "forecast",
     ("final_evaluation.py", "_deliver"): "export",
-    ("api.py", "_write_results"): "export",
+    ("tuning.py", "_write_results"): "export",
     ("final_evaluation.py", "compare"): "scoring",
     ("final_evaluation.py", "deliver"): "scoring",
     ("loop.py", "_finish_leader"): "final training",

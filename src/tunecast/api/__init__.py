@@ -1,0 +1,12 @@
+"""Tunecast's main work as functions, which the commands of the same names call.
+
+The other commands call the packages that do their work; ``resolve`` is ``tune --dry-run``, and ``predict`` is
+for programs alone. Where the user can fix a problem, they raise a :class:`~tunecast.errors.UserError`.
+"""
+
+from tunecast.api.asking import evaluate, predict, recommend
+from tunecast.api.handing_over import export, merge
+from tunecast.api.planning import resolve
+from tunecast.api.tuning import train, tune
+
+__all__ = ["evaluate", "export", "merge", "predict", "recommend", "resolve", "train", "tune"]

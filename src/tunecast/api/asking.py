@@ -1,0 +1,104 @@
+"""Scores models and predicts pipelines, without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tunecast.api.checking import check_objective
+from tunecast.errors import ConfigurationError
+from tunecast.progress import Progress
+from tunecast.records import Machine, Pipeline
+from tunecast.results import Evaluation
+from tunecast.session.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from tunecast.recommender.question import Question
+    from tunecast.recommender.recommendation import Prospect, Recommendation
+
+
+def evaluate(
+    settings: SessionSettings,
+    *,
+    adapter: str = "",
+    split: str = "test",
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`."""
+    from tunecast.report.live import given_or_shown
+    from tunecast.session.evaluation import evaluate as score
+
+    check_objective(settings.objective)
+    with given_or_shown(progress) as shown:
+        return score(settings, adapter, split, shown, seed=seed)
+
+
+def recommend(
+    question: Question, *, measure: str = "", calibrate: bool = False, progress: Progress | None = None
+) -> Recommendation:
+    """Recommend pipelines before anything runs: predicted quality, hours, bytes, money, and reasons.
+
+    Args:
+        question: Model, data, machine and the user's wishes.
+        measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
+        calibrate: Whether this machine is measured first, in some seconds, and remembered.
+        progress: Receives the progress of a measurement; None shows it in a terminal or a notebook.
+    """
+    from tunecast.recommender.question import look
+    from tunecast.recommender.recommend import default_prior, recommend_pipelines
+    from tunecast.report.live import given_or_shown
+
+    with given_or_shown(progress) as shown:
+        if calibrate:
+            _calibrate(question, shown)
+        situation = look(question)
+        measured = None
+        if measure:
+            from tunecast.session.measure_zero_shot import measure_zero_shot
+
+            measured = measure_zero_shot(question, situation, measure, shown)
+    return recommend_pipelines(question, situation, default_prior(), measured)
+
+
+def _calibrate(question: Question, progress: Progress) -> None:
+    from tunecast.estimate.calibrate import calibrate
+
+    if question.gpu is not None:
+        raise ConfigurationError(
+            f"--calibrate measures this machine, but --gpu {question.gpu} asks for another.",
+            "Leave one of them out.",
+        )
+    progress.start("Measuring this machine")
+    target = calibrate()
+    rates = target.machine.flops_per_second
+    progress.finish(", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items()))
+
+
+def predict(
+    model: str, data: str, pipelines: Sequence[Pipeline], machine: Machine | str | None = None
+) -> list[Prospect]:
+    """Score pipelines that the caller brings: predicted loss, hours and bytes; nothing is run.
+
+    Args:
+        model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
+        data: File, folder, hub id or ``stdlib``.
+        pipelines: Pipelines to score; missing hyperparameters take their defaults.
+        machine: A measured machine, the name of an accelerator, or None for this machine.
+
+    Returns:
+        One prospect for each pipeline whose costs can be estimated, in their order; ``fits`` says whether it
+        fits memory.
+    """
+    from tunecast.hardware.local_machine import Target
+    from tunecast.methods import get_method
+    from tunecast.recommender.question import Question, look
+    from tunecast.recommender.recommend import Horizon, Recommender, default_prior
+
+    for pipeline in pipelines:
+        get_method(pipeline.method)
+    situation = look(Question(model, data, gpu=machine if isinstance(machine, str) else None))
+    if isinstance(machine, Machine):
+        situation = replace(situation, target=Target("the given machine", machine))
+    return Recommender(situation, default_prior(), Horizon()).prospects(pipelines)

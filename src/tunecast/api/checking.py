@@ -1,0 +1,64 @@
+"""Refuses settings that are wrong by themselves, before anything is spent on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunecast.budget import Budget
+from tunecast.errors import ConfigurationError
+from tunecast.session.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from tunecast.session.prepare import PreparedTask
+
+TRIAL_EXAMPLES = 8
+"""References on which a function of the user's is tried; a correlation needs more than one."""
+
+
+def check_settings(settings: SessionSettings) -> None:
+    """Refuse settings that are wrong by themselves, before anything is read or locked.
+
+    Raises:
+        UserError: The budget cannot be read, the store is of an unsupported kind, or a strategy, method,
+            hyperparameter or metric is unknown, or a search is asked to stop its trials early.
+    """
+    from tunecast.methods import check_names
+    from tunecast.search import check_strategy, get_strategy
+
+    Budget.parse(settings.budget)
+    if settings.store:
+        from tunecast.store.connecting import parse_url
+
+        parse_url(settings.store)
+    check_strategy(settings.strategy, settings.prior, settings.value)
+    if settings.patience is not None and get_strategy(settings.strategy).has_baseline:
+        raise ConfigurationError(
+            "patience is for tunecast train alone: in tune the strategy decides which trials go on.",
+            "Leave it out.",
+        )
+    check_names(settings.restrictions)
+    check_objective(settings.objective)
+
+
+def check_objective(objective: str) -> None:
+    """Refuse an objective that is neither ``loss`` nor a metric."""
+    if objective != "loss":
+        from tunecast.training.metrics import get_metric
+
+        get_metric(objective)
+
+
+def try_objective(objective: str, prepared: PreparedTask) -> None:
+    """Call the user's own metric once, on references of this data, before anything is spent on it.
+
+    Raises:
+        ConfigurationError: The function fails, or gives no score.
+    """
+    if ":" in objective:
+        from tunecast.data.examples import reference
+        from tunecast.training.metrics import get_metric
+
+        texts = [
+            reference(example) for example in prepared.training_task.validation_examples[:TRIAL_EXAMPLES]
+        ]
+        get_metric(objective).score(texts, texts)

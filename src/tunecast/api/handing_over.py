@@ -1,0 +1,88 @@
+"""Hands over what a session delivered: to another trainer, or as one merged model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunecast.atomic import written_whole
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.models.delivered import DELIVERED, SESSION_FILE
+from tunecast.session.folder import STORE_FILE
+
+
+def export(
+    source: str,
+    to: str,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    output_dir: Path | None = None,
+    epochs: float | None = None,
+    max_length: int | None = None,
+) -> list[Path]:
+    """Hand a pipeline and its data over to another trainer.
+
+    Args:
+        source: The output folder of a session, or the JSON file of a pipeline.
+        to: ``trl``, ``unsloth``, ``axolotl`` or ``llamafactory``.
+        model: Base model; None takes the session's.
+        data: Data; None takes the session's.
+        output_dir: Output folder; None makes ``export-TRAINER`` in the session's folder, else here.
+        epochs: Passes over the training examples; None takes the length that the session tested, else 3. For
+            a longer run than the tested one, the learning rate is derived again.
+        max_length: Longest sequence in tokens; None derives it as a session does.
+
+    Returns:
+        The files that were written, the one to start first.
+    """
+    from tunecast.exporters import TRAINERS, prepare_job
+    from tunecast.exporters import export as write
+
+    if to not in TRAINERS:
+        raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
+    job = prepare_job(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
+    home = Path(source) if Path(source).is_dir() else Path()
+    return write(job, to, output_dir or home / f"export-{to}")
+
+
+def merge(source: str, *, model: str | None = None, output_dir: Path | None = None) -> Path:
+    """Merge an adapter into its base model: a plain folder that transformers loads.
+
+    Args:
+        source: The output folder of a session, or the folder of an adapter.
+        model: The base model; None takes the adapter's own.
+        output_dir: Output folder; None makes ``merged`` in the session's folder, else here.
+
+    Returns:
+        The folder, with a model card in it.
+
+    Raises:
+        UserError: A problem that the user can fix, such as an adapter that cannot be merged.
+    """
+    from tunecast.exporters.merge import merge as write
+
+    home = Path(source) if (Path(source) / DELIVERED).is_dir() else Path()
+    folder = write(Path(source), output_dir or home / "merged", model=model)
+    if (home / SESSION_FILE).is_file() and home == Path(source):
+        _write_merged_card(home, folder)
+    return folder
+
+
+def _write_merged_card(session: Path, merged: Path) -> None:
+    """Write the card of a session's merged model, with its scores, if the session's own store has its run."""
+    from tunecast.report.card import model_card
+    from tunecast.session.folder import read_session
+    from tunecast.session.state import read_state
+    from tunecast.store import Store
+
+    record = read_state(read_session(session)).record
+    if record is None:
+        return
+    try:  # a store elsewhere is not opened: a folder of others must not make this program connect to it
+        with Store.open(session / STORE_FILE, create=False) as store:
+            run = store.get(record.contender(record.winner).run)
+    except StoreError:
+        return
+    base_model = str(record.configuration["model"])
+    with written_whole(merged / "README.md") as unfinished:
+        unfinished.write_text(model_card(record, run, base_model=base_model, folder=merged), encoding="utf-8")

@@ -1,0 +1,75 @@
+"""The plan of a session, without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from tunecast.api.checking import check_settings, try_objective
+from tunecast.api.tuning import feasible_pipelines
+from tunecast.errors import UserError
+from tunecast.progress import Progress, Silent
+from tunecast.session.settings import SessionSettings
+
+
+def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Return the plan that :func:`tune` would follow, with everything automatic decided; nothing is trained.
+
+    Args:
+        settings: The configuration.
+        progress: Shows the predictions, as on the first screen of a session.
+    """
+    from tunecast.methods import pipeline_space
+    from tunecast.report.predictions import show_predictions
+    from tunecast.session.candidates import check_restrictions
+    from tunecast.session.feasible import limit_bytes
+    from tunecast.session.prepare import prepare_task
+    from tunecast.session.recommendation import recommendation_for
+    from tunecast.session.wall_time import predicted_speed, test_scoring_seconds
+
+    check_settings(settings)
+    prepared = prepare_task(settings, Silent())
+    try_objective(settings.objective, prepared)
+    training_task = prepared.training_task
+    check_restrictions(settings, training_task.facts)
+    limit = limit_bytes(settings, training_task.device)
+    predicted, lineup = recommendation_for(settings, prepared, limit)
+    feasible = feasible_pipelines(settings, prepared, limit, Silent(), lineup.pipelines)
+    space = pipeline_space(training_task.facts, settings.restrictions, seed=settings.seed)
+    show_predictions(prepared, predicted, progress or Silent())
+    tried = feasible.pipelines if feasible.baseline_fits else feasible.pipelines[1:]
+    return {
+        "configuration": settings.as_json(),
+        "model": {
+            "name": training_task.facts.name,
+            "parameters": training_task.facts.parameters,
+            "family": training_task.facts.family,
+        },
+        "data": {"name": prepared.task.dataset, "format": prepared.dataset.format}
+        | {"examples": dict(prepared.dataset.examples), "train_tokens": training_task.train_tokens},
+        "device": training_task.device,
+        "dtype": training_task.dtype,
+        "threads": training_task.threads,
+        "max_length": training_task.max_length,
+        "max_new_tokens": training_task.max_new_tokens,
+        "baseline": asdict(feasible.pipelines[0]),
+        "candidates": {
+            "left": len(tried),
+            "left_out": feasible.left_out,
+            "baseline_fits": feasible.baseline_fits,
+            "worker_bytes": limit,
+            "methods": dict(Counter(one.method for one in tried)),
+        },
+        "test_scoring": {
+            "examples": len(training_task.test),
+            "seconds": None
+            if isinstance(predicted, UserError)
+            else test_scoring_seconds(training_task, settings, predicted_speed(training_task, predicted)),
+        },
+        "space": [str(parameter) for parameter in space.values()],
+        "prediction": {"warnings": [predicted.what]}
+        if isinstance(predicted, UserError)
+        else predicted.as_json(),
+        "warnings": [*prepared.warnings, *feasible.warnings],
+    }

@@ -1,0 +1,273 @@
+"""Runs a session: prepares, recommends, searches, and writes the results."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from tunecast.api.checking import check_settings, try_objective
+from tunecast.errors import disk_error
+from tunecast.paths import expanded
+from tunecast.progress import Progress
+from tunecast.records import Pipeline
+from tunecast.results import SessionRecord
+from tunecast.session.folder import PIPELINE_FILE, STORE_FILE, OutputFolder
+from tunecast.session.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from tunecast.executors.base import Executor
+    from tunecast.session.calibrate_length import BaseMeasurement
+    from tunecast.session.feasible import Feasible
+    from tunecast.session.prepare import PreparedTask
+    from tunecast.session.state import SessionState
+    from tunecast.store import Store
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def tune(
+    settings: SessionSettings, *, resume: bool = False, progress: Progress | None = None
+) -> SessionRecord:
+    """Choose a finetuning within a budget, train it, and deliver the best model.
+
+    Args:
+        settings: The resolved configuration.
+        resume: Resume the session in the output folder; start one if there is none.
+        progress: Receives progress reports; None shows them in a terminal or a notebook.
+
+    Returns:
+        The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``.
+    """
+    from tunecast.report.live import given_or_shown
+
+    check_settings(settings)
+    folder = OutputFolder(expanded(settings.output_dir))
+    try:
+        with given_or_shown(progress) as shown:
+            return _tune_in(folder, settings, resume, shown)
+    except OSError as error:
+        if isinstance(error, shutil.Error):  # of a whole folder: it has no number, but a line for each file
+            raise disk_error(folder.path, _first_reason(error)) from error
+        if error.errno in DISK_ERRORS:
+            raise disk_error(folder.path, str(error)) from error
+        raise
+    finally:
+        folder.close()
+
+
+def train(
+    settings: SessionSettings, pipeline: Pipeline, *, resume: bool = False, progress: Progress | None = None
+) -> SessionRecord:
+    """Train one pipeline for ``settings.epochs``, deliver its best checkpoint, compare it with zero-shot.
+
+    Args:
+        settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior, forecast and final
+            training are ignored. With ``patience`` training stops early if validation no longer improves.
+        pipeline: Method and hyperparameters; missing ones get the baseline's values if the method is LoRA,
+            else its usual ones.
+        resume: Continue the training in the output folder.
+        progress: As for :func:`tune`.
+
+    Returns:
+        As :func:`tune`, with zero-shot and the trained model as contenders.
+    """
+    from tunecast.search import GIVEN
+
+    alone = replace(
+        settings,
+        strategy=GIVEN,
+        budget="1-trials",
+        methods=(pipeline.method,),
+        fixed=pipeline.hyperparameters,
+        ranges={},
+        value=None,
+        prior="",
+        final_training="none",
+    )
+    return tune(alone, resume=resume, progress=progress)
+
+
+def _tune_in(
+    folder: OutputFolder, settings: SessionSettings, resume: bool, progress: Progress
+) -> SessionRecord:
+    from tunecast.session.state import earlier_state
+
+    earlier = earlier_state(folder, settings, resume)
+    if earlier is not None and earlier.record is not None:
+        progress.log(f"The session in {folder.path} is complete.")
+        return earlier.record
+    from tunecast.executors import start_executor
+    from tunecast.hardware.processor import worker_threads
+
+    progress.start("Loading the libraries")
+    # Its workers' libraries load while this process reads and predicts.
+    threads = worker_threads(settings.threads, settings.workers)
+    lock = [folder.lock_descriptor]
+    with start_executor(settings.executor, settings.workers, threads, lock) as executor:
+        return _tune_with(executor, folder, settings, earlier, progress)
+
+
+def _tune_with(
+    executor: Executor,
+    folder: OutputFolder,
+    settings: SessionSettings,
+    earlier: SessionState | None,
+    progress: Progress,
+) -> SessionRecord:
+    from tunecast.report.predictions import show_measured
+    from tunecast.search import get_strategy
+    from tunecast.session.candidates import check_restrictions
+    from tunecast.session.recommendation import recommended
+    from tunecast.session.session import Session, load_model
+    from tunecast.session.state import state_of
+    from tunecast.session.status import resumed_text, resumed_training_text
+    from tunecast.session.transfer_state import runs_known
+    from tunecast.store import Store
+
+    progress.finish()
+    prepared = _prepared(folder, settings, earlier, progress)
+    try_objective(settings.objective, prepared)
+    for warning in prepared.warnings:
+        progress.log(f"Note: {warning}")
+    check_restrictions(settings, prepared.training_task.facts)
+    state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
+    limit = _follow_recommendation(state, settings, prepared, progress)
+    settings = _with_usable_strategy(settings, state.advised, progress)
+    feasible = feasible_pipelines(settings, prepared, limit, progress, state.advised)
+    prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
+    strategy = get_strategy(settings.strategy)
+    with Store.open(settings.store or folder.path / STORE_FILE) as store:
+        if earlier is not None:
+            runs = list(store.runs(session=state.id))
+            text = resumed_text(settings.budget, state.used_seconds, runs)
+            progress.log(text if strategy.has_baseline else resumed_training_text(runs))
+        load_model(executor, prepared.training_task, progress)
+        # A resumed session wrote down what the recorded runs said when it began.
+        is_kept = state.listed is not None
+        known = () if is_kept else runs_known(strategy, store, state.id, progress)
+        session = Session(settings, prepared, folder, store, executor, progress, state, feasible, known)
+
+        def show_again(measured: BaseMeasurement) -> None:
+            if strategy.has_baseline:  # otherwise the user has decided already
+                predicted = recommended(settings, prepared, limit, measured)
+                show_measured(settings, prepared, predicted, measured, progress)
+
+        record = session.run(show_again)
+        _write_results(folder, store, state, record, settings)
+    return record
+
+
+def _prepared(
+    folder: OutputFolder, settings: SessionSettings, earlier: SessionState | None, progress: Progress
+) -> PreparedTask:
+    """Prepare the task; a resumed session keeps the type of the weights and the length it began with."""
+    from tunecast.session.prepare import prepare_task
+
+    if earlier is None:
+        return prepare_task(settings, progress)
+    if settings.max_length is None:
+        from tunecast.store import Store
+
+        with Store.open(settings.store or folder.path / STORE_FILE) as store:
+            begun = next(iter(store.runs(session=earlier.id)), None)
+        settings = replace(settings, max_length=begun.max_length if begun else None)
+    return prepare_task(settings, progress, dtype=earlier.dtype)
+
+
+def _follow_recommendation(
+    state: SessionState, settings: SessionSettings, prepared: PreparedTask, progress: Progress
+) -> int:
+    """Recommend pipelines once, show them, and keep the lineup in the session's state.
+
+    A resumed session keeps its candidates, even if memory or recommendations have changed since. Returns the
+    bytes that a worker may hold.
+    """
+    from tunecast.search import get_strategy
+
+    if state.worker_bytes is None and not get_strategy(settings.strategy).has_baseline:
+        from tunecast.session.feasible import limit_bytes
+
+        state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
+    if state.worker_bytes is None:
+        from tunecast.report.predictions import show_expected_time, show_predictions
+        from tunecast.session.feasible import limit_bytes
+        from tunecast.session.recommendation import recommendation_for
+
+        state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
+        predicted, lineup = recommendation_for(settings, prepared, state.worker_bytes)
+        state.advised = list(lineup.pipelines)
+        if settings.value is not None:
+            state.predicted = dict(lineup.predicted)
+        show_predictions(prepared, predicted, progress)
+        show_expected_time(settings, prepared, predicted, progress)
+    return state.worker_bytes
+
+
+def feasible_pipelines(
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    worker_bytes: int,
+    progress: Progress,
+    lineup: Sequence[Pipeline],
+) -> Feasible:
+    """Leave out candidates that do not fit in ``worker_bytes``, and report how many those are."""
+    from tunecast.session.candidates import candidate_pipelines
+    from tunecast.session.feasible import feasible_candidates
+
+    progress.start("Estimating what fits in memory")
+    candidates = candidate_pipelines(settings, prepared.training_task.facts, lineup)
+    feasible = feasible_candidates(settings, prepared.training_task, candidates, worker_bytes)
+    left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
+    room = f"{worker_bytes / 1e9:.2f} GB for a worker"
+    progress.finish(f"{left_out}, {room}" if len(candidates) > 1 else room)
+    for warning in feasible.warnings:
+        progress.log(f"Note: {warning}")
+    return feasible
+
+
+def _with_usable_strategy(
+    settings: SessionSettings, lineup: Sequence[Pipeline], progress: Progress
+) -> SessionSettings:
+    """Replace a strategy that needs a recommendation by its fallback if there is none."""
+    from tunecast.search import get_strategy
+
+    fallback = get_strategy(settings.strategy).fallback
+    if not fallback or lineup:
+        return settings
+    unused = "" if settings.value is None else "; --value has no effect"
+    progress.log(
+        f"Note: nothing could be recommended, so candidates come in random order (--strategy {fallback})"
+        f"{unused}."
+    )
+    return replace(settings, strategy=fallback)
+
+
+def _write_results(
+    folder: OutputFolder, store: Store, state: SessionState, record: SessionRecord, settings: SessionSettings
+) -> None:
+    """Write the model card, the report, and last ``session.json``, which marks the session as complete."""
+    import json
+
+    from tunecast.report.card import model_card
+    from tunecast.report.page import write_report
+
+    runs = list(store.runs(session=record.id))
+    store.put_session(record.id, asdict(record))
+    winner = record.contender(record.winner)
+    run = next(run for run in runs if run.id == winner.run)
+    card = model_card(record, run, base_model=settings.model)
+    folder.write_text("best/README.md", card)
+    if record.longer is not None:
+        content = json.dumps(asdict(record.longer.pipeline), indent=2)
+        folder.write_text(PIPELINE_FILE, f"{content}\n")
+    write_report(record, runs, folder.path / "report.html")
+    folder.write_session(replace(state, record=record).as_json())
+
+
+def _first_reason(error: shutil.Error) -> str:
+    """Return why the first file could not be copied; the error holds (source, target, reason) of each."""
+    first = error.args[0][0] if isinstance(error.args[0], list) and error.args[0] else error
+    return str(first[2] if isinstance(first, tuple) else first)
