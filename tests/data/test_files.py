@@ -194,6 +194,10 @@ def test_faults_name_the_file_and_the_place(tmp_path: Path, fault: str) -> None:
 def test_missing_file_and_folder_in_its_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.jsonl does not exist"):
         read_file(tmp_path / "nothing.jsonl")
+    (tmp_path / "tickets.jsonl").touch()
+    with pytest.raises(DataError) as caught:
+        read_file(tmp_path / "ticket.jsonl")
+    assert caught.value.hint.startswith("Did you mean tickets.jsonl? ")
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
         read_file(tmp_path / "folder.jsonl")

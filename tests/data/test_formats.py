@@ -101,6 +101,9 @@ def test_named_columns_that_do_not_suffice(columns: dict[str, str], message: str
 def test_unknown_columns_are_listed_with_what_was_expected() -> None:
     with pytest.raises(DataError, match=r"d\.jsonl, line 1: .* columns 'alpha', 'beta'") as caught:
         detect(table({"alpha": "1", "beta": "2"}))
+    assert caught.value.hint == f"{EXPECTED} For example: --prompt-column alpha --completion-column beta"
+    with pytest.raises(DataError) as caught:
+        detect(table({"alpha": "1"}))
     assert caught.value.hint == EXPECTED
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import workshop
+from tunecast.cli.options import fixed_values
 from tunecast.errors import ConfigurationError
-from tunecast.methods import Full, get_method, method_names, register
+from tunecast.methods import Full, Restrictions, check_names, get_method, method_names, register
 
 PLUGIN = """
 from tunecast.methods import Full
@@ -28,6 +29,14 @@ def test_finds_a_method_by_name_or_suggests_the_nearest() -> None:
     assert [get_method(name).name for name in method_names()] == list(method_names())
     with pytest.raises(ConfigurationError, match="Did you mean lora"):
         get_method("lorra")
+
+
+@pytest.mark.parametrize("name", ["dora", "rsLoRA", "pissa", "lora-plus", "LoRA+"])
+def test_a_variant_of_lora_is_one_hyperparameter(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        get_method(name)
+    flag = caught.value.hint.partition("That is lora with --fix ")[2].partition(". ")[0]
+    check_names(Restrictions(("lora",), fixed_values([flag])))
 
 
 def test_another_package_brings_a_method_by_entry_point(tmp_path: Path) -> None:

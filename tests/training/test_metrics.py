@@ -141,6 +141,16 @@ def test_what_cannot_be_imported_is_said(own_metrics: str, function: str) -> Non
         get_metric(f"{own_metrics}:{function}")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("accuracy", "exact_match"), ("F1", "token_f1"), ("rouge-l", "rougeL")],
+)
+def test_other_names_lead_to_the_metric(name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        get_metric(name)
+    assert caught.value.hint.startswith(f"Did you mean {meant}? ")
+
+
 def test_unknown_names(own_metrics: str) -> None:
     with pytest.raises(ConfigurationError, match="no metric 'accuracy'"):
         get_metric("accuracy")

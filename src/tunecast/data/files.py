@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.data.problems import Problems, listed
-from tunecast.errors import DataError, first_line
+from tunecast.errors import DataError, did_you_mean, first_line
 from tunecast.untrusted import Malformed, parse_json
 
 Row = tuple[int, dict[str, Any]]
@@ -59,7 +59,8 @@ def read_file(path: Path) -> dict[str, Table]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist.", "Check the path given as data.") from None
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
+        raise DataError(f"{path} does not exist.", f"{near}Check the path given as data.") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."

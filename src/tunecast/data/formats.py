@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,13 @@ def detect(table: Table, prompt_column: str | None = None, completion_column: st
         if found is not None:
             return found
     number, row = table.rows[0]
+    example = " ".join(
+        f"{flag} {shlex.quote(str(name))}"
+        for flag, name in zip(("--prompt-column", "--completion-column"), row, strict=False)
+    )
     raise DataError(
-        f"{table.place}, {table.unit} {number}: no known format has the columns {_columns(row)}.", EXPECTED
+        f"{table.place}, {table.unit} {number}: no known format has the columns {_columns(row)}.",
+        f"{EXPECTED} For example: {example}" if len(row) > 1 else EXPECTED,
     )
 
 

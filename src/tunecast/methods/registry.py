@@ -12,6 +12,16 @@ from tunecast.records import ModelFacts
 
 ENTRY_POINT_GROUP = "tunecast.methods"
 
+VARIANTS = {
+    "dora": "use_dora=true",
+    "rslora": "use_rslora=true",
+    "pissa": "init_lora_weights=pissa",
+    "lora_plus": "loraplus_ratio=16",
+    "loraplus": "loraplus_ratio=16",
+    "lora+": "loraplus_ratio=16",
+}
+"""Names of LoRA's variants, and the hyperparameter that makes each."""
+
 _METHODS: dict[str, Method] = {}
 
 
@@ -38,9 +48,11 @@ def get_method(name: str) -> Method:
     broken = _load_plugins()
     if name not in _METHODS:
         known = ", ".join(sorted(_METHODS))
+        variant = VARIANTS.get(name.lower().replace("-", "_"))
+        meant = f"That is lora with --fix {variant}. " if variant else did_you_mean(name, _METHODS)
         raise ConfigurationError(
             f"There is no finetuning method {name!r}.",
-            f"{broken_plugin(name, broken)}{did_you_mean(name, _METHODS)}Known methods: {known}.",
+            f"{broken_plugin(name, broken)}{meant}Known methods: {known}.",
         )
     return _METHODS[name]
 

@@ -165,10 +165,11 @@ def get_metric(name: str) -> Metric:
         return _BUILDERS[name]()
     if ":" in name:
         return _CustomMetric(name, _import_function(name))
+    usual = OTHER_NAMES.get(name.lower().replace("-", "_"))
+    meant = f"Did you mean {usual}? " if usual else did_you_mean(name, METRIC_NAMES)
     raise ConfigurationError(
         f"--objective: there is no metric {name!r}.",
-        f"{did_you_mean(name, METRIC_NAMES)}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as "
-        "module:function.",
+        f"{meant}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as module:function.",
     )
 
 
@@ -263,6 +264,12 @@ _BUILDERS: dict[str, Callable[[], Metric]] = {
     "chrf": lambda: _sacrebleu_metric("chrf"),
 }
 METRIC_NAMES = tuple(_BUILDERS)
+OTHER_NAMES = {
+    **dict.fromkeys(("accuracy", "acc", "em"), "exact_match"),
+    "f1": "token_f1",
+    **dict.fromkeys(("rouge", "rouge_l"), "rougeL"),
+}
+"""Other usual names of metrics."""
 
 
 def _answers(predictions: Texts, references: Texts) -> list[str]:
