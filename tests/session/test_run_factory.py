@@ -4,7 +4,15 @@ import math
 from dataclasses import replace
 
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.run_factory import affordable_validation, explosion_nats, sized_validation
+from tunecast.session.run_factory import (
+    EVALUATION_SHARE,
+    FORWARD_COST,
+    affordable_validation,
+    explosion_nats,
+    session_validation,
+    sized_validation,
+)
+from tunecast.training.plan import HALVINGS
 
 
 def test_validation_fits_the_full_length(prepared: PreparedTask) -> None:
@@ -24,6 +32,31 @@ def test_a_small_difference_in_speed_changes_no_example(prepared: PreparedTask) 
     sizes = {len(affordable_validation(task, length, seed=0)[0]) for length in (10**4, 10**5, 3 * 10**5)}
     assert sizes <= {16, 32, 64, 128, 256, 512}
     assert len(sizes) == 3
+
+
+def test_trials_are_scored_less_often_rather_than_on_few_examples(prepared: PreparedTask) -> None:
+    task = replace(prepared.training_task, validation=prepared.training_task.validation * 40)
+    mean = sum(example.tokens for example in task.validation) / len(task.validation)
+    found = {}
+    for examples in (40, 200, 400, 600, 1200, 10_000):  # of the full length
+        chosen = session_validation(task, round(examples * mean), seed=0)
+        found[examples] = len(chosen.subset), chosen.halvings
+        cost = FORWARD_COST * sum(example.tokens for example in chosen.subset) * len(chosen.halvings)
+        assert examples < 150 or cost <= EVALUATION_SHARE * examples * mean
+        assert len(chosen.whole) >= 64
+        sizes = len(chosen.subset), len(chosen.whole)
+        assert sized_validation(task, sizes, seed=0) == (chosen.subset, chosen.whole)
+    assert found == {
+        40: (16, (2,)),
+        200: (64, (2,)),
+        400: (64, (4, 2)),
+        600: (64, (6, 4, 2)),
+        1200: (64, HALVINGS),
+        10_000: (512, HALVINGS),
+    }
+    few = session_validation(prepared.training_task, 10**9, seed=0)
+    assert len(few.subset) == len(few.whole) == len(prepared.training_task.validation)
+    assert few.halvings == HALVINGS
 
 
 def test_a_session_of_0_1_0_keeps_its_validation_examples(prepared: PreparedTask) -> None:

@@ -10,7 +10,14 @@ import torch
 from transformers import get_scheduler
 
 import workshop
-from tunecast.training.plan import FIRST_MEASURED_STEP, TrialPlan, nested_subset, plan_trial, schedule
+from tunecast.training.plan import (
+    FIRST_MEASURED_STEP,
+    HALVINGS,
+    TrialPlan,
+    nested_subset,
+    plan_trial,
+    schedule,
+)
 
 TASKS = [
     (np.random.default_rng(seed).integers(1, 200, size=count), batch, epochs, warmup)
@@ -65,6 +72,20 @@ def test_even_points_are_added_and_change_nothing_else(
     if plain.total_steps > 32:
         late = [plain.share_at(step) for step in finer.grid if plain.share_at(step) > 0.5]
         assert max(after - before for before, after in pairwise([0.5, *late])) < 2 / 16
+
+
+@tasks
+def test_fewer_points_are_some_of_all(lengths: np.ndarray, batch: int, epochs: float, warmup: float) -> None:
+    pipeline = workshop.pipeline(per_device_train_batch_size=batch, warmup_ratio=warmup)
+    full_length = max(1, int(epochs * lengths.sum()))
+    every, few = (
+        plan_trial(lengths.tolist(), pipeline, seed=0, full_length_tokens=full_length, halvings=halvings)
+        for halvings in (HALVINGS, (2,))
+    )
+    assert set(few.grid) <= set(every.grid)
+    assert len(few.grid) <= 2
+    assert few.grid[-1] == every.grid[-1] == every.total_steps
+    assert all(np.array_equal(one, other) for one, other in zip(every.batches, few.batches, strict=True))
 
 
 @tasks

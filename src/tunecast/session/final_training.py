@@ -17,7 +17,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.state import FinalPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.training.plan import GRID_HALVINGS
+from tunecast.training.plan import HALVINGS
 
 FINAL_SHARE = 0.5
 """Share of a budget that is kept for a final training within it."""
@@ -95,7 +95,7 @@ class FinalTrainer:
     def _affordable_tokens(self, winner: Trial, seconds: float) -> float:
         """Return the tokens that seconds afford, by the 90% upper bound of their time."""
         method = winner.spec.pipeline.method
-        overhead = self.runtime_model.upper(method, 0.0, GRID_HALVINGS + 1, ends=True)
+        overhead = self.runtime_model.upper(method, 0.0, len(HALVINGS) + 1, ends=True)
         each = self.runtime_model.upper(method, winner.effort, 0)
         return (seconds - overhead) / each
 

@@ -33,7 +33,13 @@ from tunecast.session.forecast import Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.longer_run import longer_run
 from tunecast.session.loop import BUDGET_OVER, Search
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.run_factory import affordable_validation, explosion_nats, sized_validation
+from tunecast.session.run_factory import (
+    Validation,
+    affordable_validation,
+    explosion_nats,
+    session_validation,
+    sized_validation,
+)
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import FinalPlan, SessionState
@@ -232,12 +238,15 @@ class Session:
         seed = self._settings.seed
         if self._state.validation_sizes is not None:
             subset, validation = sized_validation(training_task, self._state.validation_sizes, seed)
-        else:
+        elif is_of_0_1_0:
             subset, validation = affordable_validation(
-                training_task, self._full_length, seed, as_in_0_1_0=is_of_0_1_0
+                training_task, self._full_length, seed, as_in_0_1_0=True
             )
-        if not is_of_0_1_0:
+        else:
+            chosen = session_validation(training_task, self._full_length, seed)
+            subset, validation, self._state.halvings = chosen.subset, chosen.whole, chosen.halvings
             self._state.validation_sizes = len(subset), len(validation)
+            self._progress.log(_points_text(chosen, len(training_task.validation)))
         # Together with the full length: one without the other is how sessions of 0.1.0 are recognised.
         self._save_state()
         self._prepared = replace(
@@ -323,6 +332,7 @@ class Session:
             workers=self._settings.workers,
             explosion_nats=limit,
             patience=self._settings.patience,
+            halvings=self._state.halvings,
         )
         trials.restore()
         return trials
@@ -543,6 +553,20 @@ class Session:
         forecast = survey.forecast(self._settings.seed)
         self._progress.finish(f"no forecast: {forecast.reason}" if forecast.reason else "")
         return forecast
+
+
+def _points_text(validation: Validation, available: int) -> str:
+    """Say what trials are scored on, and when."""
+    points = ", ".join(f"1/{2**times}" for times in validation.halvings)
+    whole = (
+        f", and on {len(validation.whole):,} at its end"
+        if len(validation.whole) > len(validation.subset)
+        else ""
+    )
+    return (
+        f"Each trial is scored after {points} and all of its length, on {len(validation.subset):,} of "
+        f"{available:,} validation examples{whole}."
+    )
 
 
 def _loss_text(trial: Trial) -> str:

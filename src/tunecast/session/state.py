@@ -17,6 +17,7 @@ from tunecast.results import SessionRecord
 from tunecast.session.flags import flag_of
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
+from tunecast.training.plan import HALVINGS
 
 BATCH_SIZE = "per_device_train_batch_size"
 LIMITS: Mapping[str, tuple[float, float]] = {
@@ -85,6 +86,7 @@ class SessionState:
         started_at: Seconds since 1970.
         seconds_per_token: Measured training rate of the baseline, before the first trial.
         validation_sizes: Validation examples of a point and of the end of a trial; None if 0.1.0 chose them.
+        halvings: Points of a trial before its end, as halvings of the full length.
         seconds_to_compare: Measured seconds to score one of the leaders at the end.
         advised: Recommended candidates, best first.
         predicted: Predicted ends of pipelines by their ids, kept only if gains are weighed against seconds.
@@ -111,6 +113,7 @@ class SessionState:
     full_length_tokens: int | None = None
     seconds_per_token: float | None = None
     validation_sizes: tuple[int, int] | None = None
+    halvings: tuple[int, ...] = HALVINGS
     validation_seconds: float | None = None
     seconds_to_compare: float | None = None
     candidates: list[Pipeline] = field(default_factory=list)
@@ -159,6 +162,10 @@ def _check_values(state: SessionState) -> None:
             raise OutputError(
                 f"session.json is damaged: {name} is {value:g}.", "Choose another --output-dir."
             )
+    if not set(state.halvings) <= set(HALVINGS):
+        raise OutputError(
+            f"session.json is damaged: halvings are {list(state.halvings)}.", "Choose another --output-dir."
+        )
     final = state.final if state.final is not None and state.final.pipeline is not None else None
     if final is not None and not 1 <= final.full_length_tokens <= MOST_TOKENS:
         raise OutputError(

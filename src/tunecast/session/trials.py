@@ -21,7 +21,7 @@ from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.workloads import Efforts
 from tunecast.store import Store
 from tunecast.training.checkpoint import CheckpointFolder, StepReport
-from tunecast.training.plan import TrialPlan
+from tunecast.training.plan import HALVINGS, TrialPlan
 from tunecast.training.runner import SKIPPED, Measurement
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
@@ -182,6 +182,7 @@ class Trials:
         explosion_nats: Loss per label token above which a trial counts as diverged.
         patience: Points without a better validation loss after which a trial stops; with it, a trial has
             evenly spaced points too.
+        halvings: Points of their fidelity grid before its end, as halvings of the full length.
         extra: Raw facts of every run that have no field.
     """
 
@@ -199,6 +200,7 @@ class Trials:
         workers: int,
         explosion_nats: float,
         patience: int | None = None,
+        halvings: tuple[int, ...] = HALVINGS,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self._session = session
@@ -221,6 +223,7 @@ class Trials:
                 workers=workers,
                 explosion_nats=explosion_nats,
                 even_points=EVEN_POINTS if patience else 0,
+                halvings=halvings,
             )
             trial = Trial(spec, prepared.training_task, plans, patience=patience, effort=efforts.of(pipeline))
             self._all.append(trial)

@@ -13,8 +13,8 @@ import numpy as np
 
 from tunecast.records import Pipeline
 
-GRID_HALVINGS = 6
-"""The fidelity grid is 1/64, 1/32, ... 1/2, 1 of full length."""
+HALVINGS = (6, 5, 4, 3, 2, 1)
+"""The fidelity grid is 1/64, 1/32, ... 1/2 of full length, and its end."""
 FIRST_MEASURED_STEP = 4
 POOLED_BATCHES = 16
 """Batches whose examples are sorted by length together, which saves padding and still mixes them."""
@@ -51,13 +51,19 @@ class TrialPlan:
 
 
 def plan_trial(
-    lengths: Sequence[int], pipeline: Pipeline, *, seed: int, full_length_tokens: int, even_points: int = 0
+    lengths: Sequence[int],
+    pipeline: Pipeline,
+    *,
+    seed: int,
+    full_length_tokens: int,
+    even_points: int = 0,
+    halvings: Sequence[int] = HALVINGS,
 ) -> TrialPlan:
     """Plan a trial.
 
     ``lengths`` are the non-padding tokens of each training example. The schedule ends with the first step at
-    which ``full_length_tokens`` have been seen. ``even_points`` evenly spaced points are added to the
-    fidelity grid.
+    which ``full_length_tokens`` have been seen. ``halvings`` are those of the fidelity grid before its end;
+    ``even_points`` evenly spaced points are added to it.
 
     Raises:
         ValueError: There are no examples or no tokens to train on.
@@ -81,7 +87,7 @@ def plan_trial(
     tokens = np.asarray(cumulative, dtype=np.int64)
     # The first warm-up step has a learning rate of 0, so a schedule of that step alone would train nothing.
     warmup = min(int(np.ceil(pipeline.number("warmup_ratio") * len(batches))), len(batches) - 1)
-    return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup, even_points))
+    return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup, even_points, halvings))
 
 
 def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
@@ -96,10 +102,12 @@ def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> lis
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def _grid(tokens: np.ndarray, warmup_steps: int, even_points: int) -> tuple[int, ...]:
+def _grid(
+    tokens: np.ndarray, warmup_steps: int, even_points: int, halvings: Sequence[int]
+) -> tuple[int, ...]:
     """Snap the fidelity grid to steps, without points during warm-up or before the fourth step."""
     total = len(tokens)
-    targets = [tokens[-1] / 2**halvings for halvings in range(GRID_HALVINGS, -1, -1)]
+    targets = [tokens[-1] / 2**times for times in (*halvings, 0)]
     targets += [tokens[-1] * number / even_points for number in range(1, even_points)]
     steps = sorted({int(np.searchsorted(tokens, target)) + 1 for target in targets})
     first = max(FIRST_MEASURED_STEP, warmup_steps + 1)

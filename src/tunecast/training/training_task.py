@@ -12,7 +12,7 @@ import numpy as np
 from tunecast.models.load import ResolvedModel
 from tunecast.records import ModelFacts, Pipeline, stable_hash
 from tunecast.training.losses import COMPLETION
-from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
+from tunecast.training.plan import HALVINGS, TrialPlan, nested_subset, plan_trial
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
@@ -27,6 +27,7 @@ class TrialSpec:
         folder: Folder of its checkpoints; empty to keep none, for a trial that is trained in one go.
         workers: Workers that share the device, for the record.
         explosion_nats: Loss per label token above which the trial counts as diverged.
+        halvings: Points of the fidelity grid before its end, as halvings of the full length.
         even_points: Number of evenly spaced points beside those of the fidelity grid.
     """
 
@@ -39,6 +40,7 @@ class TrialSpec:
     workers: int = 1
     explosion_nats: float = float("inf")
     even_points: int = 0
+    halvings: tuple[int, ...] = HALVINGS
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class TrainingTask:
             seed=spec.seed,
             full_length_tokens=spec.full_length_tokens,
             even_points=spec.even_points,
+            halvings=spec.halvings,
         )
 
 
