@@ -77,14 +77,18 @@ def measure_full_length(
     """
     lengths = [example.tokens for example in training_task.training_examples(spec)]
     wanted = max(1, int(settings.epochs * sum(lengths)))
+    strategy = get_strategy(settings.strategy)
+    share = strategy.share_of_budget(budget_tracker.budget.kind)
+    mean = sum(lengths) / len(lengths)
+    least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
+    if not strategy.trials and share * budget_tracker.affordable_tokens(math.inf) < least:
+        raise _too_few_tokens(budget_tracker.budget, least / share, mean)
     progress.start("Measuring the training speed")
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (budget_tracker.budget.seconds or 0.0))
     pipeline = timed_pipeline(spec.pipeline, training_task.device)
     timed, efforts = replace(spec, pipeline=pipeline, full_length_tokens=wanted), Efforts(training_task)
     plain = float(ask(Calibrate(timed, seconds))) * efforts.of(pipeline)
     speed = plain / efforts.of(spec.pipeline)
-    strategy = get_strategy(settings.strategy)
-    share = strategy.share_of_budget(budget_tracker.budget.kind)
     full_length = int(min(wanted, share * budget_tracker.affordable_tokens(speed)))
     if strategy.has_baseline:
         progress.finish(_speed_text(speed, full_length, sum(lengths), share, budget_tracker))
@@ -95,8 +99,6 @@ def measure_full_length(
         return FullLength(
             _ending_within(budget_tracker.budget, strategy.trials, ends, full_length), 1 / plain
         )
-    mean = sum(lengths) / len(lengths)
-    least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
     if full_length < least:
         raise _too_small(budget_tracker, least / share, speed, mean)
     return FullLength(full_length, 1 / plain)
@@ -157,18 +159,24 @@ def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: i
 
 
 def _too_small(budget_tracker: BudgetTracker, tokens: float, speed: float, mean_tokens: float) -> BudgetError:
-    """Name the budget that would leave each trial so many tokens."""
-    what = (
-        f"--budget {budget_tracker.budget.text} leaves each trial less than {LEAST_STEPS} optimiser steps of "
-        f"{SMALLEST_BATCH} examples"
-    )
-    if budget_tracker.budget.kind == "tokens":
-        return BudgetError(
-            f"{what} ({mean_tokens:.0f} tokens per example).",
-            f"Give at least --budget {math.ceil(tokens)}-tokens.",
-        )
+    """Name the budget in seconds that would leave each trial so many tokens."""
     seconds = math.ceil(MARGIN * (budget_tracker.elapsed() + tokens / speed))
+    measured = f"measured: {speed:,.0f} tokens/s, {mean_tokens:.0f} tokens per example"
     return BudgetError(
-        f"{what} (measured: {speed:,.0f} tokens/s, {mean_tokens:.0f} tokens per example).",
+        f"{_few_steps_text(budget_tracker.budget)} ({measured}).",
         f"Give at least --budget {seconds}s, or a smaller model.",
+    )
+
+
+def _too_few_tokens(budget: Budget, tokens: float, mean_tokens: float) -> BudgetError:
+    return BudgetError(
+        f"{_few_steps_text(budget)} ({mean_tokens:.0f} tokens per example).",
+        f"Give at least --budget {math.ceil(tokens)}-tokens.",
+    )
+
+
+def _few_steps_text(budget: Budget) -> str:
+    return (
+        f"--budget {budget.text} leaves each trial less than {LEAST_STEPS} optimiser steps of "
+        f"{SMALLEST_BATCH} examples"
     )

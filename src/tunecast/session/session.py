@@ -42,6 +42,7 @@ from tunecast.session.run_factory import (
 )
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.settings import SessionSettings
+from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
 from tunecast.session.status import session_status, wait_text
 from tunecast.session.transfer_state import as_begun, keep, prior_known
@@ -127,12 +128,15 @@ class Session:
         search = self._lay_out_search(zero_shot)
         self._keep_for_final()
         self._count_beside(search)
+        to_compare = (1 + FINALISTS) * (self._state.seconds_to_compare or 0.0)
+        check_suffices(search.trials, self._budget_tracker, search.runtime_model, to_compare)
         survey = None
         if self._settings.forecast and self._strategy.has_baseline:
             survey = self._look_ahead(search)
         else:
             self._spend(search)
         self._spend_what_final_leaves(search)
+        self._tell_unused(search)
         self._save_state()
         comparison = final.compare(search.trials, zero_shot, base_scored)
         self._budget_tracker.reserve_for_comparing(0.0)
@@ -482,6 +486,20 @@ class Session:
         if self._planned(search, search.leader).reason:
             self._budget_tracker.reserve("final training", 0.0)
             search.spend()
+
+    def _tell_unused(self, search: Search) -> None:
+        """Say why a part of the budget was not used, unless gains were not worth its seconds."""
+        if self._settings.value is not None or self._state.final is not None:
+            return
+        ahead = search.leader
+        ready = [ahead] if ahead is not None and ahead.goes_on else list(search.trials)
+        if self._strategy.trials:
+            ready = ready[: self._strategy.trials]
+        budget_tracker = self._budget_tracker
+        left = budget_tracker.left(search.used(), "forecast")
+        text = unused_text(ready, budget_tracker.budget, left, search.runtime_model)
+        if text:
+            self._progress.log(f"Note: {text}")
 
     def _planned(self, search: Search, winner: Trial | None) -> FinalPlan:
         left = self._budget_tracker.left(search.used(), "final training")
