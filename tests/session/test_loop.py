@@ -236,6 +236,18 @@ def test_a_disk_that_takes_no_more_ends_the_search(begin: Begin) -> None:
         search.spend()
 
 
+def test_a_small_budget_is_spent_on_the_first_step_that_is_expected_to_fit(begin: Begin) -> None:
+    search, _ = begin(1.0, random_search())
+    model, trial = search.runtime_model, search.trials[0]
+    method = trial.spec.pipeline.method
+    expected, upper = (predict(method, trial.tokens_to_next) for predict in (model.expected, model.upper))
+    small = BudgetTracker(Budget("seconds", (expected + upper) / 2, ""), 0.0)
+    search, hand = begin(1.0, random_search(), budget_tracker=small)
+    search.spend()
+    assert len(hand.asked) >= 1
+    assert search.trials[0].curve, "no first step fits by its upper bound"
+
+
 def test_every_commit_is_saved(begin: Begin) -> None:
     saved: list[int] = []
     search, hand = begin(2.0, random_search(), save=lambda: saved.append(1))

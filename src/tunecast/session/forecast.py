@@ -21,7 +21,7 @@ from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import LEAST_STEPS
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import FORWARD_COST
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -34,6 +34,8 @@ SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8)
 """Choices of parts to measure, best first. Fewer than two besides the whole would not support a forecast."""
 MORE_BUDGET = 2.0
 """A session that could not measure enough is given so many times its budget, or more."""
+FINER = 1.1
+"""Steps in which a sufficient multiple of a budget is sought."""
 HELD_MARGIN = 1.5
 """Extra reserve, because the leading trial may be slower than the baseline that the reserve is based on."""
 
@@ -191,20 +193,30 @@ class Surveyor:
         Trials are as much longer as the budget is larger, up to the session's epochs; parts of longer trials
         cost more.
         """
-        budget = self.budget_tracker.budget
+        budget, task = self.budget_tracker.budget, self.prepared.training_task
         if budget.kind == "trials":
             return None
-        steps, examples = trial.plan.total_steps, trial.training_task.training_examples(trial.spec)
+        steps, examples = trial.plan.total_steps, task.training_examples(trial.spec)
         most = self.epochs * sum(example.tokens for example in examples) / trial.plan.tokens_at(steps)
+        most_scored = self.prepared.dataset.examples["validation"] / len(task.validation)
         whole = self._laid_out(trial, Part(trial.spec.unique_examples, trial.spec.full_length_tokens))
-        price = self._price([whole], scoring) / budget.amount
+        start = self.runtime_model.upper(trial.spec.pipeline.method, 0.0) if budget.kind == "seconds" else 0.0
+        training = self._price([whole], 0.0) - start
+        scored = SCORING_MARGIN * scoring if budget.kind == "seconds" else 0.0
+
+        def is_affordable(shares: tuple[float, ...], factor: float) -> bool:
+            each = start + min(factor, most_scored) * scored
+            price = len(shares) * each + sum(shares) * min(factor, most) * training
+            return price <= FORECAST_SHARE * factor * budget.amount
+
         factors = []
         for shares in SHARES:
-            longer = LEAST_STEPS / min(shares) / steps
-            affordable = sum(shares) * price <= FORECAST_SHARE
-            if longer <= most:
-                factors.append(longer if affordable else most * sum(shares) * price / FORECAST_SHARE)
-        return max(1.0, min(factors)) if factors else None
+            factor = max(1.0, LEAST_STEPS / min(shares) / steps)
+            if factor <= most:
+                while not is_affordable(shares, factor):
+                    factor *= FINER
+                factors.append(factor)
+        return min(factors, default=None)
 
     def _too_few_steps(self, leading: Trial) -> str:
         """Say that parts of the data would be over too soon."""

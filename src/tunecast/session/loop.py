@@ -123,8 +123,9 @@ class Search:
     def _finish_leader(self) -> bool:
         """Advance the leading trial towards its end; return False if there is nothing to do."""
         index = leader(self.trials.history(self.runtime_model))
-        if index is None and self._is_worth_a_try(0):
-            index = 0  # no trial's first step fits by its upper bound
+        if index is None:  # no first point fits by its upper bound, or all trials failed
+            open_trials = (index for index, trial in enumerate(self.trials) if trial.goes_on)
+            index = next((index for index in open_trials if self._is_worth_a_try(index)), None)
         if index is None:
             return False
         self._activity = "Finishing the leading trial"

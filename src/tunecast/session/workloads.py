@@ -76,7 +76,6 @@ class Efforts:
     def _effort(self, pipeline: Pipeline) -> float:
         task = self._training_task
         examples = task.train
-        labels = sum(example.label_tokens for example in examples)
         workload = workload_of(
             pipeline,
             task.facts,
@@ -84,9 +83,14 @@ class Efforts:
             device=task.device,
             batch_size=int(pipeline.number("per_device_train_batch_size", 8)),
             max_length=max(1, round(task.train_tokens / len(examples))),
-            label_tokens=max(1, round(labels / len(examples))),
+            label_tokens=max(1, round(self._label_tokens / len(examples))),
         )
         return 1.0 if workload is None else optimizer_effort(task.facts, workload, self._machine)
+
+    @cached_property
+    def _label_tokens(self) -> int:
+        """Counted once: it takes as long as everything else together."""
+        return sum(example.label_tokens for example in self._training_task.train)
 
     @cached_property
     def _machine(self) -> Machine:
