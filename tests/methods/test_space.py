@@ -63,7 +63,7 @@ def test_drawn_again_they_are_the_same_and_follow_every_part_of_the_question(
     assert again(wider) == sample_pipelines(pipeline_space(wider), 40) != drawn()
     assert again(count=0) == []
     with pytest.raises(ConfigurationError):
-        again(count=0, methods=("lora",), fixed={"nothing": 1})
+        again(methods=("lora",), fixed={"nothing": 1})
     monkeypatch.setattr(type(get_method("lora")), "applies", lambda *_: "a library is missing")
     assert again() == drawn()
     assert not any(pipeline.method == "lora" for pipeline in again())

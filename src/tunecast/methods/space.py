@@ -239,9 +239,9 @@ def drawn_pipelines(
     Building and sampling a space takes a quarter of a second, so the latest answers are kept.
 
     Raises:
-        ConfigurationError: As for :func:`pipeline_space`.
+        ConfigurationError: As for :func:`pipeline_space`, if any are to be drawn.
     """
-    usable = tuple(get_method(name) for name in _parameters_by_method(model, restrictions))
+    usable = tuple(map(get_method, _usable(model, restrictions)))
     return _drawn(pickle.dumps((model, restrictions)), usable, count, seed) if count else ()
 
 
@@ -303,16 +303,21 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
     return {parameter.name: parameter for parameter in (*effective, *method.hyperparameters(model))}
 
 
-def _parameters_by_method(
-    model: ModelFacts, restrictions: Restrictions
-) -> dict[str, dict[str, Hyperparameter]]:
-    """Return the hyperparameters of every usable method, after checking the restrictions."""
+def _usable(model: ModelFacts, restrictions: Restrictions) -> list[str]:
+    """Return the names of the methods that the user allows and that apply to a model; none is an error."""
     wanted = dict.fromkeys(restrictions.methods or method_names())
     names = [name for name in wanted if _applies(name, model, restrictions)]
     if not names:
         reasons = "; ".join(f"{name}: {_why_not(name, model, restrictions)}" for name in wanted)
         raise ConfigurationError(f"--model: no method can be used on {model.name} ({reasons}).")
-    parameters = {name: _parameters(name, model) for name in names}
+    return names
+
+
+def _parameters_by_method(
+    model: ModelFacts, restrictions: Restrictions
+) -> dict[str, dict[str, Hyperparameter]]:
+    """Return the hyperparameters of every usable method, after checking the restrictions."""
+    parameters = {name: _parameters(name, model) for name in _usable(model, restrictions)}
     _refuse_unknown(restrictions, parameters)
     _refuse_contradictions(restrictions)
     return parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from store.importing.conftest import Trained
 from tunecast.records import Run
 from tunecast.store import ImportReport, Store, import_runs
 
-pytest.importorskip("mlflow", reason="MLflow is not installed (pip install mlflow-skinny)")
+# Not importorskip: every test process collects this file, and MLflow takes a second to import.
+pytestmark = pytest.mark.skipif(
+    find_spec("mlflow") is None, reason="MLflow is not installed (pip install mlflow-skinny)"
+)
 
 LOGGING = """
 import mlflow, sys
