@@ -339,7 +339,7 @@ def test_who_interrupts_is_told_how_to_go_on(
 ) -> None:
     def interrupted(settings: SessionSettings, *_: object, **__: object) -> None:
         if begun:
-            OutputFolder(Path(settings.output_dir)).write_session({})
+            OutputFolder(Path(settings.output_dir)).write_session("{}")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"tunecast.api.{command}", interrupted)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def test_one_session_at_a_time(tmp_path: Path) -> None:
 
 def test_a_worker_that_inherited_the_lock_keeps_it(tmp_path: Path) -> None:
     first = OutputFolder(tmp_path / "out")
-    first.write_session({"id": "x"})
+    first.write_session(json.dumps({"id": "x"}))
     worker = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[first.lock_descriptor]
     )
@@ -77,8 +78,8 @@ def test_session_comes_back_as_written(tmp_path: Path) -> None:
     content = {"id": "y", "name": "é", "configuration": {"seed": 0}, "dataset_fingerprint": "z"}
     opened = OutputFolder(tmp_path / "out")
     assert opened.read_session() is None
-    opened.write_session({**content, "id": "x"})
-    opened.write_session(content)
+    opened.write_session(json.dumps({**content, "id": "x"}))
+    opened.write_session(json.dumps(content))
     opened.close()
     again = OutputFolder(tmp_path / "out")
     assert again.read_session() == content

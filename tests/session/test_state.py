@@ -31,7 +31,7 @@ def begun(path: Path) -> OutputFolder:
 
 def as_kept(state: SessionState) -> dict[str, Any]:
     """What a file would hold of it."""
-    content: dict[str, Any] = json.loads(json.dumps(state.as_json()))
+    content: dict[str, Any] = json.loads(state.as_json())
     return content
 
 

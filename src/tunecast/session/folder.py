@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +61,9 @@ class OutputFolder:
         """
         return read_session(self.path) if (self.path / SESSION_FILE).is_file() else None
 
-    def write_session(self, content: Mapping[str, Any]) -> None:
-        """Replace ``session.json`` in one step."""
-        self.write_text(SESSION_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    def write_session(self, content: str) -> None:
+        """Replace ``session.json``, whose content is JSON, in one step."""
+        self.write_text(SESSION_FILE, content)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file in one step, durably.
