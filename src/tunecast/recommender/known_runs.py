@@ -1,7 +1,7 @@
 """A quality model from recorded runs and the literature: known tasks, scaling laws, rules for rates.
 
 It models the logarithm of the loss in bits per completion byte, the unit that base models share. That is a
-linear function of the base model's pretraining (:mod:`tunecast.recommender.language_law`), the compression
+linear function of the base model's pretraining (:mod:`tunecast.predictor.language_law`), the compression
 of completions, data, method, rank and distance from the rule's learning rate, plus an intercept that similar
 datasets share (:mod:`tunecast.recommender.regression`). The prior means of the weights come from the
 literature; recorded runs move them, and the intervals show how far they could move.
@@ -22,7 +22,7 @@ from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.task import TaskDescription
 from tunecast.recommender.efficiency import Efficiency
-from tunecast.recommender.language_law import excess_share, ln_language_loss
+from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.recommender.rate_rules import rate_surplus
 from tunecast.recommender.regression import Design, Posterior, fit
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Pipeline

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sample_runs import sample_model
-from tunecast.recommender.language_law import excess_share, ln_language_loss
+from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.records import ModelFacts
 
 

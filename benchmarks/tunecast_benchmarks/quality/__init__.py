@@ -1,0 +1,1 @@
+"""How well is the loss of a finetuning predicted before it begins, on what was never seen?"""

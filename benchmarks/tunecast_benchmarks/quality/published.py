@@ -1,0 +1,78 @@
+"""Endings of published runs: order within a table, and differences where the unit is a loss."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunecast.predictor.task import TaskDescription
+from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Run
+from tunecast_benchmarks.quality.endings import Ending
+from tunecast_benchmarks.quality.scores import LEAST_TO_RANK
+
+NOT_JUDGED = ("train_", "forgetting", "mmlu")
+"""Beginnings of metrics that are of training examples or of other tasks than the trained one."""
+DIVERGED_LOSS = 2.5
+"""Nats per token of a run that diverged: in the one table with such runs, a loss above 2 counts as that."""
+USUAL_TOKENS, USUAL_EXAMPLES, USUAL_BATCH = 300, 2000, 16
+"""Tokens of an example, examples and batch where a table does not tell them."""
+
+
+def published(runs: Sequence[Run]) -> list[Ending]:
+    """Return endings of published runs that can be ranked within their table, base model and dataset."""
+    judged = [run for run in runs if _is_judged(run)]
+    sizes = Counter(run.group for run in judged)
+    return [_ending(run) for run in judged if sizes[run.group] >= LEAST_TO_RANK]
+
+
+def _is_judged(run: Run) -> bool:
+    found = run.published
+    if found is None or run.pipeline.method == ZERO_SHOT.method or run.task.metric.startswith(NOT_JUDGED):
+        return False
+    return found.value is not None or (run.outcome is Outcome.DIVERGED and _is_loss(found.unit))
+
+
+def _is_loss(unit: str) -> bool:
+    return unit.startswith("nats")
+
+
+def _ending(run: Run) -> Ending:
+    found = run.published
+    assert found is not None
+    value = DIVERGED_LOSS if found.value is None else found.value
+    if _is_loss(found.unit):
+        value = math.log(min(value, DIVERGED_LOSS))
+    elif found.higher_is_better:
+        value = -value
+    batch = run.pipeline.number("per_device_train_batch_size") or USUAL_BATCH
+    examples = run.unique_examples or USUAL_EXAMPLES
+    steps = run.total_steps or max(1, round((found.epochs or 1.0) * examples / batch))
+    tokens = run.full_length_tokens or round(steps * batch * USUAL_TOKENS)
+    task = TaskDescription(run.dataset, known(run.model), tokens, examples, None, 4.0)
+    return Ending(
+        task=task,
+        pipeline=run.pipeline,
+        total_steps=steps,
+        value=value,
+        table=found.table,
+        is_loss=_is_loss(found.unit),
+        family=run.model.family,
+        diverged=run.outcome is Outcome.DIVERGED or (_is_loss(found.unit) and value >= math.log(2.0)),
+        run=run,
+    )
+
+
+def known(model: ModelFacts) -> ModelFacts:
+    """Return a model with usual values in place of what a table does not tell."""
+    return replace(
+        model,
+        parameters=model.parameters or 7_000_000_000,
+        layers=model.layers or 32,
+        width=model.width or 4096,
+        feed_forward_width=model.feed_forward_width or 4 * (model.width or 4096),
+        heads=model.heads or 32,
+        key_value_heads=model.key_value_heads or 8,
+        vocabulary=model.vocabulary or 128_000,
+    )

@@ -1,0 +1,442 @@
+"""A law of learning rates: how much a finetuning loses by a rate away from its best, and where the best lies.
+
+    log loss = level + scale * (linex(x) + effects),   x = ln(rate / best rate),
+    linex(x) = (exp(k x) - 1) / k - x,                  ln(best rate) = covariates @ weights
+
+Level and scale belong to a group of runs that differ in their pipelines alone, so that losses of any unit
+teach by their differences. Too low a rate costs in proportion to the logarithm, too high a one exponentially.
+The best rate follows width, parameters, rank, alpha, variant, targets, batch and steps; families of models,
+single models and methods deviate from that. Everything has a normal prior from the literature. The fit
+maximises the posterior; the curvature there is its uncertainty. For an uncertain best rate, the rate with the
+lowest expected loss is below it, by ``k / 2`` variances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunecast.arrays import Floats, Ints
+from tunecast.methods import central_rate
+from tunecast.methods.rates import adapter_rate, optimizer_multiple
+from tunecast.predictor.language_law import excess_share
+from tunecast.predictor.regressors.base import Arrays
+from tunecast.records import ModelFacts, Pipeline
+
+RATES: Mapping[str, tuple[float, float]] = {
+    # At the reference below: the public tinker-cookbook sweep, of which 3e-4 is the best constant.
+    "intercept": (math.log(5e-4), 0.5),
+    "ln_width": (-0.5, 0.2),
+    "ln_parameters": (-0.06, 0.04),
+    # At constant alpha and high rates, high ranks bear more.
+    "ln_rank": (0.15, 0.1),
+    # Of alpha / r times r: rsLoRA's alpha counts sqrt(r) times (Kalajdzievski, arXiv 2312.03732).
+    "ln_alpha": (-0.7, 0.2),
+    # On Qwen3-0.6B the best rates of LoRA, DoRA and PiSSA are 2e-4, 1.1e-4 and 2e-5 (arXiv 2602.04998).
+    "dora": (-0.6, 0.2),
+    "pissa": (-2.3, 0.2),
+    "attention_only": (0.3, 0.3),
+    # Schulman et al., "LoRA Without Regret" (2025): a tenth of LoRA's.
+    "full": (-2.3, 0.2),
+    "four_bit": (0.0, 0.1),
+    # Bjorck et al., arXiv 2409.19913, and Malladi et al., arXiv 2205.10287: powers of at most 0.3 and 0.5.
+    "ln_steps": (-0.15, 0.1),
+    "ln_batch": (0.1, 0.1),
+}
+"""Prior means and deviations of the weights of the logarithm of the best rate."""
+EFFECTS: Mapping[str, tuple[float, float]] = {
+    "ln_steps": (-0.3, 0.3),
+    "ln_rank": (-0.05, 0.1),
+    "attention_only": (0.3, 0.5),
+    "four_bit": (0.5, 0.5),
+    "dora": (0.0, 0.3),
+    "pissa": (0.0, 0.3),
+}
+"""Prior means and deviations of effects on the loss at the best rate, in units of the group's scale."""
+CURVATURE = (1.4, 0.2)
+"""Prior of ``k``: three times the best rate costs about as much as a sixth of it."""
+FAMILY_DEVIATION, MODEL_DEVIATION, METHOD_DEVIATION = 0.35, 0.25, 0.7
+"""Prior deviations of the logarithm of the best rate: families of models, models in one, methods."""
+KNOWS_LITTLE = 0.3
+"""Models that have more of language left to learn, as a share, teach nothing here: their best rates are ten
+times those of models that people use, and flatter."""
+METHOD_EFFECT, SCALE_DEVIATION, LEVEL_DEVIATION = 1.5, 0.8, 3.0
+WIDTH, PARAMETERS, RANK, ALPHA, STEPS, BATCH = 2048, 4e9, 16, 32, 800, 128
+"""The reference at which all covariates but the intercept are 0."""
+FARTHEST = (-6.0, 3.0)
+"""Beyond these values of ``x`` nothing changes."""
+LORA = ("lora", "qlora")
+ATTENTION = frozenset(
+    {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "query",
+        "key",
+        "value",
+        "query_key_value",
+        "c_attn",
+        "q",
+        "k",
+        "v",
+        "o",
+    }
+)
+"""Names of the attention's matrices in the usual architectures."""
+NOISES = {True: (0.002, 0.1), False: (0.15, 0.2)}
+"""Deviation of a log loss, and of that per log loss above the group's best, by whether it is published: there
+two runs of one pair of rate and rank differ by 0.0001 nats, so what remains is the law's own error."""
+USUAL_SCALE = {True: math.log(0.015), False: math.log(0.15)}
+STEPS_OF_FIT, TOLERANCE, MOST_DAMPING = 100, 1e-6, 1e8
+HUBER = 1.5
+"""Errors beyond this many deviations count linearly."""
+MOST_PUBLISHED_COST = 0.3
+"""Published log losses further above their group's best are left out."""
+
+
+@dataclass(frozen=True)
+class RateObservation:
+    """A finetuning that did not diverge.
+
+    Args:
+        log_loss: Logarithm of its final loss in any unit that its group shares.
+        group: What runs share that differ only in their pipelines.
+        is_published: Whether it is of a published table, on one large validation set.
+    """
+
+    model: ModelFacts
+    pipeline: Pipeline
+    steps: int
+    log_loss: float
+    group: Hashable
+    is_published: bool
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The columns after those of :data:`RATES` and :data:`EFFECTS`: families, models and methods."""
+
+    families: tuple[str, ...]
+    models: tuple[str, ...]
+    methods: tuple[str, ...]
+
+    @classmethod
+    def of(cls, observations: Sequence[RateObservation]) -> _Names:
+        return cls(
+            families=tuple(sorted({model_stem(one.model.family) for one in observations})),
+            models=tuple(sorted({one.model.identity for one in observations})),
+            methods=tuple(sorted({one.pipeline.method for one in observations} - {"lora"})),
+        )
+
+    def rate_row(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> list[float]:
+        own = _covariates(model, pipeline, steps)
+        return [
+            *(own[name] for name in RATES),
+            *_one_hot(self.families, model_stem(model.family)),
+            *_one_hot(self.models, model.identity),
+            *_one_hot(self.methods, _own_method(pipeline.method)),
+        ]
+
+    def effect_row(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> list[float]:
+        own = _covariates(model, pipeline, steps)
+        return [*(own[name] for name in EFFECTS), *_one_hot(self.methods, pipeline.method)]
+
+    @property
+    def rate_prior(self) -> tuple[Floats, Floats]:
+        spread = [FAMILY_DEVIATION] * len(self.families) + [MODEL_DEVIATION] * len(self.models)
+        return _prior(RATES, spread + [METHOD_DEVIATION] * len(self.methods))
+
+    @property
+    def effect_prior(self) -> tuple[Floats, Floats]:
+        return _prior(EFFECTS, [METHOD_EFFECT] * len(self.methods))
+
+
+@dataclass(frozen=True)
+class RateLaw:
+    """A fitted law.
+
+    Args:
+        rates: Weights of the logarithm of the best rate, shape (columns,).
+        covariance: Of these weights, shape (columns, columns).
+        effects: Weights of the effects.
+        curvature: ``k`` of linex.
+    """
+
+    names: _Names
+    rates: Floats
+    covariance: Floats
+    effects: Floats
+    curvature: float
+
+    def best(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> tuple[float, float]:
+        """Return mean and deviation of the logarithm of a pipeline's best rate; its own rate is ignored."""
+        row = np.array(self.names.rate_row(model, pipeline, steps))
+        variance = float(row @ self.covariance @ row)
+        if model.identity not in self.names.models:
+            variance += MODEL_DEVIATION**2
+        if model_stem(model.family) not in self.names.families:
+            variance += FAMILY_DEVIATION**2
+        method = _own_method(pipeline.method)
+        if method and method not in self.names.methods:
+            variance += METHOD_DEVIATION**2
+        return float(row @ self.rates) + usual_multiple(model, pipeline), math.sqrt(variance)
+
+    def recommended(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
+        """Return the rate with the lowest expected loss."""
+        mean, deviation = self.best(model, pipeline, steps)
+        return math.exp(mean - self.curvature * deviation**2 / 2)
+
+    def distance(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
+        """Return the logarithm of a rate over the recommended one, within limits; 0 without a rate."""
+        rate = pipeline.number("learning_rate")
+        if rate <= 0:
+            return 0.0
+        return float(np.clip(math.log(rate / self.recommended(model, pipeline, steps)), *FARTHEST))
+
+    def cost(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
+        """Return the expected loss over that at the reference, in units of the group's scale."""
+        row = np.array(self.names.effect_row(model, pipeline, steps))
+        distance = self.distance(model, pipeline, steps)
+        return linex(distance, self.curvature) + float(row @ self.effects)
+
+    def arrays(self) -> Arrays:
+        """Return everything learned but the names."""
+        return {
+            "rates": self.rates,
+            "covariance": self.covariance,
+            "effects": self.effects,
+            "curvature": np.array([self.curvature]),
+        }
+
+
+def fit_rate_law(observations: Sequence[RateObservation]) -> RateLaw:
+    """Fit the law by Gauss-Newton steps with Huber's weights; without observations it is the prior.
+
+    Observations of published tables far above their group's best are left out: they tell of divergence.
+    """
+    kept = _credible(observations)
+    names = _Names.of(kept)
+    problem = _Problem.of(kept, names)
+    found = problem.start()
+    damping, objective = 1e-3, problem.objective(found)
+    for _ in range(STEPS_OF_FIT):
+        hessian, gradient = problem.curvature(found)
+        step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), -gradient)
+        moved = problem.objective(found + step)
+        if moved >= objective:
+            damping *= 10
+            if damping > MOST_DAMPING:
+                break
+            continue
+        is_done = objective - moved < TOLERANCE * objective
+        found, objective, damping = found + step, moved, max(damping / 5, 1e-9)
+        if is_done:
+            break
+    covariance: Floats = np.asarray(np.linalg.inv(problem.curvature(found)[0]), dtype=np.float64)
+    part = problem.parts
+    return RateLaw(
+        names,
+        found[part.rates],
+        covariance[part.rates, part.rates],
+        found[part.effects],
+        float(found[part.k]),
+    )
+
+
+def linex(distance: float, curvature: float) -> float:
+    """Return the cost of a rate at the logarithmic distance from the best; 0 there."""
+    return math.expm1(curvature * distance) / curvature - distance
+
+
+def model_stem(family: str) -> str:
+    """Return a model type without the words for mixtures of experts and images: text parts are alike."""
+    return "_".join(word for word in family.lower().split("_") if word not in ("moe", "vl", "text"))
+
+
+def usual_multiple(model: ModelFacts, pipeline: Pipeline) -> float:
+    """Return the logarithm of the usual rate of method and optimiser over LoRA's with AdamW."""
+    multiple = optimizer_multiple(pipeline.hyperparameters)
+    if _own_method(pipeline.method):
+        multiple *= central_rate(pipeline.method, model) / adapter_rate(model)
+    return math.log(multiple)
+
+
+def _covariates(model: ModelFacts, pipeline: Pipeline, steps: int) -> dict[str, float]:
+    is_lora = pipeline.method in LORA
+    rank = max(1.0, pipeline.number("lora_r", RANK)) if is_lora else RANK
+    alpha = max(1e-3, pipeline.number("lora_alpha", ALPHA)) if is_lora else ALPHA
+    if pipeline.hyperparameters.get("use_rslora"):
+        alpha *= math.sqrt(rank)
+    batch = pipeline.number("per_device_train_batch_size", 16.0)
+    pissa = float(is_lora and str(pipeline.hyperparameters.get("init_lora_weights")).startswith("pissa"))
+    return {
+        "intercept": 1.0,
+        "ln_width": math.log(max(1, model.width or WIDTH) / WIDTH),
+        "ln_parameters": math.log(max(1, model.parameters or PARAMETERS) / PARAMETERS),
+        "ln_rank": math.log(rank / RANK),
+        "ln_alpha": math.log(alpha / ALPHA),
+        "dora": float(is_lora and bool(pipeline.hyperparameters.get("use_dora"))),
+        "pissa": pissa,
+        "attention_only": float(is_lora and _is_attention_only(pipeline)),
+        "full": float(pipeline.method == "full"),
+        "four_bit": float(pipeline.method == "qlora"),
+        "ln_steps": math.log(max(1, steps) / STEPS),
+        "ln_batch": math.log(max(1.0, batch) / BATCH),
+    }
+
+
+def _is_attention_only(pipeline: Pipeline) -> bool:
+    """Return whether only matrices of the attention are adapted; others' names of them count too."""
+    named = str(pipeline.hyperparameters.get("target_modules", "")).replace(",", " ").split()
+    return bool(named) and all(name == "attention" or name in ATTENTION for name in named)
+
+
+def _own_method(method: str) -> str:
+    """Return a method with a rate of its own; empty for LoRA and full finetuning, which have weights."""
+    return "" if method in (*LORA, "full") else method
+
+
+def _one_hot(names: Sequence[str], name: str) -> list[float]:
+    return [float(name == other) for other in names]
+
+
+def _prior(named: Mapping[str, tuple[float, float]], others: Sequence[float]) -> tuple[Floats, Floats]:
+    pairs = np.array([*named.values(), *((0.0, spread) for spread in others)])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _credible(observations: Sequence[RateObservation]) -> list[RateObservation]:
+    """Return the observations with a rate, without those of tables that are far from their group's best."""
+    rated = [
+        one
+        for one in observations
+        if one.pipeline.number("learning_rate") > 0 and excess_share(one.model) <= KNOWS_LITTLE
+    ]
+    best: dict[Hashable, float] = {}
+    for one in rated:
+        best[one.group] = min(one.log_loss, best.get(one.group, math.inf))
+    return [
+        one for one in rated if not one.is_published or one.log_loss - best[one.group] < MOST_PUBLISHED_COST
+    ]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The places of the parameters in one vector: weights of rates and effects, k, levels, log scales."""
+
+    rates: slice
+    effects: slice
+    k: int
+    levels: slice
+    scales: slice
+
+    @classmethod
+    def of(cls, rates: int, effects: int, groups: int) -> _Parts:
+        k = rates + effects
+        return cls(
+            slice(0, rates),
+            slice(rates, k),
+            k,
+            slice(k + 1, k + 1 + groups),
+            slice(k + 1 + groups, k + 1 + 2 * groups),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What the fit minimises: half the sum of Huber's losses of errors, and of squares from the prior.
+
+    Args:
+        rates: Covariates of the best rate, shape (observations, weights).
+        effects: Likewise of the effects.
+        log_rate: Logarithm of the rates over the usual multiple of their methods, shape (observations,).
+        group: Number of each observation's group.
+        deviation: Of each observation.
+        prior: Means and deviations of all parameters.
+    """
+
+    rates: Floats
+    effects: Floats
+    log_rate: Floats
+    log_loss: Floats
+    group: Ints
+    deviation: Floats
+    prior: tuple[Floats, Floats]
+    parts: _Parts
+
+    @classmethod
+    def of(cls, observations: Sequence[RateObservation], names: _Names) -> _Problem:
+        given = [(one.model, one.pipeline, one.steps) for one in observations]
+        groups = list(dict.fromkeys(one.group for one in observations))
+        place = {group: number for number, group in enumerate(groups)}
+        group = np.array([place[one.group] for one in observations], dtype=np.int64)
+        log_loss = np.array([one.log_loss for one in observations])
+        published = np.zeros(len(groups), bool)
+        best = np.full(len(groups), np.inf)
+        np.minimum.at(best, group, log_loss)
+        published[group] = [one.is_published for one in observations]
+        noise = np.array([NOISES[one.is_published] for one in observations]).reshape(-1, 2)
+        (rate_mean, rate_spread), (effect_mean, effect_spread) = names.rate_prior, names.effect_prior
+        usual = np.where(published, USUAL_SCALE[True], USUAL_SCALE[False])
+        return cls(
+            rates=np.array([names.rate_row(*one) for one in given]).reshape(-1, len(rate_mean)),
+            effects=np.array([names.effect_row(*one) for one in given]).reshape(-1, len(effect_mean)),
+            log_rate=np.array(
+                [math.log(p.number("learning_rate")) - usual_multiple(m, p) for m, p, _ in given]
+            ),
+            log_loss=log_loss,
+            group=group,
+            deviation=noise[:, 0] + noise[:, 1] * (log_loss - best[group]),
+            prior=(
+                np.concatenate([rate_mean, effect_mean, [CURVATURE[0]], best, usual]),
+                np.concatenate(
+                    [
+                        rate_spread,
+                        effect_spread,
+                        [CURVATURE[1]],
+                        np.full(len(groups), LEVEL_DEVIATION),
+                        np.full(len(groups), SCALE_DEVIATION),
+                    ]
+                ),
+            ),
+            parts=_Parts.of(len(rate_mean), len(effect_mean), len(groups)),
+        )
+
+    def start(self) -> Floats:
+        return self.prior[0].copy()
+
+    def objective(self, at: Floats) -> float:
+        error = np.abs(self._errors(at)[0])
+        huber = np.where(error <= HUBER, error**2 / 2, HUBER * (error - HUBER / 2))
+        return float(huber.sum() + (((at - self.prior[0]) / self.prior[1]) ** 2).sum() / 2)
+
+    def curvature(self, at: Floats) -> tuple[Floats, Floats]:
+        """Return the Gauss-Newton matrix and the gradient."""
+        error, slopes = self._errors(at)
+        weight = np.minimum(1.0, HUBER / np.maximum(np.abs(error), 1e-12))
+        precision = self.prior[1] ** -2
+        hessian = slopes.T @ (weight[:, None] * slopes) + np.diag(precision)
+        return hessian, slopes.T @ (weight * error) + precision * (at - self.prior[0])
+
+    def _errors(self, at: Floats) -> tuple[Floats, Floats]:
+        """Return errors in deviations, and their derivatives of shape (observations, parameters)."""
+        part = self.parts
+        k, scale = float(at[part.k]), np.exp(at[part.scales])[self.group]
+        whole = self.log_rate - self.rates @ at[part.rates]
+        x = np.clip(whole, *FARTHEST)
+        exponential = np.exp(k * x)
+        cost = (exponential - 1) / k - x + self.effects @ at[part.effects]
+        slope = scale * np.where(x == whole, exponential - 1, 0.0)
+        rows, count = np.arange(len(x)), len(at)
+        slopes = np.zeros((len(x), count))
+        slopes[:, part.rates] = -slope[:, None] * self.rates
+        slopes[:, part.effects] = scale[:, None] * self.effects
+        slopes[:, part.k] = scale * (x * exponential / k - (exponential - 1) / k**2)
+        slopes[rows, part.levels.start + self.group] = 1.0
+        slopes[rows, part.scales.start + self.group] = scale * cost
+        error = at[part.levels][self.group] + scale * cost - self.log_loss
+        return error / self.deviation, slopes / self.deviation[:, None]
