@@ -18,11 +18,11 @@ from functools import cached_property
 import numpy as np
 
 from tunecast.arrays import Floats
+from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.task import TaskDescription
 from tunecast.recommender.efficiency import Efficiency
-from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.recommender.rate_rules import rate_surplus
 from tunecast.recommender.regression import Design, Posterior, fit
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Pipeline
