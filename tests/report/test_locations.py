@@ -1,0 +1,51 @@
+"""What reports are shared with: no path of the user's machine, no address or password of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunecast.report.locations import without_paths
+from tunecast.session.settings import SessionSettings
+
+
+@pytest.mark.parametrize(
+    ("store", "shown"),
+    [
+        ("", ""),
+        ("/home/me/secret/runs.sqlite", "runs.sqlite"),
+        ("sqlite:////home/me/secret/runs.sqlite", "runs.sqlite"),
+        ("postgresql://me:word@db.host.org:5432/runs", "runs"),
+        ("postgresql://me:word@db.host.org", "postgresql"),
+    ],
+)
+def test_a_store_keeps_its_name_alone(store: str, shown: str) -> None:
+    assert without_paths({"store": store})["store"] == shown
+
+
+@pytest.mark.parametrize("name", ["model", "data"])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("org/base", "org/base"), ("/home/me/base", "base"), ("./a/b/base", "base"), ("stdlib", "stdlib")],
+)
+def test_hub_ids_stay_and_paths_go(name: str, value: str, shown: str) -> None:
+    assert without_paths({name: value})[name] == shown
+
+
+def test_no_setting_tells_a_folder() -> None:
+    private = Path("/home/me/secret")
+    settings = SessionSettings(
+        str(private / "model"),
+        str(private / "rows.jsonl"),
+        output_dir=str(private / "out"),
+        store=str(private / "runs.sqlite"),
+        prior=str(private / "my.safetensors"),
+    ).as_json()
+    shown = without_paths(settings)
+    assert not [value for value in shown.values() if "secret" in str(value)]
+    assert {name: shown[name] for name in ("output_dir", "prior")} == {
+        "output_dir": "out",
+        "prior": "my.safetensors",
+    }
+    assert settings["output_dir"] == str(private / "out"), "the settings themselves stay"
