@@ -33,7 +33,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_predicted(plan["prediction"]),
         *_notes([*plan["warnings"], *plan["prediction"]["warnings"]]),
         ("output", settings["output_dir"]),
-        ("", "Nothing was trained. Start without --dry-run; see every value with --json."),
+        ("", "Nothing was trained; --json prints all. Start without --dry-run."),
     ]
 
 
@@ -82,16 +82,11 @@ def _predicted(prediction: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Write the predictions, whose pipelines hold their method beside their hyperparameters."""
     if (untouched := prediction.get("zero_shot_loss")) is not None:
         ends = interval(untouched["low"], untouched["high"], 2)
-        yield (
-            "predicted",
-            f"loss {untouched['value']:.2f} ({ends}) of the untouched model, and with training:",
-        )
+        yield "predicted", f"untouched: loss {untouched['value']:.2f} (90%: {ends}); a trial of each brings:"
     for number, one in enumerate(prediction.get("recommendations", ()), start=1):
         values = dict(one["pipeline"])
         pipeline = Pipeline(values.pop("method"), values)
         yield "", f"{number}. {prospect_line(Prospect(**{**one, 'pipeline': pipeline}))}"
-    if untouched is not None:
-        yield "", "Brackets hold 90% intervals; times and GB are those of one trial."
 
 
 def _notes(notes: list[str]) -> Iterator[tuple[str, str]]:
