@@ -23,6 +23,7 @@ from tunecast.session.constant_answers import majority_loss
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.recommendation import recommended
 from tunecast.session.settings import SessionSettings
+from tunecast.session.wall_time import least_budget_seconds, predicted_speed
 from tunecast.training.runner import Scored
 
 
@@ -74,6 +75,19 @@ def test_expected_times_are_told_again_by_what_was_measured(
     assert " ".join(hours) not in before.lines[0]
     for one in (before, after):
         assert sum("the winner is trained for 2 epochs" in line for line in one.lines) == 1
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(0.9, True), (1.2, False)])
+def test_a_budget_that_is_expected_to_be_too_small_is_warned_of_before_it_begins(
+    factor: float, warned: bool, settings: SessionSettings, prepared: PreparedTask
+) -> None:
+    found = predicted(settings, prepared, 0.02)
+    speed = predicted_speed(prepared.training_task, found)
+    least = least_budget_seconds(prepared.training_task, settings, speed)
+    assert least > 16 * 0.02 * prepared.training_task.train_tokens / 128, "four steps of four examples"
+    shown = Lines()
+    show_expected_time(replace(settings, budget=f"{factor * least:.3f}s"), prepared, found, shown)
+    assert any("is probably too small" in line for line in shown.lines) is warned
 
 
 def test_guessing_is_told_beside_the_predictions(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from tunecast.budget import Budget
 from tunecast.errors import UserError
 from tunecast.progress import Progress
 from tunecast.recommender.explanations import worth_text
 from tunecast.recommender.recommendation import Prospect, Recommendation
+from tunecast.report.numbers import duration
 from tunecast.report.wording import final_training_text, prospect_line, wall_time_text
 from tunecast.session.calibrate_length import BaseMeasurement
 from tunecast.session.constant_answers import majority_loss
@@ -14,6 +16,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.wall_time import (
     Speed,
     final_training_seconds,
+    least_budget_seconds,
     measured_speed,
     predicted_speed,
     test_scoring_seconds,
@@ -41,10 +44,15 @@ def show_expected_time(
     predicted: Recommendation | UserError,
     progress: Progress,
 ) -> None:
-    """Say how long a session is predicted to take, before anything is measured."""
-    if not isinstance(predicted, UserError):
-        speed = predicted_speed(prepared.training_task, predicted)
-        _show_times("Expected time", settings, prepared, speed, progress)
+    """Say before a session begins how long it will take, and whether its budget seems too small."""
+    if isinstance(predicted, UserError):
+        return
+    speed = predicted_speed(prepared.training_task, predicted)
+    _show_times("Expected time", settings, prepared, speed, progress)
+    budget = Budget.parse(settings.budget).seconds
+    least = least_budget_seconds(prepared.training_task, settings, speed)
+    if budget is not None and budget < least:
+        progress.log(f"Note: {small_budget_text(settings.budget, least)}")
 
 
 def show_measured(
@@ -63,6 +71,11 @@ def show_measured(
         progress.log(worth_text(predicted.worth_it))
     speed = measured_speed(prepared.training_task, measured.scored, measured.seconds_per_token)
     _show_times("Expected time by the measured speed", settings, prepared, speed, progress)
+
+
+def small_budget_text(budget: str, seconds: float) -> str:
+    """Warn of a budget that is expected to be too small."""
+    return f"--budget {budget} is probably too small: trials of a few steps should need {duration(seconds)}."
 
 
 def majority_text(loss: float, prospects: tuple[Prospect, ...]) -> str:

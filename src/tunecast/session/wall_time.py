@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from tunecast.recommender.recommend import EXPECTED_EVALUATION
 from tunecast.recommender.recommendation import Recommendation
+from tunecast.search import get_strategy
+from tunecast.session.budget_tracker import MOST_FOR_COMPARING
+from tunecast.session.calibrate_length import LEAST_STEPS, SMALLEST_BATCH
 from tunecast.session.final_evaluation import SAMPLES
-from tunecast.session.run_factory import FORWARD_COST
+from tunecast.session.run_factory import FORWARD_COST, LEAST_FOR_CHOICE
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrainingTask
@@ -58,6 +61,15 @@ def test_scoring_seconds(training_task: TrainingTask, settings: SessionSettings,
     answers = SAMPLES if settings.objective == "loss" else len(training_task.test_examples)
     tokens = sum(example.tokens for example in training_task.test)
     return contenders * (speed.scoring * tokens + speed.answering * answers)
+
+
+def least_budget_seconds(training_task: TrainingTask, settings: SessionSettings, speed: Speed) -> float:
+    """Return the expected least budget: for the base model, the comparison, and trials of a few steps."""
+    mean = training_task.train_tokens / len(training_task.train)
+    share = get_strategy(settings.strategy).share_of_budget("seconds")
+    trials = LEAST_STEPS * SMALLEST_BATCH * mean * speed.training / share
+    scored = min(LEAST_FOR_CHOICE, len(training_task.validation))
+    return (trials + scored * mean * speed.scoring) / (1 - MOST_FOR_COMPARING)
 
 
 def final_training_seconds(training_task: TrainingTask, epochs: float, speed: Speed) -> float:
