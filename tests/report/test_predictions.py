@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 import tiny
+from tunecast.api import resolve
 from tunecast.errors import UserError
 from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
 from tunecast.recommender.recommendation import Recommendation
 from tunecast.records import Score, Seconds
 from tunecast.report.numbers import duration
-from tunecast.report.predictions import majority_text, show_expected_time, show_measured, show_predictions
+from tunecast.report.predictions import show_expected_time, show_measured, show_predictions
+from tunecast.report.wording import majority_text
 from tunecast.results import SampleOutput
 from tunecast.session.calibrate_length import BaseMeasurement, timed_pipeline
 from tunecast.session.constant_answers import majority_loss
@@ -108,8 +110,6 @@ def test_guessing_is_told_beside_the_predictions(
     assert (
         sum(f"guessing by how frequent each answer is: loss {loss:.2f}" in line for line in shown.lines) == 1
     )
-    prospects = predicted(settings, prepared, 0.01).recommendations
-    worst = max(one.predicted_loss for one in prospects)
-    count = len(prospects)
-    assert f"{count} of these {count} predictions are lower" in majority_text(2 * worst, prospects)
-    assert f"0 of these {count} predictions are lower" in majority_text(0.0, prospects)
+    plan = resolve(SessionSettings(str(tiny_llama), str(data)))
+    assert plan["majority_loss"] == loss
+    assert "2 of these 3 predictions are lower" in majority_text(2.0, [1.0, 1.5, 2.5])

@@ -23,6 +23,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     from tunecast.methods import pipeline_space
     from tunecast.report.predictions import show_predictions
     from tunecast.session.candidates import check_restrictions
+    from tunecast.session.constant_answers import majority_loss
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
     from tunecast.session.recommendation import recommendation_for
@@ -71,5 +72,6 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         "prediction": {"warnings": [predicted.what]}
         if isinstance(predicted, UserError)
         else predicted.as_json(),
+        "majority_loss": majority_loss(prepared),
         "warnings": [*prepared.warnings, *feasible.warnings],
     }

@@ -6,9 +6,9 @@ from tunecast.budget import Budget
 from tunecast.errors import UserError
 from tunecast.progress import Progress
 from tunecast.recommender.explanations import worth_text
-from tunecast.recommender.recommendation import Prospect, Recommendation
+from tunecast.recommender.recommendation import Recommendation
 from tunecast.report.numbers import duration
-from tunecast.report.wording import final_training_text, prospect_line, wall_time_text
+from tunecast.report.wording import final_training_text, majority_text, prospect_line, wall_time_text
 from tunecast.session.calibrate_length import BaseMeasurement
 from tunecast.session.constant_answers import majority_loss
 from tunecast.session.prepare import PreparedTask
@@ -78,19 +78,13 @@ def small_budget_text(budget: str, seconds: float) -> str:
     return f"--budget {budget} is probably too small: trials of a few steps should need {duration(seconds)}."
 
 
-def majority_text(loss: float, prospects: tuple[Prospect, ...]) -> str:
-    """Compare predictions with the loss of guessing by how frequent each answer is."""
-    beaten = sum(prospect.predicted_loss < loss for prospect in prospects)
-    count = f"{beaten} of these {len(prospects)} predictions"
-    return f"For comparison, guessing by how frequent each answer is: loss {loss:.2f}; {count} are lower."
-
-
 def _show_prospects(predicted: Recommendation, prepared: PreparedTask, progress: Progress) -> None:
     for prospect in predicted.recommendations:
         progress.log(f"  {prospect_line(prospect)}")
     majority = majority_loss(prepared)
     if majority is not None:
-        progress.log(majority_text(majority, predicted.recommendations))
+        losses = [prospect.predicted_loss for prospect in predicted.recommendations]
+        progress.log(majority_text(majority, losses))
 
 
 def _show_times(

@@ -288,6 +288,13 @@ def final_training_text(epochs: float, seconds: float) -> str:
     return f"Between them the winner is trained for {passes}: about {duration(seconds)}."
 
 
+def majority_text(loss: float, predicted: Sequence[float]) -> str:
+    """Compare predicted losses with that of guessing by how frequent each answer is."""
+    beaten = sum(one < loss for one in predicted)
+    count = f"{beaten} of these {len(predicted)} predictions"
+    return f"For comparison, guessing by how frequent each answer is: loss {loss:.2f}; {count} are lower."
+
+
 def prospect_cells(prospect: Prospect) -> list[str]:
     """Write a prediction as cells: gain, loss, interval, time, GB, money if there is a price, pipeline."""
     return [
