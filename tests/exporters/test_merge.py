@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def test_a_merged_model_computes_what_base_and_adapter_do(
     variant: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     expected = delivered(variant, tiny_llama, tmp_path / "out")
-    folder = merge(str(tmp_path / "out"))
+    with warnings.catch_warnings(action="error", category=FutureWarning):  # users would see them
+        folder = merge(str(tmp_path / "out"))
     assert folder == tmp_path / "out" / "merged"
     assert not list(folder.glob("adapter*"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -88,6 +88,8 @@ def test_a_baseline_of_few_steps_is_named_by_them() -> None:
     assert training_text(trained(60).contender("baseline")) == (
         "60 steps, 480 of 2,242 examples (21%), 0.21 epochs"
     )
+    once = dataclasses.replace(record.contender("baseline"), trained_on=TrainedOn(20, 320, 320, 1.0))
+    assert training_text(once) == "20 steps, 320 of 320 examples (100%), 1 epoch"
 
 
 @pytest.mark.parametrize(

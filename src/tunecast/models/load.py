@@ -13,6 +13,7 @@ import io
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -333,7 +334,7 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and notices; Tunecast reports progress itself."""
+    """Silence transformers' progress bars, notices and outlooks; Tunecast reports progress itself."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -341,7 +342,8 @@ def quiet() -> Iterator[None]:
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if shows_bars:

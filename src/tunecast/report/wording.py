@@ -88,7 +88,7 @@ def training_text(contender: Contender) -> str:
     share = trained.examples / trained.available
     return (
         f"{trained.steps:,} steps, {trained.examples:,} of {trained.available:,} examples ({share:.0%}), "
-        f"{trained.epochs:.2g} epochs"
+        f"{trained.epochs:.2g} {'epoch' if trained.epochs == 1 else 'epochs'}"
     )
 
 
