@@ -43,7 +43,7 @@ from tunecast.search import (
 )
 from tunecast.search.failure import memory_odds
 from tunecast.search.ranking import ranked
-from tunecast.search.task_predictor import TaskPredictor, TrialPredictions
+from tunecast.search.task_predictor import TaskPredictor, TrialPredictions, _seconds
 from tunecast.search.transfer import ASIDE, NEW, OTHER, Guided, transfer
 
 MODEL = planted_model()
@@ -625,3 +625,10 @@ def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_c
     dice = sorted(range(len(runs)), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
     for choices, hedged in ((usual, False), (doubting, True)):
         assert ({dice[0], dice[1]} <= set(choices)) is hedged
+
+
+def test_a_trial_of_fewer_points_takes_fewer_evaluations() -> None:
+    trial = TrialView(Pipeline("lora", {}), next_share=1 / 64)
+    few = replace(trial, points_ahead=4)
+    _, ends = _seconds([trial, few], np.array([0.01, 0.01]), 1000, 2.0)
+    assert ends.tolist() == [10.0 + 7 * 2.0, 10.0 + 4 * 2.0]

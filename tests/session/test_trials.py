@@ -255,6 +255,7 @@ def test_strategies_see_the_trials(trials: Trials) -> None:
     _, second = trials.history(RuntimeModel(0.001, overhead_seconds=2.0)).trials
     points = len(trials[1].plan.grid) - 1
     assert second.expected_end_seconds == pytest.approx(0.001 * trials[1].tokens_to_end + 2.0 * points)
+    assert second.points_ahead == points
 
 
 def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(

@@ -21,6 +21,7 @@ class TrialView:
         running: Whether a worker advances it right now.
         expected_seconds: Predicted seconds of the step to its next point; None if unknown.
         expected_end_seconds: Predicted seconds to its last point, the next one included; None if unknown.
+        points_ahead: Points from the next one to the last; None counts those of the whole fidelity grid.
     """
 
     pipeline: Pipeline
@@ -30,6 +31,7 @@ class TrialView:
     running: bool = False
     expected_seconds: float | None = None
     expected_end_seconds: float | None = None
+    points_ahead: int | None = None
 
     @property
     def share(self) -> float:

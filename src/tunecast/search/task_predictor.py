@@ -218,7 +218,12 @@ def _seconds(
     evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation
     done = np.array([trial.share for trial in trials])
     following = np.array([1.0 if trial.next_share is None else trial.next_share for trial in trials])
-    points = np.array([points_to_end(share) for share in following])
+    points = np.array(
+        [
+            points_to_end(share) if trial.points_ahead is None else trial.points_ahead
+            for trial, share in zip(trials, following, strict=True)
+        ]
+    )
     step = (following - done) * full_length_tokens * per_token + evaluation
     end = (1.0 - done) * full_length_tokens * per_token + points * evaluation
     return np.maximum(step, LEAST_SECONDS), np.maximum(end, LEAST_SECONDS)

@@ -381,6 +381,7 @@ class Trials:
             expected_end_seconds=runtime_model.expected(
                 method, trial.work_to_end, trial.points_to_end, ends=True
             ),
+            points_ahead=trial.points_to_end,
         )
 
     def _prune(self, trial: Trial) -> None:
