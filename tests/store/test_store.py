@@ -424,7 +424,11 @@ def test_the_public_names_are_as_documented() -> None:
         "import_parquet",
         "import_runs",
         "open_for_reading",
+        "published_runs",
+        "put_published",
+        "read_published",
         "shipped",
+        "shipped_runs",
     ]
 
 

@@ -10,7 +10,7 @@ from tunecast.store.importing import (
     read_published,
 )
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
-from tunecast.store.shipping import open_for_reading, published_runs, shipped, shipped_runs, shipped_tables
+from tunecast.store.shipping import open_for_reading, published_runs, shipped, shipped_runs
 from tunecast.store.store import Store
 from tunecast.store.summaries import RunSummary
 
@@ -31,5 +31,4 @@ __all__ = [
     "read_published",
     "shipped",
     "shipped_runs",
-    "shipped_tables",
 ]
