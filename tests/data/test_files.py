@@ -89,16 +89,16 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, name: str, encodin
 
 @pytest.mark.skipif(not shutil.which("iconv"), reason="needs iconv")
 def test_the_command_that_converts_an_encoding(tmp_path: Path) -> None:
-    for encoding in ("utf-16le", "utf-16be", "latin1"):
+    for encoding in ("utf-16le", "utf-16be", "cp1252"):
         path = tmp_path / "a.csv"
-        path.write_bytes("prompt,completion\nGrüße,für\n".encode(encoding))
+        path.write_bytes("prompt,completion\n„Grüße“,für\n".encode(encoding))
         with pytest.raises(DataError) as caught:
             read_file(path)
         command = str(caught.value.hint).partition(": ")[2]
         assert command.startswith(f"iconv -f {encoding} ")
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)
         ((_, row),) = read_file(tmp_path / "utf8-a.csv")[""].rows
-        assert row == {"prompt": "Grüße", "completion": "für"}
+        assert row == {"prompt": "„Grüße“", "completion": "für"}
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", ","])
@@ -121,6 +121,13 @@ def test_one_column_needs_no_delimiter(tmp_path: Path) -> None:
 def test_blank_lines_before_the_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n\nprompt;completion\na;b\n")
     assert read_file(tmp_path / "a.csv")[""].rows == [(4, {"prompt": "a", "completion": "b"})]
+
+
+@pytest.mark.parametrize("delimiter", [";", ",", "\t"])
+def test_a_spreadsheets_own_line_on_the_delimiter(tmp_path: Path, delimiter: str) -> None:
+    lines = f"sep={delimiter}", f"prompt{delimiter}completion", f"a{delimiter}b", ""
+    (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode())
+    assert read_file(tmp_path / "a.csv")[""].rows == [(3, {"prompt": "a", "completion": "b"})]
 
 
 def test_numbers_are_those_an_editor_shows(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def _decode(path: Path, data: bytes) -> str:
         raise DataError(
             f"{path}, line {line}, byte {column} of the line (byte {start + 1} of the file): "
             f"not {encoding.upper()}.",
-            _convert(path, "latin1") if encoding == "utf-8" else "Write the file again, in UTF-8.",
+            _convert(path, "cp1252") if encoding == "utf-8" else "Write the file again, in UTF-8.",
         ) from None
     if not text.strip():
         raise _empty(path)
@@ -181,7 +181,10 @@ def _read_csv(path: Path, data: bytes) -> dict[str, Table]:
     rows: list[Row] = []
     with _long_fields_allowed():
         try:
-            header = [name.strip() for name in next(filter(any, reader), [])]
+            records = filter(any, reader)
+            header = [name.strip() for name in next(records, [])]
+            if header == ["sep=", ""]:  # by which spreadsheets tell each other the delimiter
+                header = [name.strip() for name in next(records, [])]
             _check_header(path, header)
             for number, values in _numbered(reader):
                 if len(values) == len(header):
