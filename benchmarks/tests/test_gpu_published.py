@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import gpu_published
-from gpu_published import Measured, held_out, predicted_bytes, read_rows, workload_of
+from gpu_published import fit, held_out, predicted_bytes, read_rows, timed, with_widths, workload_of
+from tunecast.estimate.speed import Speed
 
 SMALL = {
     "model_type": "llama",
@@ -22,6 +23,7 @@ SMALL = {
     "tie_word_embeddings": False,
 }
 USUAL = {
+    "source": "fms_acceleration",
     "config": "small",
     "method": "lora",
     "quantizer": "",
@@ -81,6 +83,32 @@ def test_a_row_becomes_the_workload_that_it_states(folder: Path) -> None:
     assert workload_of(four_bit, 64).precision == "4-bit"
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "field", "expected"),
+    [
+        ("kernels", "foak", "kernels", "fused"),
+        ("kernels", "liger", "kernels", "liger"),
+        ("mixed_precision", "bf16", "mixed_precision", True),
+        ("kbit_upcast", "1", "upcast_frozen", True),
+        ("quantizer", "bnb-nf4", "double_quantised", False),
+        ("trainer", "deepspeed", "sharding", "none"),
+    ],
+)
+def test_a_column_becomes_the_field_that_it_means(
+    folder: Path, column: str, value: str, field: str, expected: object
+) -> None:
+    row = read_rows(folder)[3]
+    quantizer = value if column == "quantizer" else row.quantizer
+    changed = replace(row, quantizer=quantizer, fields={**row.fields, column: value})
+    assert getattr(workload_of(changed, 64), field) == expected
+
+
+def test_deepspeed_keeps_float32_copies_on_one_device_too(folder: Path) -> None:
+    full = read_rows(folder)[2]
+    deepspeed = replace(full, fields={**full.fields, "trainer": "deepspeed"})
+    assert workload_of(deepspeed, 64).sharding == "zero2"
+
+
 def test_bytes_count_as_the_source_counts_them(folder: Path) -> None:
     lora, _, _, without_length, _ = read_rows(folder)
     tensors = predicted_bytes(lora)
@@ -92,20 +120,42 @@ def test_bytes_count_as_the_source_counts_them(folder: Path) -> None:
 
 
 def test_a_group_that_is_left_out_has_no_say_in_its_own_prediction(folder: Path) -> None:
-    rows = read_rows(folder)
+    found = timed(read_rows(folder))
 
-    def predictions(seconds: float) -> dict[str, list[float]]:
-        found = [
-            Measured(row, 1.0, seconds if row.model == "wide" else 2.0 + index)
-            for index, row in enumerate(rows)
-        ]
+    def predictions(seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+        changed = [replace(one, measured=seconds) if one.row.model == "wide" else one for one in found]
         by_model: dict[str, list[float]] = {}
-        for one, _ in held_out(found, lambda row: row.model):
+        widths = {}
+        for one, width in with_widths(held_out(changed, lambda row: row.model), lambda row: row.model):
             by_model.setdefault(one.row.model, []).append(one.predicted)
-        return by_model
+            widths[one.row.model] = width
+        return by_model, widths
 
-    assert predictions(3.0)["wide"] == predictions(30.0)["wide"]
-    assert predictions(3.0)["small"] != predictions(30.0)["small"]
+    (fast, fast_widths), (slow, slow_widths) = predictions(0.3), predictions(3.0)
+    assert fast["wide"] == slow["wide"]
+    assert fast["small"] != slow["small"]
+    assert fast_widths["small"] != slow_widths["small"]
+
+
+def test_coefficients_move_towards_what_was_measured(folder: Path) -> None:
+    found = timed(read_rows(folder))
+    slow = [replace(one, measured=10 * one.measured) for one in found]
+    assert fit(slow).speed.start > fit(found).speed.start
+
+
+def test_start_up_counts_only_in_the_table_that_includes_it(folder: Path) -> None:
+    one = timed(read_rows(folder))[0]
+    fitted = fit([one])
+    elsewhere = replace(one, row=replace(one.row, fields={**one.row.fields, "source": "another"}))
+    assert fitted.seconds(one) - fitted.seconds(elsewhere) == pytest.approx(fitted.start_up)
+
+
+def test_the_written_file_is_one_that_the_package_reads(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    gpu_published.write_coefficients(timed(read_rows(folder)), file)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert Speed(**content["cuda"]).start > 0
+    assert content["deviation"] > 0
 
 
 def test_methods_with_and_without_a_quantizer_are_left_out_apart(folder: Path) -> None:
@@ -116,7 +166,7 @@ def test_methods_with_and_without_a_quantizer_are_left_out_apart(folder: Path) -
 def test_the_tables_count_every_row_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read_rows(folder)
     gpu_published.print_bytes(rows)
-    gpu_published.print_seconds(rows)
+    gpu_published.print_seconds(timed(rows))
     out = capsys.readouterr().out
     first = next(line for line in out.splitlines() if line.startswith("all"))
     assert first.split()[1] == "3"

@@ -202,6 +202,14 @@ class Machine:
     flops_per_second: Mapping[str, float]
     bandwidth_bytes_per_second: float
 
+    def rate(self, dtype: str) -> float:
+        """Return the FLOP/s of a type; without a rate of its own, 16 bits have that of the other such type,
+        and everything else that of float32.
+        """
+        rates = self.flops_per_second
+        other = {"bfloat16": "float16", "float16": "bfloat16"}.get(dtype, "float32")
+        return rates.get(dtype, rates.get(other, rates["float32"]))
+
     def undisturbed(self, seconds: Seconds, *, exclusive: bool) -> float:
         """Return the seconds that a computation would have taken on an otherwise idle machine.
 

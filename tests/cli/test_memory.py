@@ -74,6 +74,31 @@ def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
     shown = run("--model", config_only, *BASE, "--gpu", "T4")
     assert "activations" in shown
     assert "Fits T4 (15.8 GB, which is 14.7 GiB)." in shown
+    assert "90% interval" in shown
+    assert "s if all have 32 tokens (" in shown
+
+
+def test_a_named_accelerator_tells_the_seconds_of_a_step(config_only: str) -> None:
+    answer = json.loads(run("--model", config_only, *BASE, "--gpu", "A100", "--json"))
+    seconds = answer["step_seconds"]
+    assert 0 < seconds["low"] < seconds["value"] < seconds["high"]
+    assert answer["low_bytes"] < answer["total_bytes"] < answer["high_bytes"]
+    assert json.loads(run("--model", config_only, *BASE, "--json"))["step_seconds"] is None
+
+
+def test_kernels_and_mixed_precision_can_be_told(config_only: str) -> None:
+    trainer = (*BASE, "--gpu", "A100", "--convention", "hf-trainer", "--json")
+    torch, liger = (
+        json.loads(run("--model", config_only, *trainer, "--kernels", kernels))["training_peak_bytes"]
+        for kernels in ("torch", "liger")
+    )
+    assert liger < torch
+    several = (*trainer, "--method", "full", "--sharding", "fsdp", "--devices", "2")
+    plain, mixed = (
+        json.loads(run("--model", config_only, *several, *flag))["training_peak_bytes"]
+        for flag in ((), ("--mixed-precision",))
+    )
+    assert mixed > plain
 
 
 def test_the_first_line_says_what_was_computed(config_only: str, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_json(asked: list[str]) -> None:
     for one in answer["recommendations"]:
         keys = ("predicted_loss", "low", "high", "relative_gain", "hours", "memory_gb", "money")
         assert all(isinstance(one[key], float) for key in keys)
+        assert one["hours_low"] < one["hours"] < one["hours_high"]
+        assert one["memory_gb_low"] < one["memory_gb"] < one["memory_gb_high"]
         assert one["pipeline"]["method"]
         assert one["pipeline"]["learning_rate"] > 0
     assert set(answer["zero_shot_loss"]) == {"value", "source", "low", "high"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunecast.estimate import Workload
 from tunecast.estimate.constants import KERNEL_SECONDS
-from tunecast.estimate.ledger import Work
-from tunecast.estimate.seconds import dry_run_seconds, step_efficiency, work_seconds
+from tunecast.estimate.seconds import StepWork, dry_run_seconds, step_efficiency, step_work
+from tunecast.estimate.speed import IDEAL, Speed
 from tunecast.hardware.accelerators import as_machine, find_accelerator
 from tunecast.hardware.machine import measure_machine, seconds_of
 from tunecast.records import Machine
@@ -35,14 +34,57 @@ def config(layers: int = 4, width: int = 256) -> Any:
 
 
 def test_each_kernel_is_bound_by_its_slowest_resource() -> None:
-    arithmetic = Work(Counter({(10**12, 8, "float32"): 2}))
-    assert work_seconds(arithmetic, MACHINE) == pytest.approx(2.0)
-    low = Work(Counter({(10**12, 8, "bfloat16"): 1}))
-    assert work_seconds(low, MACHINE) == pytest.approx(0.1)
-    traffic = Work(Counter({(8, 10**11, "float32"): 1}))
-    assert work_seconds(traffic, MACHINE) == pytest.approx(1.0)
-    starts = Work(Counter({(1, 1, "int64"): 100}))
-    assert work_seconds(starts, MACHINE) == pytest.approx(100 * KERNEL_SECONDS)
+    arithmetic, traffic = StepWork(((2, 1.0, 0.1),), False), StepWork(((1, 0.1, 1.0),), False)
+    assert arithmetic.seconds(IDEAL) == pytest.approx(2.0)
+    assert traffic.seconds(IDEAL) == pytest.approx(1.0)
+    starts = StepWork(((100, 0.0, 0.0),), False)
+    assert starts.seconds(IDEAL) == pytest.approx(100 * KERNEL_SECONDS)
+
+
+def test_on_cuda_the_host_runs_ahead() -> None:
+    """What is bound by the device does not wait for starts, and what is bound by starts does."""
+    speed = Speed(arithmetic=0.5, traffic=0.5, start=1e-4)
+    bound_by_device = StepWork(((100, 0.01, 0.0),), True)
+    assert bound_by_device.seconds(speed) == pytest.approx(2.0, rel=1e-4)
+    bound_by_host = StepWork(((1000, 1e-6, 0.0),), True)
+    assert bound_by_host.seconds(speed) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_a_step_takes_its_passes_its_unpacking_and_its_update() -> None:
+    speed = Speed(traffic=0.5, unpacking=0.1)
+    work = StepWork(((1, 1.0, 0.0),), True, unpacking=0.1, passes=3, update=0.5, products=0.25)
+    assert work.update_seconds(speed) == pytest.approx(1.25)
+    assert work.seconds(speed) == pytest.approx(3 * 2.0 + 1.25, rel=1e-3)
+
+
+def test_adapters_under_fsdp_and_slow_links_bind_short_passes() -> None:
+    speed = Speed(link=1e10, wrapped=5e-3, reduced=1e-3)
+    short = StepWork(((1, 0.01, 0.0),), True)
+    assert replace(short, wrapped=200).seconds(speed) == pytest.approx(1.0, rel=1e-3)
+    assert replace(short, reduced=200).seconds(speed) == pytest.approx(0.2, rel=1e-3)
+    assert replace(short, between_devices=2e10).seconds(speed) == pytest.approx(2.0, rel=1e-3)
+
+
+def test_a_type_without_a_rate_takes_that_of_its_sibling() -> None:
+    old = replace(MACHINE, flops_per_second={"float32": 1e12, "float16": 1e13})
+    assert old.rate("bfloat16") == 1e13
+    assert old.rate("int64") == 1e12
+    assert replace(old, flops_per_second={"float32": 1e12}).rate("bfloat16") == 1e12
+
+
+def test_four_bits_and_several_devices_cost_seconds() -> None:
+    machine = as_machine(find_accelerator("A100"))
+    asked = Workload(adapter=LORA, max_length=64, evaluates=False, gradient_checkpointing=True)
+    plain = step_work(config(), asked, machine)
+    four_bit = step_work(config(), replace(asked, precision="4-bit"), machine)
+    assert plain.unpacking == 0 < four_bit.unpacking
+    spread = step_work(config(), replace(asked, sharding="fsdp", devices=4), machine)
+    assert plain.between_devices == 0 < spread.between_devices
+    assert spread.wrapped == 2 * 7 * 4
+    fused = step_work(config(), replace(asked, sharding="fsdp", devices=4, kernels="fused"), machine)
+    assert (fused.wrapped, fused.reduced) == (0, spread.wrapped)
+    assert len(fused.kernels) > 0
+    assert sum(times for times, _, _ in fused.kernels) < sum(times for times, _, _ in plain.kernels)
 
 
 def test_flops_are_six_and_four_per_parameter_and_token() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tunecast.estimate.constants import EFFICIENCY
-from tunecast.recommender.efficiency import Efficiency, Share, credible_ratios, ideal_ratio
+from tunecast.recommender.efficiency import Efficiency, Share, credible_ratios, ideal_ratio, usual_share
 from tunecast.records import Pipeline
 from tunecast.store.final_results import FinalResult, read_final_results
 from tunecast.store.shipping import shipped
@@ -41,7 +41,10 @@ def one_of(endings: Sequence[FinalResult], method: str, model: str) -> FinalResu
 
 
 def test_without_runs_the_literature_speaks() -> None:
-    assert Efficiency().share("cuda", "bfloat16", "lora") == Share(EFFICIENCY)
+    assert Efficiency().share("cpu", "bfloat16", "lora") == Share(EFFICIENCY)
+    on_cuda = Efficiency().share("cuda", "bfloat16", "lora")
+    assert on_cuda.value == 1.0
+    assert on_cuda.deviation < Share().deviation
 
 
 def test_runs_move_their_own_group_most_and_their_device_some(endings: Sequence[FinalResult]) -> None:
@@ -54,8 +57,8 @@ def test_runs_move_their_own_group_most_and_their_device_some(endings: Sequence[
     )
     assert 0.3 < own.value < 0.4
     assert own.value < near.value < EFFICIENCY
-    assert own.deviation < near.deviation < far.deviation
-    assert far == Share()
+    assert far == usual_share("cuda")
+    assert own.deviation < near.deviation < Share().deviation
 
 
 def test_many_runs_of_one_model_count_once(endings: Sequence[FinalResult]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,19 @@ def command(
     convention: Annotated[
         str, typer.Option("--convention", help="tunecast, or hf-trainer: logits everywhere, no float32 copy.")
     ] = "tunecast",
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="The Trainer's bf16 or fp16 flag, with hf-trainer.")
+    ] = False,
+    kernels: Annotated[
+        str, typer.Option("--kernels", help="torch; fused norms and loss; or liger, which makes no logits.")
+    ] = "torch",
     sharding: Annotated[
         str, typer.Option("--sharding", help="none, zero1, zero2, zero3 or fsdp, over --devices.")
     ] = "none",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share.")] = 1,
     as_json: options.AsJson = False,
 ) -> None:
-    """Predict the memory of a finetuning, part by part, without loading weights."""
+    """Predict the memory of a finetuning by part, and the seconds of a step, without loading weights."""
     from tunecast.estimate import estimate_memory, what_would_fit
     from tunecast.methods import Restrictions, baseline_pipeline, check_names, get_method
     from tunecast.models import check_length, describe_config, load_config, resolve
@@ -102,19 +109,22 @@ def command(
         gradient_checkpointing=gradient_checkpointing,
         attention=attention,
         convention=convention,
+        mixed_precision=mixed_precision,
+        kernels=kernels,
         sharding=sharding,
         devices=devices,
         device_memory_bytes=target.memory_bytes,
     )
     estimate = estimate_memory(config, request)
+    seconds = None if gpu is None else _step_seconds(config, request, gpu)
     trained = f"adapter of {peft_config}" if peft_config is not None else _method_text(pipeline)
     if as_json:
         asked = {"model": facts.name, "method": trained, "device": target.name}
-        typer.echo(json.dumps(_as_json(estimate) | {"of": asked | _asked(request)}))
+        typer.echo(json.dumps(_as_json(estimate, seconds) | {"of": asked | _asked(request)}))
         return
     advice = what_would_fit(config, request) if estimate.tight or not estimate.fits else []
     typer.echo(_headline(facts, trained, request, target.name))
-    _print(estimate, request, target.name, advice)
+    _print(estimate, request, target.name, advice, seconds)
 
 
 @dataclass(frozen=True)
@@ -200,9 +210,29 @@ def _read_adapter(file: Path) -> Mapping[str, Any]:
     return adapter
 
 
-def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:
+def _step_seconds(config: Any, request: Workload, gpu: str) -> tuple[float, float, float]:
+    """Return the seconds of a step at the longest sequence, and the ends of their 90% interval."""
+    from dataclasses import replace
+
+    from tunecast.estimate.seconds import dry_run_seconds
+    from tunecast.hardware.accelerators import as_machine, find_accelerator
+    from tunecast.predictor.prediction import NORMAL_90
+    from tunecast.recommender.efficiency import usual_share
+
+    share = usual_share("cuda")
+    machine = as_machine(find_accelerator(gpu))
+    once = replace(request, step_examples=request.step_examples or request.batch_size)
+    step = dry_run_seconds(config, once, machine, efficiency=share.value).step
+    factor = math.exp(NORMAL_90 * share.deviation)
+    return step, step / factor, step * factor
+
+
+def _as_json(estimate: MemoryEstimate, seconds: tuple[float, float, float] | None) -> dict[str, Any]:
     return {
         "total_bytes": estimate.total_bytes,
+        "low_bytes": estimate.low_bytes,
+        "high_bytes": estimate.high_bytes,
+        "step_seconds": seconds and dict(zip(("value", "low", "high"), seconds, strict=True)),
         "parts": dict(estimate.parts),
         "fits": estimate.fits,
         "tight": estimate.tight,
@@ -225,6 +255,8 @@ def _asked(request: Workload) -> dict[str, Any]:
         "convention": request.convention,
         "sharding": request.sharding,
         "devices": request.devices,
+        "mixed_precision": request.mixed_precision,
+        "kernels": request.kernels,
     }
 
 
@@ -249,12 +281,22 @@ def _headline(facts: ModelFacts, trained: str, request: Workload, device: str) -
     return f"{', '.join(parts)}, for {device}:"
 
 
-def _print(estimate: MemoryEstimate, request: Workload, name: str, advice: list[str]) -> None:
+def _print(
+    estimate: MemoryEstimate,
+    request: Workload,
+    name: str,
+    advice: list[str],
+    seconds: tuple[float, float, float] | None,
+) -> None:
     from tunecast.estimate.constants import HEADROOM
 
     for part, count in sorted(estimate.parts.items(), key=lambda item: -item[1]):
         typer.echo(f"{part:<16} {count / 1e9:8.2f} GB")
     typer.echo(f"{'total':<16} {estimate.total_bytes / 1e9:8.2f} GB, peak of training and evaluation")
+    typer.echo(f"{'90% interval':<16} {estimate.low_bytes / 1e9:8.2f} to {estimate.high_bytes / 1e9:.2f} GB")
+    if seconds is not None:
+        value, low, high = (f"{one:.3g}" for one in seconds)
+        typer.echo(f"{'step':<16} {value:>8} s if all have {request.max_length} tokens ({low} to {high} s)")
     typer.echo(f"{'trained':<16} {estimate.trainable_parameters:,} parameters")
     memory = request.device_memory_bytes or 0
     device = f"{name} ({memory / 1e9:.1f} GB, which is {memory / 2**30:.1f} GiB)"

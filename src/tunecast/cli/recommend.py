@@ -12,7 +12,7 @@ from tunecast.cli import options
 from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
-    from tunecast.recommender.recommendation import Recommendation
+    from tunecast.recommender.recommendation import Prospect, Recommendation
 
 
 def command(
@@ -99,6 +99,17 @@ def command(
         typer.echo(f"Chart: {plot}", err=True)
 
 
+def _cost_line(best: Prospect) -> str:
+    """Write the time and the bytes of a prediction with their intervals."""
+    from tunecast.report.numbers import duration
+
+    hours, low, high = (duration(3600 * one) for one in (best.hours, best.hours_low, best.hours_high))
+    return (
+        f"The first takes {hours} ({low} to {high}) and {best.memory_gb:.1f} GB "
+        f"({best.memory_gb_low:.1f} to {best.memory_gb_high:.1f}); 90% intervals."
+    )
+
+
 def _print(found: Recommendation) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -126,7 +137,12 @@ def _print(found: Recommendation) -> None:
         table.add_row(*prospect_cells(prospect))
     console.print(table)
     best = found.recommendations[0]
-    lines = ["Why the first:", *(f"  {reason}" for reason in best.reasons), "Change it in tunecast tune by:"]
+    lines = [
+        _cost_line(best),
+        "Why the first:",
+        *(f"  {reason}" for reason in best.reasons),
+        "Change it in tunecast tune by:",
+    ]
     lines += [f"  {' '.join(best.overrides.values())}", "Nearest known tasks:"]
     lines += [
         f"  {one.dataset}: {one.distance:.2f} deviations away, {one.runs} runs" for one in found.neighbours

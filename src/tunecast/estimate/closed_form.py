@@ -14,10 +14,11 @@ from dataclasses import replace
 from tunecast.estimate.coefficients import Coefficients, Table, fitted
 from tunecast.estimate.constants import FOUR_BIT_BYTES, FRAMEWORK_BYTES, KERNEL_SECONDS
 from tunecast.estimate.forms import Form
+from tunecast.estimate.speed import UNPACKED_BYTES, Speed, longest, speed_of
 from tunecast.estimate.workload import SecondsEstimate
 from tunecast.models.layer_specs import LAYER_SPECS, matrices, widths
 from tunecast.optimizers import OPTIMIZERS, Trained
-from tunecast.records import Machine, ModelFacts
+from tunecast.records import Machine, ModelFacts, device_kind
 
 OPTIMIZER_BYTES = 40.0
 """Bytes that a step of AdamW reads and writes per trained parameter."""
@@ -92,8 +93,9 @@ def step_seconds(
     tables = tables or fitted()
     tokens = batch * length
     passes = -(-batch // (micro_batch or batch))
-    rate = machine.flops_per_second.get(form.dtype, machine.flops_per_second["float32"])
-    bandwidth = machine.bandwidth_bytes_per_second
+    speed = speed_of(machine.device)
+    rate = speed.arithmetic * machine.rate(form.dtype)
+    bandwidth = speed.traffic * machine.bandwidth_bytes_per_second
     forward = _forward_flops(model, form, tokens, length, batch * label_tokens)
     backward = _backward_flops(model, form, tokens, length, batch * label_tokens)
     sizes, counts = amounts(model, form, tokens, length, batch * label_tokens), parts(model, form)
@@ -114,13 +116,27 @@ def step_seconds(
         model, form, machine
     )
     compute = max((forward + backward) / rate, reading)
-    step = compute + _longer(traffic / bandwidth, starts * passes * KERNEL_SECONDS, tables.power) + optimizer
-    scored = forward / rate + _longer(
-        scored_traffic / bandwidth, scored_starts * KERNEL_SECONDS, tables.power
-    )
+    if device_kind(machine.device) == "cuda":
+        unpacking = _unpacking_seconds(model, form, machine, speed)
+        busy = compute + traffic / bandwidth + 2 * passes * unpacking
+        step = longest(busy, starts * passes * speed.start) + optimizer
+        scored = longest(forward / rate + scored_traffic / bandwidth + unpacking, scored_starts * speed.start)
+    else:
+        step = compute + _longer(traffic / bandwidth, starts * passes * speed.start, tables.power) + optimizer
+        scored = forward / rate + _longer(
+            scored_traffic / bandwidth, scored_starts * speed.start, tables.power
+        )
     return SecondsEstimate(
         step / efficiency, optimizer / efficiency, scored / efficiency, None, forward + backward
     )
+
+
+def _unpacking_seconds(model: ModelFacts, form: Form, machine: Machine, speed: Speed) -> float:
+    """Return the seconds in which all quantised weights are unpacked once."""
+    if not form.four_bit:
+        return 0.0
+    moved = _linear_parameters(model) * (UNPACKED_BYTES + FOUR_BIT_BYTES)
+    return moved / (speed.unpacking * machine.bandwidth_bytes_per_second)
 
 
 def optimizer_seconds(model: ModelFacts, form: Form, machine: Machine) -> float:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunecast.errors import ConfigurationError, first_line
 from tunecast.estimate.generation import base_of
 from tunecast.estimate.runner import Observed, observe
-from tunecast.estimate.skeleton import base_skeleton, made_trainable, quantised_bytes, without_data
+from tunecast.estimate.skeleton import (
+    base_skeleton,
+    made_trainable,
+    quantised_rate,
+    quantised_weights,
+    without_data,
+)
 from tunecast.estimate.workload import Workload
 from tunecast.optimizers import Trained
 
@@ -21,14 +27,15 @@ class DryRun:
     Args:
         observed: Moments and work by phase.
         trained: Every trained tensor.
-        largest_layer_bytes: Weights of the largest repeated block, which sharded training gathers at once.
+        gathered_bytes: Weights that sharded training gathers at once: what is outside of repeated blocks, and
+            the two largest of these.
         saved_by_quantisation: Bytes by which ``weights`` are smaller once quantised.
         unpacked_bytes: Bytes of the largest quantised weight while it is unpacked for use.
     """
 
     observed: Observed
     trained: tuple[Trained, ...]
-    largest_layer_bytes: int
+    gathered_bytes: int
     saved_by_quantisation: int
     unpacked_bytes: int
 
@@ -69,8 +76,11 @@ def dry_run(config: Any, request: Workload, *, every_layer: bool = False) -> Dry
 
 def _seen(model: Any, request: Workload, layers: Sequence[Any]) -> DryRun:
     """Run a model as it is."""
-    saved, unpacked = quantised_bytes(model, request.precision)
-    largest = _largest_layer_bytes(model)
+    rate = quantised_rate(request)
+    quantised = [] if rate is None else quantised_weights(model)
+    sizes = {id(weight): int(weight.numel() * (rate or 0.0)) for weight in quantised}
+    saved = sum(weight.numel() * weight.element_size() - sizes[id(weight)] for weight in quantised)
+    unpacked = max((weight.numel() * weight.element_size() for weight in quantised), default=0)
     try:
         observed = observe(model, request, layers)
     except (NotImplementedError, RuntimeError) as error:
@@ -78,7 +88,7 @@ def _seen(model: Any, request: Workload, layers: Sequence[Any]) -> DryRun:
             f"this model or adapter cannot run without weights: {first_line(error)}",
             "its memory has to be measured",
         ) from error
-    return DryRun(observed, _trained(model), largest, saved, unpacked)
+    return DryRun(observed, _trained(model), _gathered_bytes(model, sizes), saved, unpacked)
 
 
 def _trained(model: Any) -> tuple[Trained, ...]:
@@ -102,17 +112,22 @@ def _extended(short: DryRun, long: DryRun, layers: int) -> DryRun:
     return DryRun(
         observed=extended(short.observed, long.observed, layers),
         trained=extended_tensors(short.trained, long.trained, layers),
-        largest_layer_bytes=long.largest_layer_bytes,
+        gathered_bytes=long.gathered_bytes,
         saved_by_quantisation=long.saved_by_quantisation
         + layers * (long.saved_by_quantisation - short.saved_by_quantisation),
         unpacked_bytes=long.unpacked_bytes,
     )
 
 
-def _largest_layer_bytes(model: Any) -> int:
+def _gathered_bytes(model: Any, quantised: Mapping[int, int]) -> int:
+    """Return what is gathered at once; ``quantised`` gives the bytes of quantised weights by ``id``."""
     import torch
 
-    blocks = [block for stack in model.modules() if isinstance(stack, torch.nn.ModuleList) for block in stack]
-    sizes = [sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks]
-    table = model.get_input_embeddings().weight
-    return max([*sizes, table.numel() * table.element_size()])
+    def size(parameter: torch.nn.Parameter) -> int:
+        return quantised.get(id(parameter), parameter.numel() * parameter.element_size())
+
+    stacks = [stack for stack in model.modules() if isinstance(stack, torch.nn.ModuleList)]
+    blocks = [sum(map(size, block.parameters())) for stack in stacks for block in stack]
+    within = {id(parameter) for stack in stacks for parameter in stack.parameters()}
+    root = sum(size(parameter) for parameter in model.parameters() if id(parameter) not in within)
+    return root + 2 * max(blocks, default=0)

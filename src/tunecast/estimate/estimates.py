@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from tunecast.estimate.closed_form import bytes_held, step_seconds
-from tunecast.estimate.constants import EFFICIENCY
 from tunecast.estimate.fitting import dry_run_bytes
 from tunecast.estimate.forms import Form, form_of, is_known, stand_in
 from tunecast.estimate.seconds import dry_run_seconds
+from tunecast.estimate.speed import usual_efficiency
 from tunecast.estimate.workload import SecondsEstimate, Workload
 from tunecast.models.empty import config_of
 from tunecast.records import Machine, ModelFacts
@@ -50,14 +50,15 @@ def estimate_seconds(
     workload: Workload,
     machine: Machine,
     *,
-    efficiency: float = EFFICIENCY,
+    efficiency: float | None = None,
     config: Config | None = None,
     exact: bool = False,
 ) -> SecondsEstimate:
     """Predict the seconds of an optimiser step and of scoring at the typical batch; as
     :func:`estimate_bytes`.
 
-    ``efficiency`` is the share of the ideal that steps reach on the machine.
+    ``efficiency`` is the share of the ideal that steps reach on the machine; by default the usual one of its
+    kind.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -74,7 +75,7 @@ def estimate_seconds(
         length=workload.max_length,
         label_tokens=workload.label_tokens or workload.max_length,
         micro_batch=workload.batch_size,
-        efficiency=efficiency,
+        efficiency=efficiency or usual_efficiency(machine.device).value,
     )
 
 

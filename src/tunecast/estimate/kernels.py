@@ -5,7 +5,8 @@ The meta device has none of them, so a dry run takes these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,14 +45,16 @@ class _FusedAttention(torch.autograd.Function):
     """Fused attention by shapes: it keeps queries, keys, values, mask, output and one logarithm per row."""
 
     @staticmethod
-    def forward(ctx: Any, ledger: Ledger, query: Any, key: Any, value: Any, mask: Any) -> Any:
+    def forward(ctx: Any, ledger: Ledger, query: Any, key: Any, value: Any, mask: Any, causal: bool) -> Any:
         *batch, heads, length, _ = query.shape
         # Fused kernels write heads innermost, so that merging them afterwards copies nothing.
         out = query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-3, -2)
         row_sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, mask, out, row_sums)
         ctx.ledger = ledger
-        ledger.charge(_attention_flops(query, key, value), _moved(query, key, value, mask, out), query.dtype)
+        # Blocks of the scores that a causal mask hides are left out.
+        ctx.flops = _attention_flops(query, key, value) // (2 if causal and key.shape[-2] == length else 1)
+        ledger.charge(ctx.flops, _moved(query, key, value, mask, out), query.dtype)
         return out
 
     @staticmethod
@@ -59,20 +62,76 @@ class _FusedAttention(torch.autograd.Function):
         query, key, value, mask, out, row_sums = ctx.saved_tensors
         torch.empty_like(row_sums)  # the row-wise products of output and gradient
         # Recomputing the scores makes five products of the forward pass's two.
-        flops = 5 * _attention_flops(query, key, value) // 2
+        flops = 5 * ctx.flops // 2
         moved = 2 * _moved(query, key, value, mask, out) + _moved(gradients[0])
         ctx.ledger.charge(flops, moved, query.dtype)
-        return None, torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        return None, torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None, None
+
+
+class _FusedLoss(torch.autograd.Function):
+    """Cross-entropy as one kernel by shapes: it keeps the logits and makes their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, ledger: Ledger, logits: Any) -> Any:
+        ctx.save_for_backward(logits)
+        ctx.ledger = ledger
+        ledger.charge(0, _moved(logits), logits.dtype)
+        return logits.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (logits,) = ctx.saved_tensors
+        ctx.ledger.charge(0, 2 * _moved(logits), logits.dtype)
+        return None, torch.empty_like(logits)
+
+
+class _FusedNorm(torch.autograd.Function):
+    """A norm as one kernel by shapes: it keeps its input and one number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, ledger: Ledger, hidden: Any, weight: Any) -> Any:
+        ctx.save_for_backward(hidden, weight, hidden.new_empty(hidden.shape[:-1], dtype=torch.float32))
+        ctx.ledger = ledger
+        ledger.charge(0, 2 * _moved(hidden), hidden.dtype)
+        return torch.empty_like(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        hidden, weight, _ = ctx.saved_tensors
+        ctx.ledger.charge(0, 3 * _moved(hidden), hidden.dtype)
+        of_weight = torch.empty_like(weight) if weight.requires_grad else None
+        return None, torch.empty_like(hidden), of_weight
+
+
+@contextmanager
+def fused_norms(model: Any, ledger: Ledger) -> Iterator[None]:
+    """Let the model's RMS norms run as one kernel each."""
+    norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+    for norm in norms:
+        norm.forward = _normed(ledger, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _normed(ledger: Ledger, norm: Any) -> Callable[[Any], Any]:
+    return lambda hidden: _FusedNorm.apply(ledger, hidden, norm.weight)
 
 
 class DeviceKernels(TorchFunctionMode):
     """Replaces fused attention by its stand-in, and casts as autocast would.
 
-    ``autocast`` is the type that matrix products run in, None without autocast.
+    ``autocast`` is the type that matrix products run in, None without autocast; ``fused_loss`` says whether
+    cross-entropy is one kernel.
     """
 
-    def __init__(self, ledger: Ledger, autocast: torch.dtype | None, device: str) -> None:
+    def __init__(
+        self, ledger: Ledger, autocast: torch.dtype | None, device: str, *, fused_loss: bool = False
+    ) -> None:
         super().__init__()
+        self._fused_loss = fused_loss
         self._ledger = ledger
         self._device = device
         self._autocast = autocast
@@ -96,6 +155,8 @@ class DeviceKernels(TorchFunctionMode):
                 args, options = tree_map(self._raise, (args, options))
         if func is torch.nn.functional.scaled_dot_product_attention:
             return self._attend(*args, **options)
+        if func is torch.nn.functional.cross_entropy and self._fused_loss:
+            return _FusedLoss.apply(self._ledger, args[0] if args else options["input"])
         if func is torch.nn.functional.dropout and self._device == "cuda":
             return self._drop(*args, **options)
         return func(*args, **options)
@@ -118,7 +179,7 @@ class DeviceKernels(TorchFunctionMode):
             # A CPU's fused attention knows no dropout: the scores are made and kept.
             plain = torch.ops.aten._scaled_dot_product_attention_math
             return plain(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa=enable_gqa)[0]
-        return _FusedAttention.apply(self._ledger, query, key, value, attn_mask)
+        return _FusedAttention.apply(self._ledger, query, key, value, attn_mask, is_causal)
 
     def _drop(self, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         """Drop inputs: CUDA's dropout keeps one byte per element, a CPU's a whole number."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.workload import MemoryEstimate, Workload, roomy_bytes
-from tunecast.optimizers import OPTIMIZERS, state_bytes, step_bytes
+from tunecast.optimizers import OPTIMIZERS, Trained, state_bytes, step_bytes
 from tunecast.records import stable_hash
 
 if TYPE_CHECKING:
@@ -33,16 +33,19 @@ def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
 
     and evaluation the higher of scoring a batch and of generation with its key-value cache, beside the
     optimiser state. Sharding over n devices divides optimiser state (zero1), gradients (zero2) and weights
-    (zero3, fsdp) by n; the last gathers two layers at a time.
+    (zero3, fsdp) by n; the last two gather what is outside of the layers, and two layers at a time.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
         ConfigurationError: The adapter does not suit the model, or cannot be built without weights.
     """
     run = cached_dry_run(config, request)
-    training = [_adjusted(parts, run, request) for parts in _training_moments(run, request)]
+    training = [_adjusted(parts, run, request) for parts in _passing_moments(run, request)]
+    training.append(_spread(_adjusted(_stepping_moment(run, request), run, request), request))
+    training[:-1] = [_gathered(parts, run, request) for parts in training[:-1]]
     evaluation = [
-        _adjusted(_with_state(m.parts, run, request), run, request) for m in run.observed.evaluation.values()
+        _gathered(_adjusted(_with_state(moment.parts, run, request), run, request), run, request)
+        for moment in run.observed.evaluation.values()
     ]
     highest_training = max(training, key=_total)
     highest_evaluation = max(evaluation, key=_total, default={})
@@ -95,27 +98,76 @@ def shape_of(adapter: Mapping[str, Any]) -> dict[str, Any]:
     return shape
 
 
-def _training_moments(run: DryRun, request: Workload) -> list[dict[str, int]]:
-    moments = [_with_state(moment.parts, run, request) for moment in run.observed.training.values()]
-    step = _with_state(run.observed.training["step"].parts, run, request)
+def _passing_moments(run: DryRun, request: Workload) -> list[dict[str, int]]:
+    """Return the moments of the forward and the backward pass."""
+    training = {name: dict(moment.parts) for name, moment in run.observed.training.items() if name != "step"}
+    if _keeps_two_layers(request) and {"top", "bottom"} <= training.keys():
+        training["top"]["workspace"] = 2 * training["bottom"].get("workspace", 0)
+    moments = [_with_state(parts, run, request) for parts in training.values()]
     if request.passes > 1:
+        step = _with_state(run.observed.training["step"].parts, run, request)
         moments = [{**parts, "gradients": step.get("gradients", 0)} for parts in moments]
+    return moments
+
+
+def _keeps_two_layers(request: Workload) -> bool:
+    """Whether two layers' recomputed activations live at once in a backward pass.
+
+    With FSDP and frozen weights they do: the published peaks of Mistral-7B grow with the batch by two layers'
+    activations beside the kept inputs of all layers.
+    """
+    is_frozen = request.adapter is not None and request.gradient_checkpointing
+    return is_frozen and request.sharding == "fsdp" and request.devices > 1
+
+
+def _stepping_moment(run: DryRun, request: Workload) -> dict[str, int]:
+    """Return the moment of the optimiser's step."""
+    step = _with_state(run.observed.training["step"].parts, run, request)
     matrices = (tensor.elements for tensor in run.trained if len(tensor.shape) > 1)
     changing = round(request.gradient_workspace * max(matrices, default=0))
-    temporary = max(changing, step_bytes(request.optimizer, run.trained, request.optimizer_kernel))
+    temporary = max(changing, _optimizer_workspace(run, request))
     if request.sharding != "none":
         temporary //= request.devices
     step["workspace"] = step.get("workspace", 0) + temporary
-    return [*moments, step]
+    return step
+
+
+def _optimizer_workspace(run: DryRun, request: Workload) -> int:
+    if request.sharding.startswith("zero"):
+        # DeepSpeed's fused step updates float32 copies from gradients that it makes float32; its first two
+        # stages collect them in 16 bits before.
+        return _narrow_elements(run) * (4 if request.sharding == "zero3" else 6)
+    return step_bytes(request.optimizer, as_kept(run, request), request.optimizer_kernel)
 
 
 def _with_state(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[str, int]:
-    state = state_bytes(request.optimizer, run.trained)
-    return {**parts, "optimizer_state": state} if state else dict(parts)
+    """Add optimiser state, and what is kept in float32 for trained weights of 16 bits."""
+    out = dict(parts)
+    state = state_bytes(request.optimizer, as_kept(run, request))
+    if request.keeps_float32:
+        narrow = _narrow_elements(run)
+        if request.sharding == "fsdp":
+            trained = "weights" if request.adapter is None else "adapters"
+            out[trained] += 2 * narrow
+            out["gradients"] = 2 * out.get("gradients", 0) if narrow else out.get("gradients", 0)
+        else:
+            state += 4 * narrow
+    return {**out, "optimizer_state": state} if state else out
+
+
+def as_kept(run: DryRun, request: Workload) -> tuple[Trained, ...]:
+    """Return the trained tensors as the optimiser sees them."""
+    if not request.keeps_float32:
+        return run.trained
+    return tuple(tensor._replace(element_bytes=4) for tensor in run.trained)
+
+
+def _narrow_elements(run: DryRun) -> int:
+    return sum(tensor.elements for tensor in run.trained if tensor.element_bytes < 4)
 
 
 def _adjusted(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[str, int]:
-    """Quantise and shard the parts, and add the ``tunecast`` convention's extras beside a full copy."""
+    """Quantise the parts, and add the ``tunecast`` convention's extras beside a full copy."""
     out = dict(parts)
     if run.saved_by_quantisation:
         out["weights"] -= run.saved_by_quantisation
@@ -124,10 +176,18 @@ def _adjusted(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[
         # The worker's own base model stays loaded, in the type of compute, beside the trained copy.
         element_bytes = {"float32": 4}.get(request.compute_dtype, 2)
         out["weights"] += run.trainable_parameters * element_bytes
-    return _sharded(out, run, request)
+    return out
 
 
-def _sharded(parts: dict[str, int], run: DryRun, request: Workload) -> dict[str, int]:
+def _gathered(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[str, int]:
+    """Spread the parts over the devices while some layers are gathered for a pass."""
+    out = _spread(parts, request)
+    if request.devices > 1 and request.sharding in ("zero3", "fsdp"):
+        out["workspace"] = out.get("workspace", 0) + run.gathered_bytes
+    return out
+
+
+def _spread(parts: Mapping[str, int], request: Workload) -> dict[str, int]:
     spread = {
         "none": (),
         "zero1": ("optimizer_state",),
@@ -135,12 +195,7 @@ def _sharded(parts: dict[str, int], run: DryRun, request: Workload) -> dict[str,
         "zero3": ("optimizer_state", "gradients", "weights", "adapters"),
         "fsdp": ("optimizer_state", "gradients", "weights", "adapters"),
     }[request.sharding]
-    if request.devices == 1:
-        return parts
-    out = {name: -(-count // request.devices) if name in spread else count for name, count in parts.items()}
-    if "weights" in spread:
-        out["workspace"] = out.get("workspace", 0) + 2 * run.largest_layer_bytes
-    return out
+    return {name: -(-count // request.devices) if name in spread else count for name, count in parts.items()}
 
 
 def _total(parts: Mapping[str, int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -74,13 +74,16 @@ class _Runner:
             recompute = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self._kernels(ledger))}
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=recompute)
         hooks = self._watch_gradients(ledger)
-        with ledger:
+        with ledger, self._norms(ledger):
             with self._kernels(ledger):
                 ledger.phase = "forward"
                 loss = self._loss(self._batch(request.batch_size, request.max_length))
+                self._charge_chunks(ledger, "forward", 1)
             # Outside the kernels' mode, which the call would suspend; recomputation enters it again.
             ledger.phase = "backward"
             loss.backward()
+            head = self._model.get_output_embeddings()
+            self._charge_chunks(ledger, "backward", 2 if head.weight.requires_grad else 1)
             moments = {**ledger.backward_peaks(), "step": ledger.now()}
             del loss
         moments["forward"] = ledger.peaks()["forward"]
@@ -166,6 +169,8 @@ class _Runner:
         """Return the loss by the workload's convention; the output is dropped, as in the Trainer."""
         import torch
 
+        if self._request.kernels == "liger" and not self._seq2seq:
+            return self._chunked_loss(batch)
         if self._request.convention == "hf-trainer":
             return self._model(**batch).loss
         labels = batch["labels"]
@@ -179,6 +184,41 @@ class _Runner:
         chosen = logits[logits.new_zeros(labels.shape[0] * kept, dtype=torch.long)]
         targets = labels.new_zeros(chosen.shape[0])
         return torch.nn.functional.cross_entropy(chosen.float(), targets, reduction="none").sum()
+
+    def _chunked_loss(self, batch: dict[str, Any]) -> Any:
+        """Return the loss of the one chunk of rows whose logits exist at a time."""
+        import torch
+
+        from tunecast.estimate.head import only_rows
+
+        labels, rows = batch["labels"], self._chunk_rows()
+        with only_rows(self._model, rows):
+            logits = self._model(**{**batch, "labels": None}).logits.flatten(0, 1)
+        return torch.nn.functional.cross_entropy(logits.float(), labels.flatten()[:rows])
+
+    def _chunk_rows(self) -> int:
+        """Return the rows that Liger's fused head and loss take at once: logits no larger than its input."""
+        tokens = self._request.batch_size * self._request.max_length
+        width = self._model.get_output_embeddings().weight.shape[1]
+        chunk = -(-tokens // -(-self._vocabulary // width))
+        return min(tokens, 1 << (chunk - 1).bit_length())
+
+    def _charge_chunks(self, ledger: Ledger, phase: str, products: int) -> None:
+        """Add the head's work on all chunks but the one that was run."""
+        if self._request.kernels != "liger" or self._seq2seq:
+            return
+        weight = self._model.get_output_embeddings().weight
+        rows = self._chunk_rows()
+        chunks = -(-self._request.batch_size * self._request.max_length // rows) - 1
+        ledger.phase = phase
+        for _ in range(chunks * products):
+            moved = weight.numel() * weight.element_size() + 2 * rows * self._vocabulary
+            ledger.charge(2 * rows * weight.numel(), moved, weight.dtype)
+
+    def _norms(self, ledger: Ledger) -> AbstractContextManager[None]:
+        from tunecast.estimate.kernels import fused_norms
+
+        return nullcontext() if self._request.kernels == "torch" else fused_norms(self._model, ledger)
 
     def _batch(self, size: int, length: int) -> dict[str, Any]:
         tokens = tokens_without_data(size, length)
@@ -209,6 +249,5 @@ class _Runner:
         from tunecast.estimate.kernels import DeviceKernels
 
         request = self._request
-        plain = request.convention == "hf-trainer" or request.compute_dtype == "float32"
-        autocast = None if plain else getattr(torch, request.compute_dtype)
-        return DeviceKernels(ledger, autocast, request.device)
+        autocast = request.autocast_dtype and getattr(torch, request.autocast_dtype)
+        return DeviceKernels(ledger, autocast or None, request.device, fused_loss=request.kernels != "torch")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError, first_line
-from tunecast.estimate.constants import FOUR_BIT_BYTES
+from tunecast.estimate.constants import FOUR_BIT_BYTES, SINGLY_QUANTISED_BYTES
 from tunecast.estimate.workload import Workload
 from tunecast.models.describe import context_of
 from tunecast.models.empty import model_class
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _NOT_FOR_A_SKELETON = frozenset({"peft_type", "peft_version", "base_model_name_or_path"})
 """Fields that describe an adapter's origin, not its shape."""
-_BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}
-"""bitsandbytes' 8-bit keeps one float32 scale per row, below a thousandth."""
 
 
 def base_skeleton(config: Any, request: Workload) -> Any:
@@ -73,6 +71,8 @@ def made_trainable(model: Any, request: Workload) -> Any:
     with torch.device("meta"):
         if request.adapter is not None:
             model.requires_grad_(False)
+            if request.upcast_frozen:
+                _upcast(model)
             return _adapted(model, request)
         if request.part is None:
             return model.to(trained_dtype)
@@ -82,6 +82,16 @@ def made_trainable(model: Any, request: Workload) -> Any:
             if name in names:
                 parameter.data = parameter.data.to(trained_dtype)
         return model
+
+
+def _upcast(model: Any) -> None:
+    """Make frozen weights float32 that are not those of quantised layers, the head included."""
+    import torch
+
+    quantised = {id(weight) for weight in quantised_weights(model)}
+    for parameter in model.parameters():
+        if id(parameter) not in quantised:
+            parameter.data = parameter.data.to(torch.float32)
 
 
 def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> Any:
@@ -116,25 +126,27 @@ def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> An
         raise ConfigurationError(f"--peft-config: {error}") from error
 
 
-def quantised_bytes(model: Any, precision: str) -> tuple[int, int]:
-    """Return the bytes that quantisation saves on frozen linear layers, and the largest layer once it is
-    unpacked.
+def quantised_rate(request: Workload) -> float | None:
+    """Return the bytes of a quantised weight; None where nothing is quantised."""
+    if request.precision == "4-bit":
+        return FOUR_BIT_BYTES if request.double_quantised else SINGLY_QUANTISED_BYTES
+    # bitsandbytes' 8-bit keeps one float32 scale per row, below a thousandth.
+    return 1.0 if request.precision == "8-bit" else None
 
-    The head and the embeddings stay as they are, as bitsandbytes leaves them; a layer is unpacked to bfloat16
-    whenever it is used.
+
+def quantised_weights(model: Any) -> list[torch.Tensor]:
+    """Return the weights that quantisation changes: those of frozen linear layers.
+
+    The head and the embeddings stay as they are, as bitsandbytes leaves them.
     """
     import torch
 
-    rate = _BYTES_PER_QUANTISED.get(precision)
-    if rate is None:
-        return 0, 0
     head = model.get_output_embeddings()
-    sizes = [
-        module.weight.numel()
+    return [
+        module.weight
         for module in model.modules()
         if isinstance(module, torch.nn.Linear) and module is not head and not module.weight.requires_grad
     ]
-    return int(sum(sizes) * (2 - rate)), 2 * max(sizes, default=0)
 
 
 @contextmanager

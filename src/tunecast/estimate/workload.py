@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
-from tunecast.estimate.constants import HEADROOM
+from tunecast.estimate.constants import HEADROOM, LEAST_SHARE, MOST_SHARE
 from tunecast.optimizers import OPTIMIZERS, Kernel
 from tunecast.ranges import check_range
 
@@ -16,6 +16,7 @@ Precision = Literal["float32", "bfloat16", "float16", "8-bit", "4-bit"]
 Attention = Literal["eager", "sdpa", "flash"]
 Convention = Literal["tunecast", "hf-trainer"]
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
+Kernels = Literal["torch", "fused", "liger"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16", "float16", "8-bit", "4-bit"),
@@ -23,6 +24,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "attention": ("eager", "sdpa", "flash"),
     "convention": ("tunecast", "hf-trainer"),
     "sharding": ("none", "zero1", "zero2", "zero3", "fsdp"),
+    "kernels": ("torch", "fused", "liger"),
     "device": ("cpu", "cuda"),
 }
 
@@ -96,11 +98,19 @@ class Workload:
             padded batch; ``eager`` keeps the scores.
         convention: ``tunecast``: trained weights are float32, compute is autocast, AdamW is fused, and logits
             are made only where there are labels. ``hf-trainer``: trained weights have the type that they are
-            loaded in or that peft gives them, nothing is autocast, logits are made everywhere, and AdamW is
-            torch's own.
+            loaded in or that peft gives them, compute is autocast only in mixed precision, logits are made
+            everywhere, and AdamW is torch's own.
+        mixed_precision: Whether an ``hf-trainer`` run has the Trainer's ``bf16`` or ``fp16`` flag. With
+            ``fsdp``, trained weights are then float32.
+        kernels: ``fused``: norms, rotary embeddings and the loss are one kernel each; ``liger``: so are the
+            head and the loss together, which never make all logits at once.
         adapter_dtype: Type of the adapter's weights; None for the convention's.
+        double_quantised: Whether the scales of a four-bit base are quantised too.
+        upcast_frozen: Whether all frozen weights that are not quantised are float32, as peft's
+            ``prepare_model_for_kbit_training`` makes them.
         sharding: What is spread over ``devices``: ``zero1`` optimiser state, ``zero2`` gradients too,
-            ``zero3`` and ``fsdp`` weights too.
+            ``zero3`` and ``fsdp`` weights too. The first three, DeepSpeed's, add a float32 copy of trained
+            weights to the optimiser state.
         devices: Number of devices that share.
         device: Kind of device, ``cpu`` or ``cuda``.
         device_memory_bytes: Memory of one device; None leaves ``fits`` unanswered.
@@ -120,7 +130,11 @@ class Workload:
     step_examples: int | None = None
     attention: Attention = "sdpa"
     convention: Convention = "tunecast"
+    mixed_precision: bool = False
+    kernels: Kernels = "torch"
     adapter_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    double_quantised: bool = True
+    upcast_frozen: bool = False
     sharding: Sharding = "none"
     devices: int = 1
     device: Literal["cpu", "cuda"] = "cuda"
@@ -155,6 +169,17 @@ class Workload:
         return "foreach" if self.device == "cuda" else "loop"
 
     @property
+    def autocast_dtype(self) -> str | None:
+        """Name of the type that matrix products are cast to; None where nothing is autocast."""
+        casts = self.convention == "tunecast" or self.mixed_precision
+        return self.compute_dtype if casts and self.compute_dtype != "float32" else None
+
+    @property
+    def keeps_float32(self) -> bool:
+        """Whether sharding keeps trained weights of 16 bits in float32 as well, or instead."""
+        return self.sharding.startswith("zero") or (self.sharding == "fsdp" and self.mixed_precision)
+
+    @property
     def compute_dtype(self) -> str:
         """Name of the torch dtype that activations have."""
         return "bfloat16" if self.precision in ("8-bit", "4-bit") else self.precision
@@ -187,6 +212,16 @@ class MemoryEstimate:
     trainable_parameters: int
     fits: bool | None
     tight: bool = False
+
+    @property
+    def low_bytes(self) -> int:
+        """Lower end of the 90% interval of the total."""
+        return round(LEAST_SHARE * self.total_bytes)
+
+    @property
+    def high_bytes(self) -> int:
+        """Upper end of the 90% interval of the total."""
+        return round(MOST_SHARE * self.total_bytes)
 
     @property
     def training_peak_bytes(self) -> int:

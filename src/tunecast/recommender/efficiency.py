@@ -3,8 +3,9 @@
 :mod:`tunecast.estimate` gives the seconds of a step whose kernels are bound by the machine's measured rates
 and nothing else. Real steps take longer: kernels of small models do not fill a processor, gradients are
 clipped, batches are collated. The *efficiency*, ideal over measured seconds, is learned as a hierarchical
-normal model of its logarithm. Each kind of device has a mean around that of the literature, each type of
-weights and kind of method has one around its device's, and base models scatter around these.
+normal model of its logarithm. Each kind of device has a mean around the usual one, each type of weights and
+kind of method has one around its device's, and base models scatter around these. On CUDA the estimate knows
+the usual steps already (:mod:`tunecast.estimate.speed`), so that all of these scatter less around 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from statistics import median
 from tunecast.estimate import estimate_seconds
 from tunecast.estimate.constants import EFFICIENCY
 from tunecast.estimate.forms import form_of
+from tunecast.estimate.speed import usual_efficiency
 from tunecast.methods.workload import workload_of
 from tunecast.records import device_kind
 from tunecast.store.final_results import FinalResult
@@ -30,6 +32,9 @@ MODEL_DEVIATION = 0.2
 """The same between base models, and between machines of a kind."""
 LEARNED_METHODS = ("full", "lora", "qlora", "ia3")
 """Methods whose steps consist only of work that the formulas count."""
+MOST_CREDIBLE = {"cpu": 1.0, "cuda": 1.5}
+"""Highest median efficiency of a machine whose rates count as rightly measured: no step beats a processor's
+ideal, but one may beat what is usual on CUDA."""
 FEWEST_STEPS = 4
 """Fewest steps of a run that counts: the first one is slow, and weighs too much in a shorter run."""
 
@@ -47,7 +52,7 @@ class Share:
 class Efficiency:
     """The share of the ideal that steps reach, by kind of device, type of weights and kind of method.
 
-    Without recorded runs, the literature's value stands.
+    Without recorded runs, the usual value of the kind of device stands.
     """
 
     def __init__(self, results: Iterable[FinalResult] = ()) -> None:
@@ -57,27 +62,36 @@ class Efficiency:
         groups: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
         for (device, group_key, _), ratios in cells.items():
             groups[device][group_key].append(median(ratios))
-        self._devices = {device: _Device(of) for device, of in groups.items()}
+        self._devices = {device: _Device(device, of) for device, of in groups.items()}
 
     def share(self, device: str, dtype: str, kind: str) -> Share:
         """Predict the efficiency of a base model without recorded runs; ``kind`` is a form's."""
         known = self._devices.get(device)
-        return known.share((dtype, kind)) if known else Share()
+        return known.share((dtype, kind)) if known else usual_share(device)
+
+
+def usual_share(device: str) -> Share:
+    """Return the efficiency on a kind of device of which no run was recorded."""
+    usual = usual_efficiency(device)
+    return Share(usual.value, usual.deviation or Share.deviation)
 
 
 class _Device:
     """One kind of device, from logarithms of the efficiency by type of weights and kind of method."""
 
-    def __init__(self, groups: Mapping[Key, Sequence[float]]) -> None:
+    def __init__(self, device: str, groups: Mapping[Key, Sequence[float]]) -> None:
+        usual = usual_share(device)
+        scale = (usual.deviation / Share.deviation) ** 2
         self._groups = groups
-        spread = GROUP_DEVIATION**2
-        means = [(sum(of) / len(of), spread + MODEL_DEVIATION**2 / len(of)) for of in groups.values()]
-        self._mean, self._variance = _posterior(math.log(EFFICIENCY), DEVICE_DEVIATION**2, means)
+        self._spread, self._noise = scale * GROUP_DEVIATION**2, scale * MODEL_DEVIATION**2
+        means = [(sum(of) / len(of), self._spread + self._noise / len(of)) for of in groups.values()]
+        before = scale * DEVICE_DEVIATION**2
+        self._mean, self._variance = _posterior(math.log(usual.value), before, means)
 
     def share(self, key: Key) -> Share:
-        seen = [(value, MODEL_DEVIATION**2) for value in self._groups.get(key, ())]
-        mean, variance = _posterior(self._mean, self._variance + GROUP_DEVIATION**2, seen)
-        return Share(math.exp(mean), math.sqrt(variance + MODEL_DEVIATION**2))
+        seen = [(value, self._noise) for value in self._groups.get(key, ())]
+        mean, variance = _posterior(self._mean, self._variance + self._spread, seen)
+        return Share(math.exp(mean), math.sqrt(variance + self._noise))
 
 
 def credible_ratios(
@@ -85,7 +99,7 @@ def credible_ratios(
 ) -> list[tuple[FinalResult, tuple[tuple[str, Key], float]]]:
     """Return :func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
 
-    No step beats the ideal: if half of a machine's runs do, its rates were measured while it was busy.
+    If half of a machine's runs beat :data:`MOST_CREDIBLE`, its rates were measured while it was busy.
     """
     by_machine: dict[str, list[tuple[FinalResult, tuple[tuple[str, Key], float]]]] = defaultdict(list)
     for result in results:
@@ -95,7 +109,7 @@ def credible_ratios(
     return [
         pair
         for pairs in by_machine.values()
-        if median(ratio for _, (_, ratio) in pairs) <= 1.0
+        if median(ratio for _, (_, ratio) in pairs) <= MOST_CREDIBLE[pairs[0][1][0][0]]
         for pair in pairs
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from tunecast.estimate.constants import LEAST_SHARE, MOST_SHARE
 from tunecast.recommender.known_runs import Neighbour
 from tunecast.records import Pipeline, Score
 
@@ -44,6 +45,16 @@ class Prospect:
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def memory_gb_low(self) -> float:
+        """Lower end of the peak's 90% interval."""
+        return LEAST_SHARE * self.memory_gb
+
+    @property
+    def memory_gb_high(self) -> float:
+        """Upper end of the peak's 90% interval."""
+        return MOST_SHARE * self.memory_gb
+
+    @property
     def seconds(self) -> float:
         """Seconds of training and evaluation."""
         return self.hours * 3600
@@ -53,6 +64,7 @@ class Prospect:
         plain = asdict(self)
         plain["pipeline"] = {"method": self.pipeline.method, **self.pipeline.hyperparameters}
         plain["reasons"] = list(self.reasons)
+        plain |= {"memory_gb_low": self.memory_gb_low, "memory_gb_high": self.memory_gb_high}
         return plain
 
 
