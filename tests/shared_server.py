@@ -11,6 +11,9 @@ import pytest
 from tunecast.executors import local
 from tunecast.executors.fork_server import ForkServer
 
+SET_MEANWHILE = ("PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK")
+"""Variables that pytest and libraries set while tests run; no worker reads them."""
+
 
 class Kept(ForkServer):
     """A server that its executors cannot close."""
@@ -28,7 +31,7 @@ def shared_servers() -> Iterator[None]:
     servers: dict[object, Kept] = {}
 
     def server(environment: Mapping[str, str]) -> Kept:
-        lasting = {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+        lasting = {name: value for name, value in environment.items() if name not in SET_MEANWHILE}
         key = frozenset(lasting.items()), os.getcwd()
         if key not in servers or not servers[key].is_alive:
             servers[key] = Kept(environment)

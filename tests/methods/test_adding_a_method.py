@@ -36,6 +36,8 @@ def test_the_method_says_where_it_does_not_apply(
     installed: Path, tiny_gpt2: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     flags = ("--model", str(tiny_gpt2), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
-    done = tunecast_with(installed, "tune", *flags, "--methods", "values", "--budget", "2-trials", *IN_PROCESS)
+    done = tunecast_with(
+        installed, "tune", *flags, "--methods", "values", "--budget", "2-trials", *IN_PROCESS
+    )
     assert done.returncode == 2
     assert "only models of Llama's layout have a v_proj" in done.stderr
