@@ -20,7 +20,7 @@ from tunecast.store import open_for_reading, published_runs
 from tunecast_benchmarks.quality import sweep
 from tunecast_benchmarks.quality.endings import Answer, Ending, recorded
 from tunecast_benchmarks.quality.holdouts import Fold, holdouts
-from tunecast_benchmarks.quality.predictors import Constant, Predictor, PriorFamily, Rates, Recommender
+from tunecast_benchmarks.quality.predictors import Constant, Joint, Predictor, PriorFamily, Rates, Recommender
 from tunecast_benchmarks.quality.published import published
 from tunecast_benchmarks.quality.scores import Scores, score
 
@@ -32,6 +32,7 @@ PREDICTORS: dict[str, Predictor] = {
         Recommender(),
         PriorFamily("forest"),
         Rates(),
+        Joint(),
     )
 }
 COLUMNS = ("left out", "predictor", "zero-shot loss", "level", "within", "rank", "regret", "in 90%", "groups")

@@ -16,7 +16,7 @@ from tunecast.records import Outcome, Pipeline, Published, Run, Task
 from tunecast_benchmarks.quality import sweep
 from tunecast_benchmarks.quality.endings import Answer, Ending, recorded
 from tunecast_benchmarks.quality.holdouts import holdouts
-from tunecast_benchmarks.quality.predictors import Constant, PriorFamily, Rates, Recommender
+from tunecast_benchmarks.quality.predictors import Constant, Joint, PriorFamily, Rates, Recommender
 from tunecast_benchmarks.quality.published import published
 from tunecast_benchmarks.quality.scores import contrast_log_density, rank_correlation, regret, score
 
@@ -121,7 +121,7 @@ def test_nothing_that_is_left_out_can_be_learned_from(
     assert len(found["published model families"]) == 3
 
 
-@pytest.mark.parametrize("predictor", [Constant(), Recommender(), PriorFamily("ridge"), Rates()])
+@pytest.mark.parametrize("predictor", [Constant(), Recommender(), PriorFamily("ridge"), Rates(), Joint()])
 def test_every_predictor_answers_with_and_without_the_zero_shot_loss(
     predictor: Constant, endings: list[Ending], runs: list[Run], tables: list[Run]
 ) -> None:

@@ -9,8 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from tunecast.predictor.calibration import Calibration
+from tunecast.predictor.divergence import Attempt, fit_divergence
 from tunecast.predictor.examples import ZeroShotLosses, examples_of
 from tunecast.predictor.features import feature_rows, log_loss
+from tunecast.predictor.quality import Forests, Quality, Trial, fit_forests
 from tunecast.predictor.rate_law import USUAL_SCALE, RateLaw, fit_rate_law
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.regressors.base import Regressor
@@ -199,6 +201,44 @@ class RatesFitted:
             for one in endings
         ]
         return Answer(levels.mean + np.array(costs), levels.variance, levels.shared)
+
+
+class Joint:
+    """The predictor that is to replace both: :mod:`tunecast.predictor.quality`."""
+
+    name = "joint"
+    learns_from_tables = True
+
+    def __init__(self) -> None:
+        self._forests: tuple[frozenset[str], Forests] | None = None
+
+    def fit(self, endings: Sequence[Ending], untouched: Sequence[Run]) -> JointFitted:
+        """Fit forests to recorded runs, once where they are the same, and the laws to tables too."""
+        runs = [*recorded_runs(endings), *untouched]
+        ids = frozenset(run.id for run in runs)
+        if self._forests is None or self._forests[0] != ids:
+            self._forests = ids, fit_forests(runs)
+        law = fit_rate_law(observations(endings))
+        attempts = [Attempt(one.task.model, one.pipeline, one.total_steps, one.diverged) for one in endings]
+        return JointFitted(Quality(self._forests[1], law, fit_divergence(law, attempts)))
+
+
+class JointFitted:
+    """Answers by :class:`Quality`."""
+
+    def __init__(self, quality: Quality) -> None:
+        self._quality = quality
+
+    def answer(self, endings: Sequence[Ending]) -> Answer:
+        """Predict group by group."""
+        return Answer.put_together(
+            len(endings),
+            ((places, self._of_group([endings[i] for i in places])) for places in by_group(endings).values()),
+        )
+
+    def _of_group(self, endings: Sequence[Ending]) -> Answer:
+        found = self._quality.predict([Trial(one.task, one.pipeline, one.total_steps) for one in endings])
+        return Answer(found.mean, found.variance, found.shared)
 
 
 def recorded_runs(endings: Sequence[Ending]) -> list[Run]:

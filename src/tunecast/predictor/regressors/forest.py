@@ -54,7 +54,10 @@ class ForestModel(Regressor):
 
 
 class Forest(Family):
-    """Extremely randomised trees."""
+    """Extremely randomised trees; ``leaf`` is the least number of rows in a leaf."""
+
+    def __init__(self, leaf: int = LEAST_LEAF) -> None:
+        self._leaf = leaf
 
     name: ClassVar[str] = "forest"
     regressor: ClassVar[type[Regressor]] = ForestModel
@@ -64,7 +67,7 @@ class Forest(Family):
         from sklearn.ensemble import ExtraTreesRegressor
 
         grown = ExtraTreesRegressor(
-            TREES, min_samples_leaf=LEAST_LEAF, max_features=SHARE_OF_FEATURES, random_state=seed
+            TREES, min_samples_leaf=self._leaf, max_features=SHARE_OF_FEATURES, random_state=seed
         )
         counts = np.bincount(examples.task)
         weights = len(examples) / (counts[examples.task] * np.count_nonzero(counts))

@@ -1,0 +1,83 @@
+"""One predictor of final losses: forests and laws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planted_runs import planted_runs
+from tunecast.predictor.examples import ZeroShotLosses, teaching_runs
+from tunecast.predictor.quality import Forests, Quality, Trial, fit_forests
+from tunecast.predictor.rate_law import fit_rate_law
+from tunecast.predictor.task import TaskDescription
+from tunecast.records import Pipeline, Run
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    return planted_runs(tasks=8, runs=12)
+
+
+@pytest.fixture(scope="module")
+def forests(runs: list[Run]) -> Forests:
+    return fit_forests(runs)
+
+
+@pytest.fixture(scope="module")
+def quality(forests: Forests) -> Quality:
+    return Quality(forests, fit_rate_law([]), None)
+
+
+def trial(run: Run, loss: float | None, pipeline: Pipeline | None = None, **model: object) -> Trial:
+    facts = replace(run.model, **model)  # type: ignore[arg-type]
+    task = TaskDescription(run.dataset, facts, run.full_length_tokens, run.unique_examples, loss, 4.0)
+    return Trial(task, pipeline or run.pipeline, run.total_steps)
+
+
+def test_known_runs_are_predicted_within_their_intervals(quality: Quality, runs: list[Run]) -> None:
+    zero_shot, inside = ZeroShotLosses.of(runs), []
+    for run in teaching_runs(runs):
+        if run.curve:
+            found = quality.predict([trial(run, zero_shot.for_run(run))])
+            miss = abs(np.log(run.curve[-1].validation.loss) - found.mean[0])
+            inside.append(miss < 2 * np.sqrt(found.variance[0]))
+    assert np.mean(inside) > 0.8
+
+
+def test_a_measured_loss_moves_every_prediction_at_once(quality: Quality, runs: list[Run]) -> None:
+    run = teaching_runs(runs)[0]
+    low, high = (quality.predict([trial(run, loss)]).mean[0] for loss in (1.0, 8.0))
+    assert high > low + 0.5
+
+
+def test_without_a_measured_loss_intervals_are_not_narrower(quality: Quality, runs: list[Run]) -> None:
+    run = teaching_runs(runs)[0]
+    known, unknown = (quality.predict([trial(run, loss)]) for loss in (3.0, None))
+    assert np.isfinite(unknown.mean[0])
+    assert unknown.shared[0] > 0
+    assert unknown.variance[0] > 0.3 * known.variance[0]
+
+
+def test_intervals_widen_with_the_distance_from_known_models(quality: Quality, runs: list[Run]) -> None:
+    run = teaching_runs(runs)[0]
+    sizes = [run.model.parameters, 100 * run.model.parameters, 3_000_000_000]
+    made = [
+        quality.predict([trial(run, 3.0, parameters=size, weights_hash=str(size), pretraining_tokens=None)])
+        for size in sizes
+    ]
+    spread = [float(found.shared[0]) for found in made]
+    assert spread[0] < spread[-1]
+
+
+def test_differences_on_large_models_are_the_laws(quality: Quality, runs: list[Run]) -> None:
+    run = teaching_runs(runs)[0]
+    values = {"lora_r": 16, "lora_alpha": 32, "per_device_train_batch_size": 128}
+    pipelines = [Pipeline("lora", {**values, "learning_rate": rate}) for rate in (1e-6, 3e-4, 3e-2)]
+    large = {"parameters": 70_000_000_000, "width": 8192, "weights_hash": "", "name": "large"}
+    trials = [replace(trial(run, 3.0, pipeline, **large), steps=800) for pipeline in pipelines]
+    found = quality.predict(trials)
+    assert int(np.argmin(found.mean)) == 1
+    assert np.ptp(found.mean[:2]) < 0.2, "on a large model rates matter by per cents"
+    assert (found.variance >= found.shared).all()
