@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -61,6 +63,23 @@ def test_a_loop_in_this_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
         template.render()
     assert signal.getsignal(signal.SIGVTALRM) is handler
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_an_error_that_jinja_swallows_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_guard, "CPU_SECONDS", 0.1)
+
+    def compute() -> None:
+        end = time.process_time() + 5.0
+        while time.process_time() < end:
+            pass
+
+    def swallow_once() -> None:
+        with contextlib.suppress(DataError):  # as jinja2 does while it looks up an attribute
+            compute()
+        compute()
+
+    with pytest.raises(DataError, match="too slow"), within_seconds(DataError("too slow")):
+        swallow_once()
 
 
 def test_another_thread_is_left_alone() -> None:

@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 
-from tunecast.errors import ModelError, UserError, first_line
+from tunecast.errors import ModelError, first_line
 
 CPU_SECONDS = 2
 WALL_SECONDS = 60.0
@@ -74,7 +74,7 @@ def rendered_within_limits(render: Callable[[], str], model: str) -> str | None:
 
 
 @contextlib.contextmanager
-def within_seconds(refusal: UserError) -> Iterator[None]:
+def within_seconds(refusal: Exception) -> Iterator[None]:
     """Raise ``refusal`` if the block computes for longer than :data:`CPU_SECONDS` of processor time.
 
     Only the main thread can be interrupted; in other threads the block has no limit.
@@ -87,7 +87,7 @@ def within_seconds(refusal: UserError) -> Iterator[None]:
         raise refusal
 
     before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS, CPU_SECONDS)  # again: jinja2 swallows some errors
     try:
         yield
     finally:

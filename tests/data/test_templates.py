@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,22 @@ def test_a_template_that_hangs_on_one_row_names_it(tokenizer: Any, monkeypatch: 
     question = Turn("user", "hang", False)
     with pytest.raises(DataError, match="Row 7: the model's chat template takes more than"):
         renderer.render(Example((question, SINGLE.turns[1]), 7))
+
+
+def test_a_long_conversation_has_the_limit_for_each_rendering(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunecast.template_guard.CPU_SECONDS", 0.3)
+    render = tokenizer.apply_chat_template
+
+    def slowly(*given: Any, **named: Any) -> Any:
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        return render(*given, **named)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", slowly)
+    monkeypatch.setattr(tokenizer, "chat_template", tiny.CHAT_TEMPLATE)
+    turns = [Turn("assistant" if i % 2 else "user", f"turn {i}", bool(i % 2)) for i in range(12)]
+    segments = Renderer(tokenizer).render(Example(tuple(turns), 1))
+    assert sum(segment.trained for segment in segments) == 6, "rendered 12 times, in 0.6 s"

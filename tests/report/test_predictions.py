@@ -41,7 +41,7 @@ def measurement(seconds_per_token: float, answering_seconds: float = 8.0) -> Bas
     answers = tuple(SampleOutput("", "a", "", "a") for _ in range(4))
     score = Score(4.0, 4.0, 4.0, 4, 4, loss_low=3.9, loss_high=4.1)
     scored = Scored(score, Seconds(1.0, 1.0), np.zeros(4), answers, answering_seconds=answering_seconds)
-    return BaseMeasurement(scored, 3000, timed_pipeline(BASELINE, "cpu"), seconds_per_token)
+    return BaseMeasurement(scored, 100, 3000, timed_pipeline(BASELINE, "cpu"), seconds_per_token)
 
 
 def predicted(settings: SessionSettings, prepared: PreparedTask, seconds_per_token: float) -> Recommendation:

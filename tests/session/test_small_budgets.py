@@ -36,6 +36,9 @@ def test_a_budget_in_which_no_point_fits_is_refused_before_a_trial(prepared: Pre
         assert enough
         to_end = runtime_model.upper("lora", trial.work_to_end, trial.points_to_end, ends=True)
         assert int(enough[1]) > 4.0 + to_end + 10.0
+    halved = BudgetTracker(Budget("seconds", first + 30.0, "budget"), seconds_before=4.0)
+    halved.reserve("final training", (first + 30.0) / 2)
+    check_suffices([trial], halved, runtime_model, 10.0)  # the search may use it if no trial leads
     check_suffices([trial], BudgetTracker(Budget.parse("1-tokens"), 0.0), runtime_model, 10.0)
 
 

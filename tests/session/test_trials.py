@@ -276,9 +276,9 @@ def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(
 
     others: list[float] = []
     trials.teach(Recorder(1.0))
-    tokens = [sum(e.tokens for e in examples) for examples in (subset, prepared.training_task.validation)]
+    part, whole = (sum(e.tokens for e in some) for some in (subset, prepared.training_task.validation))
     assert (others[0], others[-2]) == (2.0, 1.0), "in the order of time, not of trials"
-    assert others[-1] == pytest.approx(10.0 * tokens[0] / sum(tokens)), "the subset alone, as for any point"
+    assert others[-1] == pytest.approx(10.0 * part / whole), "the subset's part, as for any point"
 
 
 def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask) -> None:

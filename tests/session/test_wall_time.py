@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tunecast.errors import UserError
+from tunecast.methods.space import BASELINE
 from tunecast.records import Score, Seconds
 from tunecast.results import SampleOutput
+from tunecast.session.calibrate_length import BaseMeasurement
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.recommendation import recommended
 from tunecast.session.settings import SessionSettings
@@ -43,11 +45,12 @@ def test_the_prediction_is_a_speed(settings: SessionSettings, prepared: Prepared
 
 def test_measured_answers_tell_how_long_the_test_answers_take(prepared: PreparedTask) -> None:
     task = prepared.training_task
-    tokens = sum(example.tokens for example in task.validation)
     answers = tuple(SampleOutput("", "a", "", "a") for _ in range(4))
     score, nothing = Score(1.0, 1.0, 1.0, 4, 4), np.zeros(4)
     scored = Scored(score, Seconds(2.0, 2.0), nothing, answers, answering_seconds=8.0)
-    speed = measured_speed(task, scored, seconds_per_token=0.01)
-    assert (speed.training, speed.scoring, speed.answering) == (0.01, 2.0 / tokens, 2.0)
-    unanswered = measured_speed(task, replace(scored, outputs=()), seconds_per_token=0.01)
+    # A session scores as many validation examples as it affords, here of 50 tokens.
+    measured = BaseMeasurement(scored, 50, 3000, BASELINE, seconds_per_token=0.01)
+    speed = measured_speed(task, measured)
+    assert (speed.training, speed.scoring, speed.answering) == (0.01, 2.0 / 50, 2.0)
+    unanswered = measured_speed(task, replace(measured, scored=replace(scored, outputs=())))
     assert unanswered.answering > 0.01 * task.max_new_tokens, "the greatest length counts"

@@ -54,6 +54,10 @@ def prompt_segments(segments: Sequence[Segment]) -> list[Segment]:
     return list(segments[:last])
 
 
+class _TooSlow(Exception):
+    """A rendering did not end within its limit."""
+
+
 class Renderer:
     """Turns examples into segments for a decoder-only model, by a tokenizer's template and special tokens."""
 
@@ -72,12 +76,13 @@ class Renderer:
         """
         if not uses_chat_template(example, self._tokenizer):
             return _render_plain(example.turns)
-        too_slow = DataError(
-            f"Row {example.row}: the model's chat template takes more than {CPU_SECONDS} s for it.",
-            "Correct chat_template.jinja, or chat_template in tokenizer_config.json, or remove the row.",
-        )
-        with within_seconds(too_slow):
+        try:
             return self._render_templated(example)
+        except _TooSlow:
+            raise DataError(
+                f"Row {example.row}: the model's chat template takes more than {CPU_SECONDS} s for it.",
+                "Correct chat_template.jinja, or chat_template in tokenizer_config.json, or remove the row.",
+            ) from None
 
     def _render_templated(self, example: Example) -> list[Segment]:
         messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
@@ -96,8 +101,13 @@ class Renderer:
         return self._cut(whole, spans)
 
     def _apply(self, messages: list[Message], *, generation: bool = False) -> str:
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-        return str(text)
+        # Each rendering has the limit, because a long conversation is rendered again for each of its turns.
+        with within_seconds(_TooSlow()):
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=generation
+                )
+            )
 
     def _spans(self, messages: list[Message], trained: Sequence[int], whole: str, row: int) -> list[Span]:
         """Return the character spans of the trained turns in the full rendering."""

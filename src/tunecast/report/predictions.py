@@ -69,7 +69,7 @@ def show_measured(
         progress.log(f"Predicted from the untouched model's measured loss, {loss:.2f}, and {tokens}:")
         _show_prospects(predicted, prepared, progress)
         progress.log(worth_text(predicted.worth_it))
-    speed = measured_speed(prepared.training_task, measured.scored, measured.seconds_per_token)
+    speed = measured_speed(prepared.training_task, measured)
     _show_times("Expected time by the measured speed", settings, prepared, speed, progress)
 
 

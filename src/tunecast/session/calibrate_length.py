@@ -46,13 +46,15 @@ class BaseMeasurement:
     """What a session knows of its task before the first trial.
 
     Args:
-        scored: The base model's score on validation.
+        scored: The base model's score on the validation examples that the session uses.
+        scored_tokens: Tokens of those examples.
         full_length_tokens: Horizon of every trial.
         pipeline: The pipeline whose speed was measured, in the batches of that measurement.
         seconds_per_token: Its seconds per training token, without what its optimiser takes beyond AdamW.
     """
 
     scored: Scored
+    scored_tokens: int
     full_length_tokens: int
     pipeline: Pipeline
     seconds_per_token: float

@@ -276,9 +276,11 @@ class Session:
         self._state.validation_seconds = measured.validation_seconds
         self._save_state()
         run = base.record(0, measured, self._asked, self._budget_tracker.elapsed())
-        pipeline = timed_pipeline(self._first_feasible, self._prepared.training_task.device)
+        task = self._prepared.training_task
+        pipeline = timed_pipeline(self._first_feasible, task.device)
+        tokens = sum(example.tokens for example in task.validation)
         with self._budget_tracker.outside():
-            show(BaseMeasurement(scored, self._full_length, pipeline, self._seconds_per_token))
+            show(BaseMeasurement(scored, tokens, self._full_length, pipeline, self._seconds_per_token))
         return run
 
     def _lay_out_search(self, zero_shot: Run) -> Search:

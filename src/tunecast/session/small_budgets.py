@@ -31,7 +31,7 @@ def check_suffices(
     if tracker.budget.kind != "seconds" or not ready or any(trial.run for trial in every):
         return
     elapsed = tracker.elapsed()
-    left = tracker.left(Used(seconds=elapsed))
+    left = tracker.left(Used(seconds=elapsed), "final training")  # which needs a trial first
     step = min(
         runtime_model.expected(one.spec.pipeline.method, one.work_to_next, ends=one.ends_next)
         for one in ready

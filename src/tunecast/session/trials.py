@@ -278,16 +278,13 @@ class Trials:
 
     def teach(self, runtime_model: RuntimeModel) -> None:
         """Let a runtime model learn from the points of an earlier process, in their order."""
-        training_task = self._prepared.training_task
-        subset, whole = (
-            sum(e.tokens for e in examples) for examples in (training_task.subset, training_task.validation)
-        )
+        at_end = self._prepared.training_task.subset_share
         steps = []
         for trial in self._all:
             seen = 0
             for point in trial.curve:
-                # As for a step that was watched: all validation examples are scored apart from the overhead.
-                share = subset / (subset + whole) if point.step == trial.plan.total_steps else 1.0
+                # As for a step that was watched: what is scored at the end alone is not the overhead's.
+                share = at_end if point.step == trial.plan.total_steps else 1.0
                 other = share * point.evaluation.wall
                 tokens = trial.effort * (point.tokens_seen - seen)
                 taught = trial.spec.pipeline.method, tokens, point.training.wall, other

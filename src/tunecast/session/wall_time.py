@@ -8,11 +8,10 @@ from tunecast.recommender.recommend import EXPECTED_EVALUATION
 from tunecast.recommender.recommendation import Recommendation
 from tunecast.search import get_strategy
 from tunecast.session.budget_tracker import MOST_FOR_COMPARING
-from tunecast.session.calibrate_length import LEAST_STEPS, SMALLEST_BATCH
+from tunecast.session.calibrate_length import LEAST_STEPS, SMALLEST_BATCH, BaseMeasurement
 from tunecast.session.final_evaluation import SAMPLES
 from tunecast.session.run_factory import FORWARD_COST, LEAST_FOR_CHOICE
 from tunecast.session.settings import SessionSettings
-from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrainingTask
 
 GENERATED_COST = 6.0
@@ -41,17 +40,13 @@ def predicted_speed(training_task: TrainingTask, predicted: Recommendation) -> S
     return Speed(training, FORWARD_COST * training, _answering(training_task, training))
 
 
-def measured_speed(training_task: TrainingTask, scored: Scored, seconds_per_token: float) -> Speed:
-    """Return the measured speed.
-
-    Args:
-        scored: The untouched model's score on the validation examples, with answers if they count.
-        seconds_per_token: Measured seconds to train on a token.
-    """
-    scoring = scored.evaluation.wall / sum(example.tokens for example in training_task.validation)
+def measured_speed(training_task: TrainingTask, measured: BaseMeasurement) -> Speed:
+    """Return the measured speed; without measured answers, theirs follows from that of training."""
+    scored, training = measured.scored, measured.seconds_per_token
+    scoring = scored.evaluation.wall / measured.scored_tokens
     if scored.outputs:
-        return Speed(seconds_per_token, scoring, scored.answering_seconds / len(scored.outputs))
-    return Speed(seconds_per_token, scoring, _answering(training_task, seconds_per_token))
+        return Speed(training, scoring, scored.answering_seconds / len(scored.outputs))
+    return Speed(training, scoring, _answering(training_task, training))
 
 
 def test_scoring_seconds(training_task: TrainingTask, settings: SessionSettings, speed: Speed) -> float:
