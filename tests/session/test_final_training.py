@@ -16,12 +16,12 @@ from sessions import IN_PROCESS, Finished, call_main, finish, unfinish
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import BASELINE
 from tunecast.records import FINAL_TRAINING, Pipeline, Run
+from tunecast.session.beside_search import BesideSearch
 from tunecast.session.final_choice import FinalChoice
 from tunecast.session.final_training import FinalTrainer
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.session.session import Session
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import RETRAINED, Trial, Trials
 from tunecast.store import Store
@@ -194,17 +194,17 @@ def test_an_interrupted_one_is_resumed_exactly(
     folder = tmp_path / "out"
     unfinished(longer, folder)
     again = ("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
-    advance = Session._advance
+    advance = BesideSearch._advance
     begun: list[int] = []
 
-    def interrupted(session: Session, trials: Trials, step: int) -> bool:
+    def interrupted(beside: BesideSearch, trials: Trials, step: int) -> bool:
         begun.append(step)
         if len(begun) == 3:
             raise KeyboardInterrupt
-        return advance(session, trials, step)
+        return advance(beside, trials, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_advance", interrupted)
+        patch.setattr(BesideSearch, "_advance", interrupted)
         code, _, err = call_main(*again)
     assert code == 130
     assert "--resume" in err

@@ -18,11 +18,11 @@ from tunecast.budget import Budget, Used
 from tunecast.executors import base as executor
 from tunecast.methods.space import BASELINE
 from tunecast.records import FORECAST_ONLY, Outcome, Pipeline, Run, Score
+from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.session.session import Session
 from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -276,13 +276,13 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
     folder = tmp_path / "out"
     unfinish_forecast(forecast_session, folder)
     begun: list[Trials] = []
-    advance = Session._advance
+    advance = BesideSearch._advance
 
-    def watched(session: Session, part: Trials, step: int) -> bool:
+    def watched(beside: BesideSearch, part: Trials, step: int) -> bool:
         begun.append(part)
-        return advance(session, part, step)
+        return advance(beside, part, step)
 
-    monkeypatch.setattr(Session, "_advance", watched)
+    monkeypatch.setattr(BesideSearch, "_advance", watched)
     monkeypatch.setattr(BudgetTracker, "is_overrun", property(lambda _: bool(begun)))
     monkeypatch.setattr(executor, "POLL_SECONDS", 0.001)
     # A request can be given up in a worker process only.

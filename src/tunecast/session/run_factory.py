@@ -65,6 +65,15 @@ class Validation:
     whole: tuple[EncodedExample, ...]
     halvings: tuple[int, ...] = HALVINGS
 
+    def text(self, available: int) -> str:
+        """Say what trials are scored on of the available examples, and when."""
+        points = ", ".join(f"1/{2**times}" for times in self.halvings)
+        more = len(self.whole) > len(self.subset)
+        return (
+            f"Each trial is scored after {points} and all of its length, on {len(self.subset):,} of "
+            f"{available:,} validation examples{f', and on {len(self.whole):,} at its end' if more else ''}."
+        )
+
 
 def session_validation(training_task: TrainingTask, full_length_tokens: int, seed: int) -> Validation:
     """Choose the examples of every point, and how many points a trial has, by what its length affords.

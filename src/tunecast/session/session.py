@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.budget import Budget, Used
+from tunecast.budget import Budget
 from tunecast.errors import ModelError
 from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot
-from tunecast.executors.requests import Advance, TrainingPlace, UseValidation
+from tunecast.executors.requests import TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.results import DataForecast, LongerRun, SessionRecord
 from tunecast.search import Context, get_strategy
+from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import (
     BaseMeasurement,
@@ -29,12 +30,11 @@ from tunecast.session.feasible import Feasible
 from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
 from tunecast.session.final_training import FINAL_SHARE, FinalTrainer
 from tunecast.session.folder import OutputFolder
-from tunecast.session.forecast import Survey, Surveyor, end_loss, leading_trial
+from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.longer_run import longer_run
-from tunecast.session.loop import BUDGET_OVER, Search
+from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import (
-    Validation,
     affordable_validation,
     explosion_nats,
     session_validation,
@@ -44,9 +44,8 @@ from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
-from tunecast.session.status import session_status, wait_text
 from tunecast.session.transfer_state import as_begun, keep, prior_known
-from tunecast.session.trials import Trial, Trials, retraining_note
+from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrainingTask, TrialSpec
@@ -127,7 +126,7 @@ class Session:
         zero_shot = self._zero_shot(base_scored, show_measured)
         search = self._lay_out_search(zero_shot)
         self._keep_for_final()
-        self._count_beside(search)
+        self._beside(search).count()
         to_compare = (1 + FINALISTS) * (self._state.seconds_to_compare or 0.0)
         check_suffices(search.trials, self._budget_tracker, search.runtime_model, to_compare)
         survey = None
@@ -250,7 +249,7 @@ class Session:
             chosen = session_validation(training_task, self._full_length, seed)
             subset, validation, self._state.halvings = chosen.subset, chosen.whole, chosen.halvings
             self._state.validation_sizes = len(subset), len(validation)
-            self._progress.log(_points_text(chosen, len(training_task.validation)))
+            self._progress.log(chosen.text(len(training_task.validation)))
         # Together with the full length: one without the other is how sessions of 0.1.0 are recognised.
         self._save_state()
         self._prepared = replace(
@@ -385,7 +384,7 @@ class Session:
         if not survey.parts:
             self._spend(search)
         elif self._state.final is None:
-            self._measure_parts(survey, search)
+            self._beside(search).measure_parts(survey)
         return survey
 
     def _hold_back(self, surveyor: Surveyor, search: Search) -> None:
@@ -400,72 +399,19 @@ class Session:
             self._save_state()
         self._budget_tracker.reserve("forecast", self._state.held_back)
 
-    def _measure_parts(self, survey: Survey, search: Search) -> None:
-        """Train the leading pipeline on each part of its data, as far as the budget allows."""
-        activity = "Measuring what more data brings"
-        budget_tracker, runtime_model = self._budget_tracker, search.runtime_model
-        trials = [trial for (trial,) in survey.parts]
-        total = sum(trial.plan.tokens_at(trial.plan.total_steps) for trial in trials)
-        self._progress.start(activity, total, "tokens")
-        for part, trial in zip(survey.parts, trials, strict=True):
-            used = search.used()
-            self._progress.show(session_status(search.trials.started, budget_tracker.budget, used, activity))
-            if trial.run is None:
-                if budget_tracker.price(
-                    [trial], runtime_model, runtime_model.validation_seconds
-                ) > budget_tracker.left(used, "forecast"):
-                    break
-                self._advance(part, trial.plan.total_steps)
-                self._count_beside(search)
-            if trial.run is None:
-                self._progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
-                break
-            loss = end_loss(trial)
-            ending = "failed" if loss is None else f"{loss:.3f}"
-            note = f"{trial.spec.unique_examples:,} examples: {ending}"
-            self._progress.advance(trial.plan.tokens_at(trial.plan.total_steps), note)
-        self._progress.finish()
-
-    def _advance(self, trials: Trials, step: int) -> bool:
-        """Train a single trial to a step and commit it; retry after a crash.
-
-        Returns False if the budget was over before the step was reached.
-        """
-        trial = trials[0]
-        request = Advance(trial.spec, trial.step, step, trial.weights_hash)
-        answer = self._answer(request, lambda: self._budget_tracker.is_overrun)
-        elapsed = self._budget_tracker.elapsed()
-        if isinstance(answer, Crash):
-            trials.fail(0, *answer.failure, self._asked, elapsed)
-        elif answer is not None:
-            trials.record(0, answer, self._asked, elapsed)
-            if answer.retrained_tokens:
-                self._progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
-        self._save_state()
-        return answer is not None
-
-    def _count_beside(self, search: Search) -> None:
-        """Count what forecasts and final trainings have spent, each run once."""
-        limit = search.trials[0].spec.explosion_nats
-        runs = [run for run in self._store.runs(session=self._state.id) if run.is_beside_search]
-        search.beside = sum((self._trial_of(run, limit).used(0.0) for run in runs), Used())
-
-    def _trial_of(self, run: Run, limit: float) -> Trials:
-        """Lay the trial of a run beside the search out again, to count what it has spent."""
-        trials = Trials(
-            self._state.id,
-            self._prepared,
-            [run.pipeline],
-            None,
-            self._store,
-            seed=run.seed,
-            full_length_tokens=run.full_length_tokens,
-            unique_examples=run.unique_examples,
-            workers=1,
-            explosion_nats=limit,
+    def _beside(self, search: Search) -> BesideSearch:
+        """Return what trains single trials beside the search."""
+        return BesideSearch(
+            session=self._state.id,
+            prepared=self._prepared,
+            store=self._store,
+            executor=self._executor,
+            budget_tracker=self._budget_tracker,
+            search=search,
+            answer=self._answer,
+            save=self._save_state,
+            progress=self._progress,
         )
-        trials.restore()
-        return trials
 
     def _spend(self, search: Search) -> None:
         """Search, unless an earlier process has begun the final training, which follows the search."""
@@ -533,26 +479,10 @@ class Session:
             self._budget_tracker.end()
         trainer = self._final_trainer(search)
         trials = trainer.laid_out(plan, search.trials[0])
-        self._train_to_end(trials, search, trainer.seconds(trials[0]))
+        outside_budget = choice.kind == "epochs"
+        seconds = trainer.seconds(trials[0])
+        self._beside(search).train_to_end(trials, seconds, outside_budget=outside_budget)
         return final.challenge(comparison, trials[0])
-
-    def _train_to_end(self, trials: Trials, search: Search, seconds: float) -> None:
-        """Train a single trial from point to point, as far as the budget lasts."""
-        trial = trials[0]
-        outside = ", outside the budget" if self._settings.final_choice.kind == "epochs" else ""
-        activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
-        self._progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
-        while trial.goes_on:
-            following, tokens = trial.next_step, trial.tokens_to_next
-            assert following is not None
-            started = [*search.trials.started, *trials]
-            self._progress.show(session_status(started, self._budget_tracker.budget, search.used(), activity))
-            if not self._advance(trials, following):
-                self._progress.log(f"{BUDGET_OVER} the rest of the final training.")
-                break
-            self._count_beside(search)
-            self._progress.advance(tokens, _loss_text(trial))
-        self._progress.finish()
 
     def _longer_run(self, search: Search, survey: Survey | None, comparison: Comparison) -> LongerRun | None:
         """Propose to train the winner for longer, or the incumbent if the untouched model won."""
@@ -573,22 +503,3 @@ class Session:
         forecast = survey.forecast(self._settings.seed)
         self._progress.finish(f"no forecast: {forecast.reason}" if forecast.reason else "")
         return forecast
-
-
-def _points_text(validation: Validation, available: int) -> str:
-    """Say what trials are scored on, and when."""
-    points = ", ".join(f"1/{2**times}" for times in validation.halvings)
-    whole = (
-        f", and on {len(validation.whole):,} at its end"
-        if len(validation.whole) > len(validation.subset)
-        else ""
-    )
-    return (
-        f"Each trial is scored after {points} and all of its length, on {len(validation.subset):,} of "
-        f"{available:,} validation examples{whole}."
-    )
-
-
-def _loss_text(trial: Trial) -> str:
-    """Write the loss at a trial's last point; empty before the first."""
-    return f"loss {trial.curve[-1].validation.loss:.3f}" if trial.curve else ""

@@ -1,0 +1,134 @@
+"""Trainings beside the search: the parts of a forecast, and the final training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tunecast.budget import Used
+from tunecast.executors.base import Crash, Executor, Request
+from tunecast.executors.requests import Advance
+from tunecast.progress import Progress
+from tunecast.records import Run
+from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.session.forecast import Survey, end_loss
+from tunecast.session.loop import BUDGET_OVER, Search
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.status import session_status, wait_text
+from tunecast.session.trials import Trial, Trials, retraining_note
+from tunecast.store import Store
+
+
+@dataclass(frozen=True)
+class BesideSearch:
+    """Trains single trials of a session, which no strategy chose, within the same budget.
+
+    Args:
+        answer: Has a worker answer a request: a crash if it died repeatedly, None if the time was over.
+        save: Writes ``session.json``; called after every commit.
+    """
+
+    session: str
+    prepared: PreparedTask
+    store: Store
+    executor: Executor
+    budget_tracker: BudgetTracker
+    search: Search
+    answer: Callable[[Request, Callable[[], bool]], Any]
+    save: Callable[[], None]
+    progress: Progress
+
+    def measure_parts(self, survey: Survey) -> None:
+        """Train the leading pipeline on each part of its data, as far as the budget allows."""
+        activity = "Measuring what more data brings"
+        budget_tracker, runtime_model = self.budget_tracker, self.search.runtime_model
+        trials = [trial for (trial,) in survey.parts]
+        total = sum(trial.plan.tokens_at(trial.plan.total_steps) for trial in trials)
+        self.progress.start(activity, total, "tokens")
+        for part, trial in zip(survey.parts, trials, strict=True):
+            used = self.search.used()
+            self.progress.show(
+                session_status(self.search.trials.started, budget_tracker.budget, used, activity)
+            )
+            if trial.run is None:
+                if budget_tracker.price(
+                    [trial], runtime_model, runtime_model.validation_seconds
+                ) > budget_tracker.left(used, "forecast"):
+                    break
+                self._advance(part, trial.plan.total_steps)
+                self.count()
+            if trial.run is None:
+                self.progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
+                break
+            loss = end_loss(trial)
+            ending = "failed" if loss is None else f"{loss:.3f}"
+            note = f"{trial.spec.unique_examples:,} examples: {ending}"
+            self.progress.advance(trial.plan.tokens_at(trial.plan.total_steps), note)
+        self.progress.finish()
+
+    def _advance(self, trials: Trials, step: int) -> bool:
+        """Train a single trial to a step and commit it; retry after a crash.
+
+        Returns False if the budget was over before the step was reached.
+        """
+        trial = trials[0]
+        request = Advance(trial.spec, trial.step, step, trial.weights_hash)
+        answer = self.answer(request, lambda: self.budget_tracker.is_overrun)
+        elapsed = self.budget_tracker.elapsed()
+        if isinstance(answer, Crash):
+            trials.fail(0, *answer.failure, self.executor.slots[0], elapsed)
+        elif answer is not None:
+            trials.record(0, answer, self.executor.slots[0], elapsed)
+            if answer.retrained_tokens:
+                self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
+        self.save()
+        return answer is not None
+
+    def count(self) -> None:
+        """Count what forecasts and final trainings have spent, each run once."""
+        limit = self.search.trials[0].spec.explosion_nats
+        runs = [run for run in self.store.runs(session=self.session) if run.is_beside_search]
+        self.search.beside = sum((self._trial_of(run, limit).used(0.0) for run in runs), Used())
+
+    def _trial_of(self, run: Run, limit: float) -> Trials:
+        """Lay the trial of a run beside the search out again, to count what it has spent."""
+        trials = Trials(
+            self.session,
+            self.prepared,
+            [run.pipeline],
+            None,
+            self.store,
+            seed=run.seed,
+            full_length_tokens=run.full_length_tokens,
+            unique_examples=run.unique_examples,
+            workers=1,
+            explosion_nats=limit,
+        )
+        trials.restore()
+        return trials
+
+    def train_to_end(self, trials: Trials, seconds: float, *, outside_budget: bool) -> None:
+        """Train a single trial from point to point, as far as the budget lasts."""
+        trial = trials[0]
+        outside = ", outside the budget" if outside_budget else ""
+        activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
+        self.progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
+        while trial.goes_on:
+            following, tokens = trial.next_step, trial.tokens_to_next
+            assert following is not None
+            started = [*self.search.trials.started, *trials]
+            self.progress.show(
+                session_status(started, self.budget_tracker.budget, self.search.used(), activity)
+            )
+            if not self._advance(trials, following):
+                self.progress.log(f"{BUDGET_OVER} the rest of the final training.")
+                break
+            self.count()
+            self.progress.advance(tokens, _loss_text(trial))
+        self.progress.finish()
+
+
+def _loss_text(trial: Trial) -> str:
+    """Write the loss at a trial's last point; empty before the first."""
+    return f"loss {trial.curve[-1].validation.loss:.3f}" if trial.curve else ""
