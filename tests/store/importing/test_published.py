@@ -147,6 +147,14 @@ def test_facts_of_a_model_are_completed_from_other_rows(tmp_path: Path) -> None:
     assert (run.model.parameters, run.model.layers, run.model.family) == (30_500_000_000, 48, "qwen3_moe")
 
 
+def test_an_architecture_may_be_stated_without_a_family(tmp_path: Path) -> None:
+    first, second = _two(family="t5", architecture="", tied_embeddings="true")
+    stated = {**first, "family": "", "architecture": "encoder-decoder", "tied_embeddings": ""}
+    for run in read_published(_table(tmp_path / "t.csv", stated, second)):
+        model = run.model
+        assert (model.architecture, model.family, model.tied_embeddings) == ("encoder-decoder", "t5", True)
+
+
 def test_layers_and_width_are_facts_too(tmp_path: Path) -> None:
     assert _one(tmp_path, parameters="").model.parameters == 0
 
@@ -155,6 +163,9 @@ def test_a_known_model_needs_no_facts(tmp_path: Path) -> None:
     bare = dict.fromkeys(("parameters", "active_parameters", "experts", "layers", "width", "family"), "")
     run = _one(tmp_path, **bare, model="Qwen/Qwen3-8B")
     assert (run.model.parameters, run.model.layers) == (8_190_735_360, 36)
+    tied = _one(tmp_path, **bare, model="meta-llama/Llama-3.2-1B").model
+    assert tied.tied_embeddings
+    assert tied.embedding_parameters == tied.vocabulary * tied.width > 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +30,11 @@ from tunecast.records import (
 )
 from tunecast.store.importing.published_layout import (
     COLUMNS,
+    FLAGS,
     HYPERPARAMETERS,
+    MODEL_COLUMNS,
     MODEL_CONFIG,
+    MODEL_FACTS,
     MODEL_NUMBERS,
     OTHER_NAMES,
     REQUIRED,
@@ -305,49 +309,38 @@ def _published(row: _Row) -> Published:
 
 def _models(rows: Sequence[_Row]) -> Callable[[_Row], ModelFacts]:
     """Return a function that completes the facts of a row's model from other rows and shipped runs."""
-    stated: dict[str, ModelFacts] = {}
+    stated: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in rows:
-        facts = _stated(row)
-        before = stated.get(facts.name)
-        stated[facts.name] = facts if before is None else _filled(before, facts)
+        known = stated[row.text("model")]
+        for name in MODEL_COLUMNS & row.cells.keys():
+            if row.cells[name] or name in FLAGS:
+                known.setdefault(name, row.cells[name])
 
     def model_of(row: _Row) -> ModelFacts:
-        known = stated[row.text("model")]
-        if not known.parameters and not (known.layers and known.width):
-            shipped = shipped_models().get(known.name)
-            if shipped is None:
-                raise _Fault(
-                    row.number, "model", f"is {known.name!r}, which is unknown; fill the column 'parameters'"
-                )
-            known = _filled(known, shipped)
-        return known
+        name = row.text("model")
+        facts = _facts(name, stated[name])
+        if facts.parameters or (facts.layers and facts.width):
+            return facts
+        shipped = shipped_models().get(name)
+        if shipped is None:
+            raise _Fault(row.number, "model", f"is {name!r}, which is unknown; fill the column 'parameters'")
+        completed = _facts(name, {key: getattr(shipped, key) for key in MODEL_FACTS} | stated[name])
+        return completed if completed.config else replace(completed, config=shipped.config)
 
     return model_of
 
 
-def _stated(row: _Row) -> ModelFacts:
-    config = {theirs: row.cells[ours] for ours, theirs in MODEL_CONFIG.items() if ours in row.cells}
-    numbers = {name: row.cells.get(name, 0) for name in MODEL_NUMBERS if name != "context"}
+def _facts(name: str, cells: Mapping[str, Any]) -> ModelFacts:
+    numbers = {column: cells.get(column, 0) for column in MODEL_NUMBERS if column != "context"}
     return ModelFacts(
-        name=row.text("model"),
-        family=row.text("family"),
-        architecture=row.cells.get("architecture", "decoder-only"),
+        name=name,
+        family=cells.get("family", ""),
+        architecture=cells.get("architecture", "decoder-only"),
         embedding_parameters=numbers["vocabulary"] * numbers["width"],
-        context=row.cells.get("context"),
-        tied_embeddings=row.cells.get("tied_embeddings", False),
+        context=cells.get("context"),
+        tied_embeddings=cells.get("tied_embeddings", False),
         has_biases=False,
         has_chat_template=False,
-        config=config,
+        config={theirs: cells[ours] for ours, theirs in MODEL_CONFIG.items() if ours in cells},
         **numbers,
     )
-
-
-def _filled(facts: ModelFacts, others: ModelFacts) -> ModelFacts:
-    """Fill unknown facts from those of the same model."""
-    names = (*MODEL_NUMBERS, "family", "embedding_parameters")
-    missing = {name: getattr(others, name) for name in names if not getattr(facts, name)}
-    if not facts.config:
-        missing["config"] = others.config
-    if "family" in missing:  # an architecture is never stated without a family
-        missing["architecture"] = others.architecture
-    return replace(facts, **missing)

@@ -25,7 +25,10 @@ MODEL_NUMBERS = (
     *("parameters", "layers", "width", "feed_forward_width", "heads", "key_value_heads", "vocabulary"),
     "context",
 )
-"""Columns that are fields of the base model's facts."""
+"""Columns of numbers that are fields of the base model's facts."""
+
+MODEL_FACTS = (*MODEL_NUMBERS, "family", "architecture", "tied_embeddings")
+"""All columns that are fields of the base model's facts."""
 
 MODEL_CONFIG = {
     "active_parameters": "active_parameters",
@@ -33,6 +36,9 @@ MODEL_CONFIG = {
     "experts_per_token": "num_experts_per_tok",
 }
 """Columns of mixtures of experts, with their name in the configuration of the model's facts."""
+
+MODEL_COLUMNS = frozenset({*MODEL_FACTS, *MODEL_CONFIG})
+"""All columns that describe the base model."""
 
 COUNTS = (
     *MODEL_NUMBERS,
