@@ -121,6 +121,17 @@ def test_nothing_that_is_left_out_can_be_learned_from(
     assert len(found["published model families"]) == 3
 
 
+def test_mixtures_of_experts_are_left_out_with_their_dense_models(runs: list[Run], tables: list[Run]) -> None:
+    """The law of rates learns one family from both, so that either would teach about the other."""
+    types = {"one": "qwen3", "two": "qwen3_vl_moe", "three": "llama"}
+    renamed = [replace(run, model=replace(run.model, family=types[run.model.name])) for run in tables]
+    asked = [
+        {one.task.model.name for one in fold.asked}
+        for fold in holdouts(published(renamed), runs)["published model families"]
+    ]
+    assert sorted(asked, key=len) == [{"three"}, {"one", "two"}]
+
+
 @pytest.mark.parametrize("predictor", [Constant(), Recommender(), PriorFamily("ridge"), Rates(), Joint()])
 def test_every_predictor_answers_with_and_without_the_zero_shot_loss(
     predictor: Constant, endings: list[Ending], runs: list[Run], tables: list[Run]

@@ -99,6 +99,18 @@ def test_the_less_a_best_rate_is_known_the_lower_is_the_recommended_one() -> Non
         assert min(near) == near[1]
 
 
+def test_the_cost_is_the_mean_over_all_rates_that_may_be_the_best(untaught: RateLaw) -> None:
+    """What is known less costs more, so that methods of which little is known are not preferred."""
+    draws = np.random.default_rng(0).normal(size=100_000)
+    for method in ("full", "lora", "ia3"):
+        pipeline = Pipeline(method, lora(3e-4).hyperparameters)
+        mean, deviation = untaught.best(model(), pipeline, STEPS)
+        distances = math.log(3e-4) - mean - deviation * draws
+        effects = np.array(untaught.names.effect_row(model(), pipeline, STEPS)) @ untaught.effects
+        expected = np.mean([linex(each, untaught.curvature) for each in distances]) + effects
+        assert untaught.cost(model(), pipeline, STEPS) == pytest.approx(expected, rel=0.05)
+
+
 def test_units_do_not_matter() -> None:
     """A table whose losses are all larger by a factor teaches the same."""
     facts = model()

@@ -29,7 +29,8 @@ class Ending:
             higher is better.
         table: The published table; empty for recorded runs.
         is_loss: Whether ``value`` is the logarithm of a loss, so that differences count and not only order.
-        family: The family of tasks of a recorded run, the model family of a published one.
+        family: The family of tasks of a recorded run, the model family of a published one; as in the law of
+            rates, mixtures of experts are of the family of their dense models.
         run: The run itself; None if it was made up.
     """
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tunecast.predictor.rate_law import model_stem
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Run
 from tunecast_benchmarks.quality.endings import Ending
@@ -58,7 +59,7 @@ def _ending(run: Run) -> Ending:
         value=value,
         table=found.table,
         is_loss=_is_loss(found.unit),
-        family=run.model.family,
+        family=model_stem(run.model.family),
         diverged=run.outcome is Outcome.DIVERGED or (_is_loss(found.unit) and value >= math.log(2.0)),
         run=run,
     )
