@@ -121,6 +121,14 @@ def test_the_working_folder_is_an_output_folder_too(
     assert (tmp_path / "here" / "config.json").is_file()
 
 
+def test_a_damaged_session_is_refused_before_anything_is_written(tiny_llama: Path, tmp_path: Path) -> None:
+    delivered("lora", tiny_llama, tmp_path / "out")
+    (tmp_path / "out" / "session.json").write_text('{"record": {"id": 1}, "configuration": {}}')
+    with pytest.raises(OutputError, match=r"session\.json"):
+        merge(str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "merged").exists()
+
+
 def test_a_merged_adapter_has_a_card(tiny_llama: Path, tmp_path: Path) -> None:
     delivered("lora", tiny_llama, tmp_path / "out")
     card = (merge(str(tmp_path / "out" / "best"), output_dir=tmp_path / "merged") / "README.md").read_text()

@@ -46,8 +46,8 @@ def test_a_step_may_not_run_into_the_time_for_comparing(monkeypatch: pytest.Monk
 def test_what_happens_outside_takes_no_seconds_of_the_budget() -> None:
     tracker = BudgetTracker(Budget.parse("90s"), seconds_before=30.0)
     with tracker.outside():
-        time.sleep(0.2)
-    assert 30.0 <= tracker.elapsed() < 30.1
+        time.sleep(0.5)
+    assert 30.0 <= tracker.elapsed() < 30.5
 
 
 def test_a_last_step_may_overrun_a_little_and_only_seconds() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tunecast.atomic import written_whole
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.models.delivered import DELIVERED, SESSION_FILE
+from tunecast.results import SessionRecord
 from tunecast.session.folder import STORE_FILE
 
 
@@ -61,23 +62,29 @@ def merge(source: str, *, model: str | None = None, output_dir: Path | None = No
     """
     from tunecast.exporters.merge import merge as write
 
-    home = Path(source) if (Path(source) / DELIVERED).is_dir() else Path()
-    folder = write(Path(source), output_dir or home / "merged", model=model)
-    if (home / SESSION_FILE).is_file() and home == Path(source):
-        _write_merged_card(home, folder)
+    session = Path(source)
+    home = session if (session / DELIVERED).is_dir() else Path()
+    record = _record_of(session)  # a damaged session is refused before anything is written
+    folder = write(session, output_dir or home / "merged", model=model)
+    if record is not None:
+        _write_merged_card(record, session, folder)
     return folder
 
 
-def _write_merged_card(session: Path, merged: Path) -> None:
-    """Write the card of a session's merged model, with its scores, if the session's own store has its run."""
-    from tunecast.report.card import model_card
+def _record_of(folder: Path) -> SessionRecord | None:
+    """Return the record of the session in a folder; None if it has not ended or there is none."""
     from tunecast.session.folder import read_session
     from tunecast.session.state import read_state
+
+    is_session = (folder / DELIVERED).is_dir() and (folder / SESSION_FILE).is_file()
+    return read_state(read_session(folder)).record if is_session else None
+
+
+def _write_merged_card(record: SessionRecord, session: Path, merged: Path) -> None:
+    """Write the card of a session's merged model, with its scores, if the session's own store has its run."""
+    from tunecast.report.card import model_card
     from tunecast.store import Store
 
-    record = read_state(read_session(session)).record
-    if record is None:
-        return
     try:  # a store elsewhere is not opened: a folder of others must not make this program connect to it
         with Store.open(session / STORE_FILE, create=False) as store:
             run = store.get(record.contender(record.winner).run)
