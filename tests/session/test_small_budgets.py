@@ -52,6 +52,7 @@ def test_an_unused_part_has_a_reason_and_a_budget_that_uses_it(prepared: Prepare
         f"{end:,} tokens. --resume --budget {tokens.times(1.5 * (7000 + end) / 10_000)} is enough for that."
     )
     assert unused_text([trial], tokens, 900.0, runtime_model) == ""
+    assert unused_text([trial], tokens, float(end), runtime_model) == "", "it could have been brought there"
     assert unused_text([], tokens, 3000.0, runtime_model) == ""
     assert unused_text([trial], Budget.parse("10-trials"), 3.0, runtime_model) == ""
     assert "would take up to" in unused_text([trial], Budget.parse("100s"), 30.0, runtime_model)

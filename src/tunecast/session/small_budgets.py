@@ -49,7 +49,8 @@ def check_suffices(
 
 
 def unused_text(trials: Iterable[Trial], budget: Budget, left: float, runtime_model: RuntimeModel) -> str:
-    """Say why much of a budget was not used and which budget would be; empty if little is left.
+    """Say why much of a budget was not used and which budget would be; empty if little is left,
+    or enough to bring a trial to its end.
 
     Args:
         trials: Those that could have gone on.
@@ -59,6 +60,8 @@ def unused_text(trials: Iterable[Trial], budget: Budget, left: float, runtime_mo
     if budget.kind == "trials" or not ready or left < MUCH * budget.amount:
         return ""
     end = min(_end(trial, budget, runtime_model) for trial in ready)
+    if end <= left:  # the strategy chose to stop
+        return ""
     needed = f"{end:,.0f} tokens" if budget.kind == "tokens" else f"up to {end:.0f} s"
     more = budget.times(MARGIN * max(1.0, (budget.amount - left + end) / budget.amount))
     return (
