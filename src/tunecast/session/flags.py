@@ -19,6 +19,8 @@ def flag_of(name: str) -> str:
 def flags_of(configuration: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     """Return the words that give settings on a command line; those with their default value need none.
 
+    The words are for the screen, so the password of a store is masked.
+
     Args:
         configuration: Settings as :meth:`SessionSettings.as_json` writes them; missing ones have defaults.
         names: The settings to write, in this order.
@@ -41,6 +43,10 @@ def _words(name: str, value: Any) -> list[str]:
         return [flag_of(name), ",".join(value)]
     if isinstance(value, dict):
         return [word for key, one in value.items() for word in (flag_of(name), f"{key}={_text(one)}")]
+    if name == "store" and value:
+        from tunecast.store.connecting import without_password
+
+        return [flag_of(name), without_password(value)]
     return [flag_of(name), _text(value)]
 
 

@@ -43,7 +43,7 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise StoreError(
-            f"{_without_password(text)!r} is not the URL of a store: {error}", _URL_HINT
+            f"{without_password(text)!r} is not the URL of a store: {error}", _URL_HINT
         ) from None
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
@@ -52,8 +52,8 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
     raise StoreError(f"Stores in {url.drivername!r} are not supported.", _URL_HINT)
 
 
-def _without_password(text: str) -> str:
-    """Mask the password in a malformed URL."""
+def without_password(text: str) -> str:
+    """Mask the password in the URL of a store, which may be malformed."""
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
 
 
