@@ -273,7 +273,9 @@ def session_folder(folder: Path, model: Path, data: Path, pipeline: Pipeline) ->
     configuration = {"model": str(model), "data": str(data), "epochs": 2.0, "seed": 3, "max_length": None}
     untouched = {"name": "zero_shot", "step": 0}
     record = {"winner": "zero_shot", "contenders": [untouched], "full_length_tokens": 0}
-    (folder / "session.json").write_text(json.dumps({"configuration": configuration, "record": record}))
+    (folder / "session.json").write_text(
+        json.dumps({"id": "s", "dataset_fingerprint": "", "configuration": configuration, "record": record})
+    )
     Path(write_pipeline(folder / "best", pipeline))
     return str(folder)
 

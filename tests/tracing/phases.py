@@ -27,7 +27,7 @@ EVERY_SECONDS = 0.002
 PHASES = {
     ("trials.py", "record"): "commit",
     ("session.py", "_save_state"): "commit",
-    ("session.py", "_measure_parts"): "forecast",
+    ("beside_search.py", "measure_parts"): "forecast",
     ("final_evaluation.py", "_deliver"): "export",
     ("tuning.py", "_write_results"): "export",
     ("final_evaluation.py", "compare"): "scoring",

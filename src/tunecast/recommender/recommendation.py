@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from tunecast.estimate.constants import LEAST_SHARE, MOST_SHARE
@@ -58,6 +58,14 @@ class Prospect:
     def seconds(self) -> float:
         """Seconds of training and evaluation."""
         return self.hours * 3600
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Prospect:
+        """Return the prospect that :meth:`as_json` wrote."""
+        values = dict(plain["pipeline"])
+        pipeline = Pipeline(values.pop("method"), values)
+        stated = {item.name: plain[item.name] for item in fields(cls)}
+        return cls(**{**stated, "pipeline": pipeline, "reasons": tuple(plain["reasons"])})
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; the pipeline's hyperparameters stand beside its method."""

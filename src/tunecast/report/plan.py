@@ -84,9 +84,7 @@ def _predicted(prediction: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ends = interval(untouched["low"], untouched["high"], 2)
         yield "predicted", f"untouched: loss {untouched['value']:.2f} (90%: {ends}); a trial of each brings:"
     for number, one in enumerate(prediction.get("recommendations", ()), start=1):
-        values = dict(one["pipeline"])
-        pipeline = Pipeline(values.pop("method"), values)
-        yield "", f"{number}. {prospect_line(Prospect(**{**one, 'pipeline': pipeline}))}"
+        yield "", f"{number}. {prospect_line(Prospect.from_json(one))}"
 
 
 def _notes(notes: list[str]) -> Iterator[tuple[str, str]]:
