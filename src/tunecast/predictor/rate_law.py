@@ -27,7 +27,7 @@ from tunecast.predictor.regressors.base import Arrays
 from tunecast.records import ModelFacts, Pipeline
 
 RATES: Mapping[str, tuple[float, float]] = {
-    # At the reference below: the public tinker-cookbook sweep, of which 3e-4 is the best constant.
+    # At the reference below: the public tinker-cookbook sweep, whose best constant is 3e-4.
     "intercept": (math.log(5e-4), 0.5),
     "ln_width": (-0.5, 0.2),
     "ln_parameters": (-0.06, 0.04),

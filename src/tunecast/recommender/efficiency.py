@@ -71,7 +71,7 @@ class Efficiency:
 
 
 def usual_share(device: str) -> Share:
-    """Return the efficiency on a kind of device of which no run was recorded."""
+    """Return the efficiency on a kind of device without recorded runs."""
     usual = usual_efficiency(device)
     return Share(usual.value, usual.deviation or Share.deviation)
 
