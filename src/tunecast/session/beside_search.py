@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tunecast.budget import Used
-from tunecast.executors.base import Crash, Executor, Request
+from tunecast.executors.base import Crash
 from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
 from tunecast.records import Run
@@ -15,6 +14,7 @@ from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, end_loss
 from tunecast.session.loop import BUDGET_OVER, Search
 from tunecast.session.prepare import PreparedTask
+from tunecast.session.requester import Requester
 from tunecast.session.status import session_status, wait_text
 from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
@@ -25,17 +25,15 @@ class BesideSearch:
     """Trains single trials of a session, which no strategy chose, within the same budget.
 
     Args:
-        answer: Has a worker answer a request: a crash if it died repeatedly, None if the time was over.
         save: Writes ``session.json``; called after every commit.
     """
 
     session: str
     prepared: PreparedTask
     store: Store
-    executor: Executor
+    requester: Requester
     budget_tracker: BudgetTracker
     search: Search
-    answer: Callable[[Request, Callable[[], bool]], Any]
     save: Callable[[], None]
     progress: Progress
 
@@ -74,12 +72,12 @@ class BesideSearch:
         """
         trial = trials[0]
         request = Advance(trial.spec, trial.step, step, trial.weights_hash)
-        answer = self.answer(request, lambda: self.budget_tracker.is_overrun)
-        elapsed = self.budget_tracker.elapsed()
+        answer = self.requester.answer(request, lambda: self.budget_tracker.is_overrun)
+        slot, elapsed = self.requester.executor.slots[0], self.budget_tracker.elapsed()
         if isinstance(answer, Crash):
-            trials.fail(0, *answer.failure, self.executor.slots[0], elapsed)
+            trials.fail(0, *answer.failure, slot, elapsed)
         elif answer is not None:
-            trials.record(0, answer, self.executor.slots[0], elapsed)
+            trials.record(0, answer, slot, elapsed)
             if answer.retrained_tokens:
                 self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
         self.save()

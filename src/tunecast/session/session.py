@@ -6,11 +6,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from tunecast.budget import Budget
-from tunecast.errors import ModelError
-from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot
+from tunecast.executors.base import Executor, Slot
 from tunecast.executors.requests import TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
@@ -34,6 +32,7 @@ from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.longer_run import longer_run
 from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
+from tunecast.session.requester import Requester
 from tunecast.session.run_factory import (
     affordable_validation,
     explosion_nats,
@@ -92,6 +91,7 @@ class Session:
         self._folder = folder
         self._store = store
         self._executor = executor
+        self._requester = Requester(executor, folder.path)
         self._progress = progress
         self._state = state
         self._feasible = feasible
@@ -118,7 +118,7 @@ class Session:
             prepared=self._prepared,
             folder=self._folder,
             store=self._store,
-            ask=self._ask,
+            ask=self._requester.ask,
             progress=self._progress,
         )
         base_scored = self._score_base(final)
@@ -150,32 +150,6 @@ class Session:
         scorings = 1 + self._state.earlier_scorings
         record = replace(record, warnings=warnings, test_scorings=scorings)
         return replace(record, forecast=forecast, longer=longer)
-
-    def _ask(self, request: Request) -> Any:
-        """Have a worker answer a request, trying again after one crash.
-
-        Raises:
-            OutputError: The disk takes no more.
-            ModelError: The worker died again and again.
-            RuntimeError: The worker cannot answer.
-        """
-        answer = self._answer(request)
-        if isinstance(answer, Crash):
-            raise ModelError(
-                f"{answer.text.capitalize()}, {1 + CRASHES_FORGIVEN} times in a row.",
-                "Free some memory and go on with --resume; what was measured so far is kept.",
-            )
-        return answer
-
-    def _answer(self, request: Request, is_over: Callable[[], bool] | None = None) -> Any:
-        """Return a worker's answer: a crash if it died repeatedly, None if the time was over."""
-        for _ in range(1 + CRASHES_FORGIVEN):
-            answer = self._executor.call(request, is_over=is_over)
-            if not isinstance(answer, Crash):
-                break
-        if isinstance(answer, Broken):
-            raise answer.error(self._folder.path)
-        return answer
 
     @property
     def _asked(self) -> Slot:
@@ -230,7 +204,7 @@ class Session:
             folder="",
         )
         found = measure_full_length(
-            self._settings, training_task, spec, self._budget_tracker, self._ask, self._progress
+            self._settings, training_task, spec, self._budget_tracker, self._requester.ask, self._progress
         )
         self._state.full_length_tokens = found.tokens
         self._state.seconds_per_token = found.seconds_per_token
@@ -405,10 +379,9 @@ class Session:
             session=self._state.id,
             prepared=self._prepared,
             store=self._store,
-            executor=self._executor,
+            requester=self._requester,
             budget_tracker=self._budget_tracker,
             search=search,
-            answer=self._answer,
             save=self._save_state,
             progress=self._progress,
         )

@@ -1,0 +1,54 @@
+"""Asks a session's workers for what is needed outside the search, and tries again after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ModelError
+from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request
+
+
+@dataclass(frozen=True)
+class Requester:
+    """Has a worker answer requests, each tried again after one crash.
+
+    Args:
+        folder: The output folder, which failures of the disk name.
+    """
+
+    executor: Executor
+    folder: Path
+
+    def ask(self, request: Request) -> Any:
+        """Return a worker's answer.
+
+        Raises:
+            OutputError: The disk takes no more.
+            ModelError: The worker died again and again.
+            RuntimeError: The worker cannot answer.
+        """
+        answer = self.answer(request)
+        if isinstance(answer, Crash):
+            raise ModelError(
+                f"{answer.text.capitalize()}, {1 + CRASHES_FORGIVEN} times in a row.",
+                "Free some memory and go on with --resume; what was measured so far is kept.",
+            )
+        return answer
+
+    def answer(self, request: Request, is_over: Callable[[], bool] | None = None) -> Any:
+        """Return a worker's answer: a crash if it died repeatedly, None if the time was over.
+
+        Raises:
+            OutputError: The disk takes no more.
+            RuntimeError: The worker cannot answer.
+        """
+        for _ in range(1 + CRASHES_FORGIVEN):
+            answer = self.executor.call(request, is_over=is_over)
+            if not isinstance(answer, Crash):
+                break
+        if isinstance(answer, Broken):
+            raise answer.error(self.folder)
+        return answer
