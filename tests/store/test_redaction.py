@@ -297,7 +297,8 @@ def test_sessions_keep_their_names_when_an_export_is_exported(tmp_path: Path) ->
 
 def test_every_hyperparameter_of_a_method_or_an_importer_is_permitted() -> None:
     from tunecast.methods import get_method, method_names
-    from tunecast.methods.space import USUAL_MODEL, Restrictions, pipeline_space
+    from tunecast.methods.restrictions import Restrictions
+    from tunecast.methods.space import USUAL_MODEL, pipeline_space
     from tunecast.store.importing import arguments, csv_runs
 
     read = set(arguments.TRAINING_NAMES) | set(csv_runs._KNOWN_HYPERPARAMETERS)

@@ -19,7 +19,8 @@ from tunecast.data.examples import prompt_text
 from tunecast.errors import UserError
 from tunecast.hardware.dtype import COMPUTE_DTYPES, choose_dtype
 from tunecast.methods.rates import adapter_rate
-from tunecast.methods.space import Restrictions, at_3e4, baseline_pipeline
+from tunecast.methods.restrictions import Restrictions
+from tunecast.methods.space import at_3e4, baseline_pipeline
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, device_kind, stable_hash
 

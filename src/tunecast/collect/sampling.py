@@ -13,7 +13,8 @@ from tunecast.collect.planfile import Plan
 from tunecast.errors import ConfigurationError
 from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.methods.registry import get_method
-from tunecast.methods.space import Restrictions, pipeline_space, sample_pipelines
+from tunecast.methods.restrictions import Restrictions
+from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.records import ModelFacts, Pipeline, stable_hash
 
 if TYPE_CHECKING:

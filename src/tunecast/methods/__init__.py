@@ -15,10 +15,10 @@ from tunecast.methods.orthogonal import BOFT, OFT
 from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
 from tunecast.methods.qlora import QLora
 from tunecast.methods.registry import central_rate, get_method, method_names, register
+from tunecast.methods.restrictions import Restrictions
 from tunecast.methods.semantic_freezing import SemanticFreezing
 from tunecast.methods.space import (
     BASELINE,
-    Restrictions,
     baseline_pipeline,
     check_names,
     pipeline_space,

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.errors import ConfigurationError
 from tunecast.methods.base import Method, is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
+from tunecast.methods.restrictions import (
+    Restrictions,
+    fixed_value,
+    is_number,
+    narrowed,
+    plain,
+    refuse_contradictions,
+    refuse_unknown,
+    values_of,
+)
 from tunecast.optimizers import OPTIMIZERS
-from tunecast.ranges import MOST_HYPERPARAMETER
-from tunecast.records import ModelFacts, Pipeline, Scalar
+from tunecast.records import ModelFacts, Pipeline, Scalar, stable_hash
 
 if TYPE_CHECKING:
     from ConfigSpace import Configuration, ConfigurationSpace
@@ -34,9 +42,6 @@ DRAWN_OPTIMIZERS = {name: facts.drawn for name, facts in OPTIMIZERS.items() if f
 """Relative frequency with which each optimiser is drawn."""
 RATE = "learning_rate"
 RATE_3E4 = 3e-4
-SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
-"""Name endings of hyperparameters that must be below 1."""
-
 BASELINE = Pipeline(
     "lora",
     {
@@ -59,30 +64,6 @@ BASELINE = Pipeline(
 )
 """The pipeline a careful engineer would use by default."""
 
-OTHER_NAMES = {
-    **dict.fromkeys(("lr", "rate", "peak_lr"), RATE),
-    **dict.fromkeys(("r", "rank", "lora_rank"), "lora_r"),
-    **dict.fromkeys(("alpha", "scaling"), "lora_alpha"),
-    "dropout": "lora_dropout",
-    "targets": "target_modules",
-    "dora": "use_dora",
-    "rslora": "use_rslora",
-    **dict.fromkeys(("batch_size", "batch", "bs", "train_batch_size"), "per_device_train_batch_size"),
-    **dict.fromkeys(("optimizer", "optimiser"), "optim"),
-    **dict.fromkeys(("scheduler", "lr_scheduler", "schedule"), "lr_scheduler_type"),
-    **dict.fromkeys(("warmup", "warmup_steps"), "warmup_ratio"),
-    "wd": "weight_decay",
-    **dict.fromkeys(("clip", "grad_clip", "gradient_clipping"), "max_grad_norm"),
-    "neftune": "neftune_noise_alpha",
-}
-"""What other trainers and papers call hyperparameters, too far from our names to be found by similarity."""
-OPTIONS = {
-    **dict.fromkeys(("epochs", "num_train_epochs", "num_epochs"), "--epochs"),
-    **dict.fromkeys(("max_length", "max_seq_length", "cutoff_len", "sequence_len"), "--max-length"),
-    "seed": "--seed",
-}
-"""Names of settings that are options of their own."""
-
 USUAL_MODEL = ModelFacts(
     name="a typical model",
     family="llama",
@@ -104,19 +85,6 @@ USUAL_MODEL = ModelFacts(
 """Stands for any model where only the names and types of hyperparameters matter."""
 
 
-@dataclass(frozen=True)
-class Restrictions:
-    """The user's restrictions of the space; no ``methods`` allow all, and ranges are (low, high).
-
-    With ``elsewhere``, a method need not run on this machine: the pipeline is for another one.
-    """
-
-    methods: tuple[str, ...] = ()
-    fixed: Mapping[str, Scalar] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    elsewhere: bool = False
-
-
 def at_3e4(baseline: Pipeline = BASELINE) -> Pipeline:
     """Return a baseline at 3e-4, the other learning rate that is often recommended."""
     return replace(baseline, hyperparameters={**baseline.hyperparameters, RATE: RATE_3E4})
@@ -132,7 +100,7 @@ def check_names(restrictions: Restrictions) -> None:
     for name in names:
         get_method(name)
     if restrictions.fixed or restrictions.ranges:  # else ConfigSpace, which takes a second, is not needed yet
-        _refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
+        refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
 
 
 def hyperparameter_names(method: str) -> tuple[str, ...]:
@@ -151,7 +119,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
         return
     parameters = _parameters(pipeline.method, USUAL_MODEL)
     for name, value in pipeline.hyperparameters.items():
-        _fixed_value(parameters[name], value)
+        fixed_value(parameters[name], value)
 
 
 def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
@@ -171,10 +139,10 @@ def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = Non
     parameters = _parameters(BASELINE.method, model)
     for name, value in restrictions.fixed.items():
         if name in parameters:
-            values[name] = _fixed_value(parameters[name], value)
+            values[name] = fixed_value(parameters[name], value)
     for name, (low, high) in restrictions.ranges.items():
-        usual = values.get(name, _plain(parameters[name].default_value) if name in parameters else "")
-        if _is_number(usual):
+        usual = values.get(name, plain(parameters[name].default_value) if name in parameters else "")
+        if is_number(usual):
             values[name] = type(usual)(min(max(usual, low), high))
     if values["lr_scheduler_type"] == "constant":  # runs without warm-up
         del values["warmup_ratio"]
@@ -242,32 +210,39 @@ def drawn_pipelines(
         ConfigurationError: As for :func:`pipeline_space`, if any are to be drawn.
     """
     usable = tuple(map(get_method, _usable(model, restrictions)))
-    return _drawn(pickle.dumps((model, restrictions)), usable, count, seed) if count else ()
+    key = stable_hash([asdict(model), asdict(restrictions)])
+    return _drawn(_Draw(key, usable, count, seed, model, restrictions)) if count else ()
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What a draw depends on; ``key`` stands for model and restrictions, whose mappings cannot be hashed.
+
+    The ``usable`` methods change if others are registered, or a library is missing.
+    """
+
+    key: str
+    usable: tuple[Method, ...]
+    count: int
+    seed: int
+    model: ModelFacts = field(compare=False)
+    restrictions: Restrictions = field(compare=False)
 
 
 @lru_cache(maxsize=8)
-def _drawn(
-    model_and_restrictions: bytes, usable: tuple[Method, ...], count: int, seed: int
-) -> tuple[Pipeline, ...]:
-    """Draw pipelines; ``usable`` methods change if others are registered, or a library is missing."""
-    model, restrictions = pickle.loads(model_and_restrictions)
-    return tuple(sample_pipelines(pipeline_space(model, restrictions, seed=seed), count))
+def _drawn(draw: _Draw) -> tuple[Pipeline, ...]:
+    space = pipeline_space(draw.model, draw.restrictions, seed=draw.seed)
+    return tuple(sample_pipelines(space, draw.count))
 
 
 def _to_pipeline(configuration: Configuration) -> Pipeline:
     method = str(configuration[ROOT])
     values = {
-        name.removeprefix(f"{method}:").partition("@")[0]: _plain(value)
+        name.removeprefix(f"{method}:").partition("@")[0]: plain(value)
         for name, value in sorted(configuration.items())
         if name != ROOT
     }
     return Pipeline(method, values)
-
-
-def _plain(value: Any) -> Scalar:
-    """Convert to a Python scalar, rounding floats to four significant digits for readability."""
-    value = value.item() if hasattr(value, "item") else value
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _why_not(name: str, model: ModelFacts, restrictions: Restrictions) -> str | None:
@@ -318,8 +293,8 @@ def _parameters_by_method(
 ) -> dict[str, dict[str, Hyperparameter]]:
     """Return the hyperparameters of every usable method, after checking the restrictions."""
     parameters = {name: _parameters(name, model) for name in _usable(model, restrictions)}
-    _refuse_unknown(restrictions, parameters)
-    _refuse_contradictions(restrictions)
+    refuse_unknown(restrictions, parameters)
+    refuse_contradictions(restrictions)
     return parameters
 
 
@@ -329,17 +304,15 @@ def _branch(
     """Return a method's hyperparameters under their names in the space, with their conditions."""
     from ConfigSpace import EqualsCondition, OrConjunction
 
-    narrowed = {key: _narrowed(parameter, restrictions) for key, parameter in parameters.items()}
+    kept = {key: narrowed(parameter, restrictions) for key, parameter in parameters.items()}
     warming = [
-        value
-        for value in SCHEDULES
-        if value != "constant" and narrowed["lr_scheduler_type"].legal_value(value)
+        value for value in SCHEDULES if value != "constant" and kept["lr_scheduler_type"].legal_value(value)
     ]
     if not warming:
-        del narrowed["warmup_ratio"]
+        del kept["warmup_ratio"]
     if RATE not in (*restrictions.fixed, *restrictions.ranges):  # the user's rate holds for any optimiser
-        narrowed |= _rates(narrowed)
-    own = {key: _renamed(parameter, f"{name}:{key}") for key, parameter in narrowed.items()}
+        kept |= _rates(kept)
+    own = {key: _renamed(parameter, f"{name}:{key}") for key, parameter in kept.items()}
     conditions = _rate_conditions(own)
     # A constant schedule runs without warm-up.
     schedule = own["lr_scheduler_type"]
@@ -387,122 +360,8 @@ def _rate_conditions(parameters: Mapping[str, Hyperparameter]) -> list[Any]:
     if not owners:
         return []
     optimizer = parameters["optim"]
-    others = [name for name in map(str, _values(optimizer)) if name not in owners]
+    others = [name for name in map(str, values_of(optimizer)) if name not in owners]
     return [
         InCondition(parameters[RATE], optimizer, others),
         *(EqualsCondition(rate, optimizer, owner) for owner, rate in owners.items()),
     ]
-
-
-def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperparameter:
-    """Apply the user's restrictions: a constant if fixed, fewer values in a range."""
-    from ConfigSpace import Categorical, Constant, Float
-
-    name = parameter.name
-    if name in restrictions.fixed:
-        return Constant(name, _fixed_value(parameter, restrictions.fixed[name]))
-    if name not in restrictions.ranges:
-        return parameter
-    low, high = restrictions.ranges[name]
-    if high > MOST_HYPERPARAMETER:
-        raise ConfigurationError(
-            f"--range {name}={low:g}:{high:g}: the upper end must be at most {MOST_HYPERPARAMETER:,.0f}."
-        )
-    if not low < high:
-        raise ConfigurationError(
-            f"--range {name}={low:g}:{high:g}: the lower end is not below the upper one."
-        )
-    if hasattr(parameter, "log"):
-        if low <= 0 and parameter.log:
-            raise ConfigurationError(
-                f"--range {name}={low:g}:{high:g}: {name} must be above 0, because its scale is logarithmic."
-            )
-        return Float(name, (low, high), log=parameter.log)
-    values = [value for value in _values(parameter) if _is_number(value) and low <= value <= high]
-    if not values:
-        raise ConfigurationError(
-            f"--range {name}={low:g}:{high:g}: no value of {name} lies in it.",
-            f"{name} takes {_describe(parameter)}.",
-        )
-    nearest = min(values, key=lambda value: abs(value - parameter.default_value))
-    return Categorical(name, values, default=nearest, ordered=True)
-
-
-def _values(parameter: Hyperparameter) -> list[Scalar]:
-    """Return the values of a discrete hyperparameter as Python scalars."""
-    for attribute in ("sequence", "choices"):
-        if hasattr(parameter, attribute):
-            return [_plain(value) for value in getattr(parameter, attribute)]
-    return [_plain(parameter.default_value)]
-
-
-def _is_number(value: Scalar) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
-    """Convert the user's value to the hyperparameter's type; a number may lie outside the searched values."""
-    example = _plain(parameter.default_value)
-    if _is_number(example):
-        if _is_number(value) and _is_possible(parameter, value):
-            return type(example)(value)
-    elif type(value) is type(example) and parameter.legal_value(value):
-        return value
-    raise ConfigurationError(
-        f"--fix {parameter.name}={value}: this is not a value of {parameter.name}.",
-        f"{parameter.name} takes {_describe(parameter)}.",
-    )
-
-
-def _is_possible(parameter: Hyperparameter, number: float) -> bool:
-    """Check a number: counts are integers, 0 is allowed only if it is searched, shares are below 1."""
-    if not 0 <= number <= MOST_HYPERPARAMETER:
-        return False
-    if isinstance(_plain(parameter.default_value), int) and not float(number).is_integer():
-        return False
-    if number == 0:
-        return not hasattr(parameter, "log") and 0 in _values(parameter)
-    return number < 1 or not parameter.name.endswith(SHARES)
-
-
-def _describe(parameter: Hyperparameter) -> str:
-    if hasattr(parameter, "log"):
-        return f"numbers such as {parameter.lower:g} to {parameter.upper:g}"
-    return ", ".join(map(str, _values(parameter)))
-
-
-def _refuse_unknown(
-    restrictions: Restrictions, parameters: Mapping[str, Mapping[str, Hyperparameter]]
-) -> None:
-    known = sorted({name for own in parameters.values() for name in own})
-    for flag, names in (("--fix", restrictions.fixed), ("--range", restrictions.ranges)):
-        for name in names:
-            if name not in known:
-                raise ConfigurationError(
-                    f"{flag}: there is no hyperparameter {name!r} for {', '.join(parameters)}.",
-                    f"{_meant(name, known)}Known ones: {', '.join(known)}.",
-                )
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    """Return a hint such as ``Did you mean learning_rate? ``; empty if nothing is similar."""
-    if name in OPTIONS:
-        return f"That is the option {OPTIONS[name]}. "
-    usual = OTHER_NAMES.get(name.lower().replace("-", "_"))
-    return f"Did you mean {usual}? " if usual in known else did_you_mean(name, known)
-
-
-def _refuse_contradictions(restrictions: Restrictions) -> None:
-    for name in restrictions.fixed:
-        if name in restrictions.ranges:
-            low, high = restrictions.ranges[name]
-            given = f"--fix {name}={restrictions.fixed[name]} and --range {name}={low:g}:{high:g}"
-            raise ConfigurationError(f"{given} are both given.", "Leave one of them out.")
-    warmup = restrictions.fixed.get("warmup_ratio", 0.0)
-    _, most = restrictions.ranges.get("warmup_ratio", (0.0, 0.0))
-    if restrictions.fixed.get("lr_scheduler_type") == "constant" and (warmup or most):
-        given = f"--fix warmup_ratio={warmup}" if warmup else "--range warmup_ratio"
-        raise ConfigurationError(
-            f"{given} has no effect with --fix lr_scheduler_type=constant, which is run without warm-up.",
-            "Leave one of them out.",
-        )
