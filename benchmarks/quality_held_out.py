@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunecast.predictor.endings import Ending, recorded
+from tunecast.predictor.published_endings import published_endings
 from tunecast.store import open_for_reading, published_runs
 from tunecast_benchmarks.quality import sweep
-from tunecast_benchmarks.quality.endings import Answer, Ending, recorded
+from tunecast_benchmarks.quality.endings import Answer
 from tunecast_benchmarks.quality.holdouts import Fold, holdouts
 from tunecast_benchmarks.quality.predictors import Constant, Joint, Predictor, PriorFamily, Rates, Recommender
-from tunecast_benchmarks.quality.published import published
 from tunecast_benchmarks.quality.scores import Scores, score
 
 PREDICTORS: dict[str, Predictor] = {
@@ -98,7 +99,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with open_for_reading(chosen.store) as store:
         runs = list(store.runs())
-    endings = [*recorded(runs), *published(published_runs(chosen.published))]
+    endings = [*recorded(runs), *published_endings(published_runs(chosen.published))]
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     for left_out, folds in holdouts(endings, runs).items():
         for name in chosen.predictors:

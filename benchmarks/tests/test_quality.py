@@ -11,13 +11,14 @@ from scipy.stats import multivariate_normal
 
 from planted_runs import planted_runs
 from quality_held_out import answers, rows
+from tunecast.predictor.endings import Ending, recorded
+from tunecast.predictor.published_endings import published_endings
 from tunecast.predictor.rate_law import linex
 from tunecast.records import Outcome, Pipeline, Published, Run, Task
 from tunecast_benchmarks.quality import sweep
-from tunecast_benchmarks.quality.endings import Answer, Ending, recorded
+from tunecast_benchmarks.quality.endings import Answer
 from tunecast_benchmarks.quality.holdouts import holdouts
 from tunecast_benchmarks.quality.predictors import Constant, Joint, PriorFamily, Rates, Recommender
-from tunecast_benchmarks.quality.published import published
 from tunecast_benchmarks.quality.scores import contrast_log_density, rank_correlation, regret, score
 
 
@@ -82,14 +83,14 @@ def test_endings_are_those_that_the_predictor_learns_from(endings: list[Ending],
 
 
 def test_published_runs_that_cannot_be_ranked_are_left_out(tables: list[Run]) -> None:
-    assert len(published(tables)) == len(tables)
-    assert published(tables[:3]) == []
+    assert len(published_endings(tables)) == len(tables)
+    assert published_endings(tables[:3]) == []
     training = [replace(run, task=replace(run.task, metric="train_nll")) for run in tables]
-    assert published(training) == []
+    assert published_endings(training) == []
 
 
 def test_diverged_published_runs_are_worst_and_higher_is_better_is_turned_around(tables: list[Run]) -> None:
-    found = published(tables)
+    found = published_endings(tables)
     assert max(found, key=lambda one: one.value).diverged
     first = tables[0].published
     assert first is not None
@@ -100,14 +101,14 @@ def test_diverged_published_runs_are_worst_and_higher_is_better_is_turned_around
         )
         for n, run in enumerate(tables[:4])
     ]
-    assert [one.value for one in published(shares)] == pytest.approx([0.0, -0.1, -0.2, -0.3])
-    assert not any(one.is_loss for one in published(shares))
+    assert [one.value for one in published_endings(shares)] == pytest.approx([0.0, -0.1, -0.2, -0.3])
+    assert not any(one.is_loss for one in published_endings(shares))
 
 
 def test_nothing_that_is_left_out_can_be_learned_from(
     endings: list[Ending], runs: list[Run], tables: list[Run]
 ) -> None:
-    both = [*endings, *published(tables)]
+    both = [*endings, *published_endings(tables)]
     found = holdouts(both, runs)
     for fold in found["each family of tasks"]:
         asked = {one.task.dataset.identity for one in fold.asked}
@@ -127,7 +128,7 @@ def test_mixtures_of_experts_are_left_out_with_their_dense_models(runs: list[Run
     renamed = [replace(run, model=replace(run.model, family=types[run.model.name])) for run in tables]
     asked = [
         {one.task.model.name for one in fold.asked}
-        for fold in holdouts(published(renamed), runs)["published model families"]
+        for fold in holdouts(published_endings(renamed), runs)["published model families"]
     ]
     assert sorted(asked, key=len) == [{"three"}, {"one", "two"}]
 
@@ -136,7 +137,7 @@ def test_mixtures_of_experts_are_left_out_with_their_dense_models(runs: list[Run
 def test_every_predictor_answers_with_and_without_the_zero_shot_loss(
     predictor: Constant, endings: list[Ending], runs: list[Run], tables: list[Run]
 ) -> None:
-    folds = holdouts([*endings, *published(tables)], runs)
+    folds = holdouts([*endings, *published_endings(tables)], runs)
     for part in (folds["each family of tasks"][:1], folds["published model families"][:1]):
         asked, with_loss, without = answers(predictor, part)
         for answer in (with_loss, without):
@@ -160,14 +161,14 @@ def test_knowing_the_answer_scores_best(endings: list[Ending]) -> None:
 
 
 def test_tables_have_rows_of_their_own(endings: list[Ending], runs: list[Run], tables: list[Run]) -> None:
-    fold = holdouts([*endings, *published(tables)], runs)["published model families"]
+    fold = holdouts([*endings, *published_endings(tables)], runs)["published model families"]
     found = rows("published", Rates(), fold)
     assert len(found) == 1
     assert sweep.SWEEP in found[0]
 
 
 def test_the_law_of_rates_beats_the_best_constant_where_models_differ(tables: list[Run]) -> None:
-    lines = sweep.report(published(tables))
+    lines = sweep.report(published_endings(tables))
     figures = {line.split(":")[0]: float(line.rsplit(" ", 1)[1]) for line in lines[1:]}
     assert figures["rate law"] <= figures["constant of 3e-4"]
     assert figures["divergence, AUC"] > 0.9

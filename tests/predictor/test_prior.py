@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tunecast.errors import StoreError
 from tunecast.predictor import Prior, TaskDescription, WorkerCapacity, read_prior, shipped_prior
 from tunecast.predictor import prior as prior_module
 from tunecast.predictor.features import feature_rows
+from tunecast.predictor.quality import Trial
 from tunecast.predictor.train import train
 
 
@@ -48,6 +50,19 @@ def test_read_again_it_says_the_same(prior: Prior, saved: Path) -> None:
     for name in ("end", "variance", "shared", "failure", "log_seconds_per_token"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert read_prior(saved).provenance == prior.provenance
+
+
+def test_read_again_its_quality_predicts_bit_for_bit(prior: Prior, saved: Path) -> None:
+    draw = np.random.default_rng(0)
+    read = read_prior(saved).quality
+    for loss in (4.0, None):
+        task = replace(SETTING, zero_shot_loss=loss)
+        trials = [Trial(task, planted_pipeline(draw, SETTING.model), 64) for _ in range(5)]
+        one, other = prior.quality.predict(trials), read.predict(trials)
+        for name in ("mean", "variance", "shared", "failure"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    given = SETTING.model, trials[0].pipeline, 64
+    assert read.law.recommended(*given) == prior.quality.law.recommended(*given)
 
 
 def test_read_again_it_says_the_same_of_bytes(prior: Prior, saved: Path) -> None:
@@ -153,6 +168,7 @@ HEADERS: list[tuple[str, Any]] = [
     *(("family", value) for value in ("nonsense", [1], None)),
     *(("provenance", value) for value in (5, {"tasks": 5}, {"x": 1})),
     *(("cost", value) for value in (5, {"cpu": "x"}, {"abacus": 1.0})),
+    *(("quality", value) for value in (5, {}, {"known_models": []}, {"families": 1})),
     *(("novelty", value) for value in (5, ["x"])),
     *(("features", value) for value in (5, [["x"]])),
 ]

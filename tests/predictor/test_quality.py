@@ -9,7 +9,8 @@ import pytest
 
 from planted_runs import planted_runs
 from tunecast.predictor.examples import ZeroShotLosses, teaching_runs
-from tunecast.predictor.quality import Forests, Quality, Trial, fit_forests
+from tunecast.predictor.quality import Forests, Quality, Trial
+from tunecast.predictor.quality_training import fit_forests
 from tunecast.predictor.rate_law import fit_rate_law
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import Pipeline, Run

@@ -24,7 +24,7 @@ from tunecast.predictor.features import feature_rows
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import report, train
 from tunecast.predictor.validation import score_unseen_models
-from tunecast.records import Outcome, Pipeline, Run, Seconds, Task
+from tunecast.records import Outcome, Pipeline, Published, Run, Seconds, Task
 from tunecast.store import Store
 
 
@@ -235,7 +235,42 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     code, out, err = call_main("learn", "--store", url, "--output", str(output), "--no-scores")
     assert (code, err) == (0, "")
     assert "Wrote" in out
-    assert len(read_prior(output).provenance.tasks) == 4
+    prior = read_prior(output)
+    assert len(prior.provenance.tasks) == 4
+    assert "llama" in prior.quality.law.names_by_kind()["families"], "the shipped tables teach rates"
+
+
+def test_published_tables_of_the_store_teach_rates_too(tmp_path: Path) -> None:
+    url, output = str(tmp_path / "runs.sqlite"), tmp_path / "prior.safetensors"
+    runs = planted_runs(tasks=3, runs=4)
+    with Store.open(url) as store:
+        store.put_all([*runs, *sweep_runs(runs[1], "newcomer")])
+    code, _, err = call_main("learn", "--store", url, "--output", str(output), "--no-scores")
+    assert (code, err) == (0, "")
+    assert {"newcomer", "llama"} <= set(read_prior(output).quality.law.names_by_kind()["families"])
+
+
+def sweep_runs(run: Run, family: str) -> list[Run]:
+    """A published sweep of rates on a large model of a family."""
+    facts = {"name": family, "family": family, "parameters": 8_000_000_000, "pretraining_tokens": None}
+    model = replace(run.model, **facts, weights_hash="")
+    unit = ("someone/somewhere", "abc", "Apache-2.0", "nats per token")
+    found = []
+    for place, rate in enumerate((1e-4, 3e-4, 1e-3, 3e-3)):
+        published = Published("rates", *unit, 1.5 + 0.01 * abs(place - 1), higher_is_better=False)
+        pipeline = Pipeline("lora", {"learning_rate": rate, "lora_r": 16, "lora_alpha": 32})
+        found.append(
+            replace(
+                run,
+                id=f"{family}-{place}",
+                task=Task("chat", family, "test_nll"),
+                model=model,
+                pipeline=pipeline,
+                curve=(),
+                published=published,
+            )
+        )
+    return found
 
 
 def test_a_disk_that_fills_up_while_it_learns_is_told(

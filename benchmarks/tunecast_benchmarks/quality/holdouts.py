@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tunecast.predictor.endings import Ending
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Run
-from tunecast_benchmarks.quality.endings import Ending
 from tunecast_benchmarks.quality.predictors import untouched_runs
 
 SMALLEST = "nano"

@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from tunecast.predictor.calibration import Calibration
-from tunecast.predictor.divergence import Attempt, fit_divergence
+from tunecast.predictor.endings import Ending, observations
 from tunecast.predictor.examples import ZeroShotLosses, examples_of
 from tunecast.predictor.features import feature_rows, log_loss
-from tunecast.predictor.quality import Forests, Quality, Trial, fit_forests
+from tunecast.predictor.quality import Forests, Quality, Trial
+from tunecast.predictor.quality_training import fit_forests, join
 from tunecast.predictor.rate_law import USUAL_SCALE, RateLaw, fit_rate_law
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.regressors.base import Regressor
@@ -20,8 +21,7 @@ from tunecast.predictor.validation import choose
 from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.records import ZERO_SHOT, Run
 from tunecast.store.final_results import final_result_of
-from tunecast_benchmarks.quality.endings import Answer, Ending, by_group
-from tunecast_benchmarks.quality.sweep import observations
+from tunecast_benchmarks.quality.endings import Answer, by_group
 
 
 class Fitted(Protocol):
@@ -218,9 +218,7 @@ class Joint:
         ids = frozenset(run.id for run in runs)
         if self._forests is None or self._forests[0] != ids:
             self._forests = ids, fit_forests(runs)
-        law = fit_rate_law(observations(endings))
-        attempts = [Attempt(one.task.model, one.pipeline, one.total_steps, one.diverged) for one in endings]
-        return JointFitted(Quality(self._forests[1], law, fit_divergence(law, attempts)))
+        return JointFitted(join(self._forests[1], endings))
 
 
 class JointFitted:

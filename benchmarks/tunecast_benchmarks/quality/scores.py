@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.arrays import Floats
+from tunecast.predictor.endings import Ending
 from tunecast.predictor.prediction import NORMAL_90
-from tunecast_benchmarks.quality.endings import Answer, Ending, by_group
+from tunecast.predictor.published_endings import LEAST_TO_RANK
+from tunecast_benchmarks.quality.endings import Answer, by_group
 
-LEAST_TO_RANK = 4
 LEAST_VARIANCE = 1e-8
 
 

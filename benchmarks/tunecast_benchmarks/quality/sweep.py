@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from tunecast.predictor.divergence import Attempt, fit_divergence
-from tunecast.predictor.rate_law import RateObservation, fit_rate_law
-from tunecast_benchmarks.quality.endings import Ending
+from tunecast.predictor.divergence import fit_divergence
+from tunecast.predictor.endings import Ending, observations
+from tunecast.predictor.rate_law import fit_rate_law
 
 SWEEP = "tinker_sft_sweep"
 Choose = Callable[[Sequence[Ending]], Ending]
@@ -65,7 +65,7 @@ def report(endings: Sequence[Ending]) -> list[str]:
     for family in {of[0].family for of in table.values()}:
         known = [ending for ending in endings if not (ending.table and ending.family == family)]
         laws[family] = fit_rate_law(observations(known))
-        odds[family] = fit_divergence(laws[family], [_attempt(ending) for ending in known])
+        odds[family] = fit_divergence(laws[family], [ending.attempt for ending in known])
 
     def by_law(name: str) -> Choose:
         law = laws[table[name][0].family]
@@ -76,7 +76,7 @@ def report(endings: Sequence[Ending]) -> list[str]:
     chances = []
     for ending in asked:
         found = odds[ending.family]
-        chances.append(found.probability([_attempt(ending)])[0] if found else 0.0)
+        chances.append(found.probability([ending.attempt])[0] if found else 0.0)
     return [
         f"{SWEEP}: {len(table)} models, each with its family left out, mean nats above the best measured",
         f"rate law: {mean_regret(table, by_law):.5f}",
@@ -86,21 +86,8 @@ def report(endings: Sequence[Ending]) -> list[str]:
     ]
 
 
-def observations(endings: Sequence[Ending]) -> list[RateObservation]:
-    """Return what a law of rates learns from: losses of runs that did not diverge."""
-    return [
-        RateObservation(one.task.model, one.pipeline, one.total_steps, one.value, one.group, bool(one.table))
-        for one in endings
-        if one.is_loss and not one.diverged
-    ]
-
-
 def auc(chances: Sequence[float], outcomes: Sequence[bool]) -> float:
     """Return the probability that a run which diverged had the higher odds than one which did not."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(outcomes, chances))
-
-
-def _attempt(ending: Ending) -> Attempt:
-    return Attempt(ending.task.model, ending.pipeline, ending.total_steps, ending.diverged)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from tunecast.arrays import Floats, Ints
 from tunecast.predictor.examples import Examples
+from tunecast.predictor.regressors.base import Arrays
 
 EDGES = (1e-9, 0.2, 0.7)
 """Shares of the schedule that separate the stages: before the first point, early, middle, late."""
@@ -65,6 +67,15 @@ class Calibration:
             inflation[number] = (counted @ square + PSEUDO_ROWS) / (counted.sum() + PSEUDO_ROWS)
             shared[number] = _shared_part(z, examples.group[chosen])
         return cls(inflation, shared)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Rebuild corrections from their arrays.
+
+        Raises:
+            TypeError: An array is missing, or unknown.
+        """
+        return cls(**{name: np.asarray(values, float) for name, values in arrays.items()})
 
     def corrected(self, variance: Floats, share: Floats) -> tuple[Floats, Floats]:
         """Return the corrected variance, and the part of it that all trials of a task have in common."""

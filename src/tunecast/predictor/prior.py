@@ -28,14 +28,17 @@ from tunecast.predictor.features import FEATURES, FEATURES_VERSION
 from tunecast.predictor.linear import Line
 from tunecast.predictor.memory import BytesModel
 from tunecast.predictor.novelty import Novelty
+from tunecast.predictor.quality import Quality, Trial
 from tunecast.predictor.regressors import Arrays, Regressor, regressor_of
+from tunecast.predictor.regressors.base import part, prefixed
 from tunecast.predictor.task import TaskDescription
+from tunecast.records import DatasetFacts, ModelFacts, Pipeline
 from tunecast.untrusted import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 SHIPPED = "prior.safetensors"
 UNSEEN = "abroad"
 """Name of the calibration for unseen base models in files."""
@@ -91,6 +94,7 @@ class Prior:
         cost: Seconds by kind of device, for devices with enough runs.
         bytes: Bytes of workers by kind of device, likewise.
         failure: Odds of divergence, None if no run diverged.
+        quality: Final losses before any training, from published runs too.
     """
 
     family: str
@@ -101,6 +105,7 @@ class Prior:
     cost: Mapping[str, CostModel]
     bytes: Mapping[str, BytesModel]
     failure: FailureModel | None
+    quality: Quality
     provenance: Provenance
 
     def predict(self, task: TaskDescription, features: Floats, device: str = "cpu") -> PriorPredictions:
@@ -143,6 +148,7 @@ class Prior:
             "calibration": vars(self.calibration),
             UNSEEN: vars(self.unseen_calibration),
             "novelty": self.novelty.arrays(),
+            "quality": self.quality.arrays(),
         }
         header: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -150,6 +156,7 @@ class Prior:
             "features": list(FEATURES),
             "family": self.family,
             "novelty": list(self.novelty.names),
+            "quality": self.quality.names(),
             "provenance": asdict(self.provenance),
         }
         for name, models in (("cost", self.cost), ("bytes", self.bytes)):
@@ -158,9 +165,9 @@ class Prior:
         if self.failure:
             parts["failure"] = self.failure.line.arrays()
         tensors = {
-            f"{part}.{name}": np.ascontiguousarray(values)
-            for part, arrays in parts.items()
-            for name, values in arrays.items()
+            key: np.ascontiguousarray(values)
+            for name, arrays in parts.items()
+            for key, values in prefixed(name, arrays).items()
         }
         return tensors, header
 
@@ -241,6 +248,8 @@ def _try(prior: Prior) -> None:
     if prior.failure:
         found.append(prior.failure.probability(features))
     prior.novelty.distance({})
+    for loss in (1.0, None):
+        found += vars(prior.quality.predict([_made_up(loss)])).values()
     deviations = [model.deviation for model in prior.cost.values()]
     deviations += [model.deviation for model in prior.bytes.values()]
     if not all(isinstance(number, int | float) for number in deviations):
@@ -249,25 +258,37 @@ def _try(prior: Prior) -> None:
         raise ValueError("its predictions are no numbers")
 
 
-def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prior:
-    def part(name: str) -> dict[str, Any]:
-        own = f"{name}."
-        return {key.removeprefix(own): array for key, array in tensors.items() if key.startswith(own)}
+def _made_up(zero_shot_loss: float | None) -> Trial:
+    """Return a trial that any prior can be asked about."""
+    model = ModelFacts(
+        *("", "", "decoder-only", 10**8, 10**7, 12, 768, 3072, 12, 12, 50_000, 2048),
+        *(True, False, False, {}),
+    )
+    dataset = DatasetFacts("", "", "", {}, {}, {}, 0)
+    task = TaskDescription(dataset, model, 10**6, 1000, zero_shot_loss)
+    return Trial(task, Pipeline("lora", {"learning_rate": 1e-4, "lora_r": 16, "lora_alpha": 32}), 100)
 
+
+def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prior:
     def lines(name: str) -> dict[str, tuple[Line, float]]:
         """Return lines and their deviations by kind of device."""
         spread = header[name].items()
-        return {kind: (Line.from_arrays(part(f"{name}.{kind}")), deviation) for kind, deviation in spread}
+        return {
+            kind: (Line.from_arrays(part(f"{name}.{kind}", tensors)), deviation) for kind, deviation in spread
+        }
 
     return Prior(
         family=header["family"],
-        performance=regressor_of(header["family"])(part("performance")),
-        calibration=Calibration(**part("calibration")),
-        unseen_calibration=Calibration(**part(UNSEEN)),
-        novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
+        performance=regressor_of(header["family"])(part("performance", tensors)),
+        calibration=Calibration.from_arrays(part("calibration", tensors)),
+        unseen_calibration=Calibration.from_arrays(part(UNSEEN, tensors)),
+        novelty=Novelty.from_arrays(part("novelty", tensors), header["novelty"]),
         cost={kind: CostModel(*line) for kind, line in lines("cost").items()},
         bytes={kind: BytesModel(*line) for kind, line in lines("bytes").items()},
-        failure=FailureModel(Line.from_arrays(part("failure"))) if part("failure") else None,
+        failure=FailureModel(Line.from_arrays(part("failure", tensors)))
+        if part("failure", tensors)
+        else None,
+        quality=Quality.from_arrays(part("quality", tensors), header["quality"]),
         provenance=_provenance(header["provenance"]),
     )
 

@@ -13,24 +13,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from tunecast.arrays import Flags, Floats, Ints
+from tunecast.arrays import Floats
 from tunecast.methods.rates import STEPS_EXPONENT
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.divergence import Attempt, Divergence
-from tunecast.predictor.examples import WORST, Examples, ZeroShotLosses, examples_of
+from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import columns, feature_rows, log_loss
 from tunecast.predictor.language_law import excess_share, ln_language_loss
+from tunecast.predictor.linear import Line
 from tunecast.predictor.rate_law import USUAL_SCALE, RateLaw
-from tunecast.predictor.regressors.forest import Forest, ForestModel
+from tunecast.predictor.regressors.base import Arrays, part, prefixed
+from tunecast.predictor.regressors.forest import ForestModel
 from tunecast.predictor.task import TaskDescription
-from tunecast.records import ModelFacts, Pipeline, Run
+from tunecast.records import ModelFacts, Pipeline
 
-FOLDS = 4
-LEAF = 2
-"""Runs in a leaf; with all points of curves as rows it is 5, because a run's points resemble each other."""
 UNKNOWN_LOSS = 1.0
 """Zero-shot loss in the features of the forest that answers without one."""
 INTERPOLATED, SHARPNESS = 3e8, 3.0
@@ -42,8 +42,6 @@ LAW_ERROR, LEAST_ERROR = 0.3, 0.01
 """Deviation of a log loss from the law: per unit of its cost, and at least."""
 ABILITY_SLOPE, LEAST_DISTANCE = 0.4, 0.01
 """Deviation of a task's level for each unit by which a model's log language loss differs from known ones."""
-LEAST_SIZES = 3
-"""Sizes of base models from which on these are left out, and not single base models."""
 EFFECTIVE_RATE = columns(("log_effective_rate",))[0]
 META = ("log_distinct_completions", "prompt_log_bytes_mean", "completion_log_bytes_mean")
 LEAST_RATIO = 0.005
@@ -74,7 +72,7 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class _Calibrated:
+class CalibratedForest:
     """A forest with its calibrations, for known base models and for others."""
 
     forest: ForestModel
@@ -89,6 +87,20 @@ class _Calibrated:
         apart = (ABILITY_SLOPE * distance) ** 2
         return mean, whole + apart, shared + apart
 
+    def arrays(self) -> Arrays:
+        """Return everything learned."""
+        return {
+            **prefixed("forest", self.forest.arrays),
+            **prefixed("known", vars(self.known)),
+            **prefixed("unseen", vars(self.unseen)),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Rebuild it from the result of :meth:`arrays`."""
+        known, unseen = (Calibration.from_arrays(part(name, arrays)) for name in ("known", "unseen"))
+        return cls(ForestModel(part("forest", arrays)), known, unseen)
+
 
 @dataclass(frozen=True)
 class Forests:
@@ -100,17 +112,17 @@ class Forests:
         models: Identities of the base models, and the logarithms of their language losses.
     """
 
-    measured: _Calibrated
-    unmeasured: _Calibrated
+    measured: CalibratedForest
+    unmeasured: CalibratedForest
     models: Mapping[str, float]
 
     def predict(self, trials: Sequence[Trial]) -> tuple[Floats, Floats, Floats]:
         """Return means, variances and shared variances of log losses of trials of one task and model."""
         task = trials[0].task
         part = self.unmeasured if task.zero_shot_loss is None else self.measured
-        rows = np.array([_row(trial) for trial in trials])
+        rows = np.array([quality_row(trial) for trial in trials])
         mean, variance, shared = part.predict(rows, self._distance(task.model))
-        return mean + np.array([_level(trial.task) for trial in trials]), variance, shared
+        return mean + np.array([level(trial.task) for trial in trials]), variance, shared
 
     def _distance(self, model: ModelFacts) -> float:
         """Return how far a model's ability is from known ones; 0 for these, at least a little for others."""
@@ -118,6 +130,22 @@ class Forests:
             return 0.0
         own = ln_language_loss(model)
         return max(LEAST_DISTANCE, min(abs(own - other) for other in self.models.values()))
+
+    def arrays(self) -> Arrays:
+        """Return everything learned but the identities of models."""
+        return {
+            **prefixed("measured", self.measured.arrays()),
+            **prefixed("unmeasured", self.unmeasured.arrays()),
+            "models": np.array(list(self.models.values())),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, models: Sequence[str]) -> Self:
+        """Rebuild them from the result of :meth:`arrays` and the identities of models in its order."""
+        measured, unmeasured = (
+            CalibratedForest.from_arrays(part(name, arrays)) for name in ("measured", "unmeasured")
+        )
+        return cls(measured, unmeasured, dict(zip(models, arrays["models"].tolist(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -143,75 +171,36 @@ class Quality:
         free = weight * (variance - shared) + (1 - weight) * own
         return Ends(weight * mean + (1 - weight) * by_law, shared + free, shared, failure)
 
+    def arrays(self) -> Arrays:
+        """Return everything learned but names."""
+        line = self.divergence.line.arrays() if self.divergence else {}
+        return {
+            **prefixed("forests", self.forests.arrays()),
+            **prefixed("law", self.law.arrays()),
+            **prefixed("divergence", line),
+        }
 
-def fit_forests(runs: Sequence[Run]) -> Forests:
-    """Learn from recorded runs, with those of untouched models among them."""
-    known = {run.id: run for run in runs}
-    examples = examples_of(runs)
-    examples = examples.where(examples.share == 0)
-    owned = [known[examples.runs[number]] for number in examples.run]
-    zero_shot = ZeroShotLosses.of(runs)
-    starts = [zero_shot.for_run(run) for run in owned]
-    ends = examples.end + np.array([log_loss(start or UNKNOWN_LOSS) for start in starts])
-    parts = []
-    for start in (starts, [None] * len(owned)):
-        trials = [_trial(run, loss) for run, loss in zip(owned, start, strict=True)]
-        rows = np.array([_row(trial) for trial in trials])
-        target = ends - np.array([_level(trial.task) for trial in trials])
-        parts.append(_calibrated(replace(examples, features=rows, target=target)))
-    return Forests(parts[0], parts[1], {run.model.identity: ln_language_loss(run.model) for run in owned})
+    def names(self) -> dict[str, list[str]]:
+        """Return the names that :meth:`from_arrays` needs beside the arrays."""
+        return {"known_models": list(self.forests.models), **self.law.names_by_kind()}
 
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, names: Mapping[str, Sequence[str]]) -> Self:
+        """Rebuild the predictor from its arrays and names.
 
-def _calibrated(examples: Examples) -> _Calibrated:
-    family = Forest(LEAF)
-    folds = examples.folds(FOLDS, 0)
-    known = _calibration(family, examples, [(folds == fold, folds != fold) for fold in np.unique(folds)])
-    models = _sizes(examples)
-    if len(np.unique(models)) < LEAST_SIZES:
-        models = examples.model
-    apart = []
-    for place, model in enumerate(np.unique(models)):
-        # One fold of tasks for each, because all folds would take four times as long.
-        present = np.unique(folds[models == model])
-        fold = present[place % len(present)]
-        apart.append(((models == model) & (folds == fold), (models != model) & (folds != fold)))
-    usable = [(out, inside) for out, inside in apart if inside.any()]
-    unseen = known.at_least(_calibration(family, examples, usable)) if usable else known
-    return _Calibrated(family.fit(examples, 0), known, unseen)
+        Raises:
+            KeyError, TypeError, ValueError, IndexError: Something is missing or does not fit.
+        """
+        law = RateLaw.from_arrays(part("law", arrays), names)
+        line = part("divergence", arrays)
+        return cls(
+            Forests.from_arrays(part("forests", arrays), names["known_models"]),
+            law,
+            Divergence(law, Line.from_arrays(line)) if line else None,
+        )
 
 
-def _calibration(family: Forest, examples: Examples, splits: Sequence[tuple[Flags, Flags]]) -> Calibration:
-    """Calibrate on rows that were left out together; each size of models has the same weight."""
-    mean, variance, judged = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples), bool)
-    for out, inside in splits:
-        mean[out], variance[out] = family.fit(examples.where(inside), 0).predict(examples.features[out])
-        judged |= out
-    part = examples.where(judged)
-    _, size, counts = np.unique(_sizes(part), return_inverse=True, return_counts=True)
-    weight = (len(part) / len(counts) / counts)[size]
-    return Calibration.of(part, mean[judged], variance[judged], weight)
-
-
-def _sizes(examples: Examples) -> Ints:
-    """Return the base models' sizes, as powers of three of parameters, shape (rows,)."""
-    logs = examples.features[:, columns(("log_parameters",))[0]]
-    return np.round(logs / math.log(3)).astype(np.int64)
-
-
-def _trial(run: Run, start: float | None) -> Trial:
-    bytes_per_token = 1.0
-    for point in run.curve:
-        loss, bits = point.validation.loss, point.validation.bits_per_byte
-        if 0 < loss < math.inf and 0 < bits < math.inf:
-            bytes_per_token = loss / (bits * math.log(2))
-            break
-    task = TaskDescription(
-        run.dataset, run.model, run.full_length_tokens, run.unique_examples, start, bytes_per_token
-    )
-    return Trial(task, run.pipeline, run.total_steps)
-
-
-def _level(task: TaskDescription) -> float:
+def level(task: TaskDescription) -> float:
     """Return the logarithm of the loss that a forest's target is relative to, in nats per label token."""
     if task.zero_shot_loss is not None:
         return log_loss(task.zero_shot_loss)
@@ -224,7 +213,7 @@ def _ln_compressed(task: TaskDescription) -> float:
     return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
 
 
-def _row(trial: Trial) -> Floats:
+def quality_row(trial: Trial) -> Floats:
     """Return the features of a trial before its first point."""
     task, model = trial.task, trial.task.model
     start = UNKNOWN_LOSS if task.zero_shot_loss is None else task.zero_shot_loss

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -86,7 +87,7 @@ ATTENTION = frozenset(
         "o",
     }
 )
-"""Names of the attention's matrices in the usual architectures."""
+"""_Names of the attention's matrices in the usual architectures."""
 NOISES = {True: (0.002, 0.1), False: (0.15, 0.2)}
 """Deviation of a log loss, and of that per log loss above the group's best, by whether it is published: there
 two runs of one pair of rate and rank differ by 0.0001 nats, so what remains is the law's own error."""
@@ -216,6 +217,17 @@ class RateLaw:
             "effects": self.effects,
             "curvature": np.array([self.curvature]),
         }
+
+    def names_by_kind(self) -> dict[str, list[str]]:
+        """Return the names that :meth:`from_arrays` needs beside the arrays."""
+        return {one.name: list(getattr(self.names, one.name)) for one in fields(_Names)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, names: Mapping[str, Sequence[str]]) -> Self:
+        """Rebuild a law from its arrays and the lists of its names."""
+        found = {name: np.asarray(values, float) for name, values in arrays.items()}
+        known = _Names(*(tuple(names[one.name]) for one in fields(_Names)))
+        return cls(known, found["rates"], found["covariance"], found["effects"], float(found["curvature"][0]))
 
 
 def fit_rate_law(observations: Sequence[RateObservation]) -> RateLaw:

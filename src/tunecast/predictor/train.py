@@ -15,6 +15,7 @@ from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
 from tunecast.predictor.memory import fit_bytes
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prior import Prior, Provenance
+from tunecast.predictor.quality_training import fit_quality
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.task_groups import task_group
 from tunecast.predictor.validation import CHOSEN, Scores, choose, nested
@@ -24,8 +25,20 @@ MIN_GROUPS = 3
 """Families of datasets needed for nested cross-validation."""
 
 
-def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)) -> Prior:
+def train(
+    runs: Sequence[Run],
+    published: Sequence[Run] = (),
+    *,
+    seed: int = 0,
+    families: Sequence[str] = tuple(FAMILIES),
+) -> Prior:
     """Train the whole predictor.
+
+    Args:
+        runs: Recorded runs, with those of untouched models among them.
+        published: Runs of published tables.
+        seed: Seed of folds and training.
+        families: Families of regressors to choose from.
 
     Raises:
         StoreError: There are too few tasks to judge predictions on held-out ones.
@@ -44,6 +57,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
         cost=fit_cost(learned),
         bytes=fit_bytes(learned),
         failure=fit_failure(learned),
+        quality=fit_quality(runs, published),
         provenance=Provenance(
             runs=len(examples.runs),
             tasks=examples.tasks,
@@ -128,18 +142,20 @@ def learn(
 ) -> Prior:
     """Train the predictor on a store's runs, write the prior to ``output``, and report its accuracy.
 
-    ``scores`` computes held-out scores, which takes most of the time.
+    ``scores`` computes held-out scores, which takes most of the time. The published tables of the store are
+    learned from, beside those that are shipped.
 
     Raises:
         UserError: The store is missing or has too few runs, or the output cannot be written.
     """
-    from tunecast.store import open_for_reading
+    from tunecast.store import open_for_reading, published_runs
 
     check_writable(output, "--output")
     started = time.monotonic()
     with open_for_reading(store) as opened:
-        runs = list(opened.runs())
-    prior = train(runs, seed=seed, families=families)
+        runs, own = list(opened.runs()), list(opened.runs(published=True))
+    published = {run.id: run for run in [*published_runs(), *own]}
+    prior = train(runs, list(published.values()), seed=seed, families=families)
     try:
         prior.save(output)
     except OSError as error:  # a disk may fill up meanwhile

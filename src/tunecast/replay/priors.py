@@ -17,6 +17,7 @@ from tunecast.predictor import Prior, read_prior
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
+from tunecast.store import published_runs
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn")
 """Libraries that train: another version learns something else from the same runs."""
@@ -25,7 +26,8 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn")
 def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -> Prior:
     """Return the prior of these runs, from the cache if the same code and libraries trained it before.
 
-    The family of regressors and the calibration of its intervals are chosen within these runs.
+    It learns from the shipped published tables too. The family of regressors and the calibration of its
+    intervals are chosen within these runs.
 
     Raises:
         StoreError: There are too few tasks among them.
@@ -36,7 +38,7 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
             return read_prior(path)
         except StoreError:  # cut off while it was written, or of another version
             path.unlink(missing_ok=True)
-    prior = train(runs, families=families)
+    prior = train(runs, _published(), families=families)
     # A prior that cannot be cached is trained again next time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +49,19 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
 def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
     """Hash everything that makes a prior: its runs with every fact, the families, code and libraries."""
     # In full, because a run keeps its id when it goes on, or gets another clock or description.
-    stands = sorted(hashlib.sha256(repr(run).encode("utf-8", "surrogatepass")).hexdigest() for run in runs)
-    return stable_hash([_code(), [_version(name) for name in LIBRARIES], list(families), stands], 32)
+    stands = sorted(_hash(run) for run in runs)
+    libraries = [_version(name) for name in LIBRARIES]
+    return stable_hash([_code(), libraries, list(families), stands, _hash(_published())], 32)
+
+
+def _hash(anything: object) -> str:
+    return hashlib.sha256(repr(anything).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _published() -> list[Run]:
+    """Return the shipped published runs, none of which is of a recorded task."""
+    return published_runs()
 
 
 @cache

@@ -19,6 +19,17 @@ Arrays = Mapping[str, "NDArray[np.generic]"]
 LEAST_VARIANCE = 1e-6
 
 
+def prefixed(name: str, arrays: Arrays) -> Arrays:
+    """Return arrays as a named part of others."""
+    return {f"{name}.{key}": values for key, values in arrays.items()}
+
+
+def part(name: str, arrays: Arrays) -> Arrays:
+    """Return the arrays that :func:`prefixed` put into a named part."""
+    own = f"{name}."
+    return {key.removeprefix(own): values for key, values in arrays.items() if key.startswith(own)}
+
+
 @dataclass(frozen=True)
 class Scaling:
     """A scaling of columns to mean 0 and standard deviation 1; constant columns become 0.

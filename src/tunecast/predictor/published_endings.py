@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tunecast.predictor.endings import Ending
 from tunecast.predictor.rate_law import model_stem
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Run
-from tunecast_benchmarks.quality.endings import Ending
-from tunecast_benchmarks.quality.scores import LEAST_TO_RANK
 
+LEAST_TO_RANK = 4
+"""Runs of a group that can be ranked."""
 NOT_JUDGED = ("train_", "forgetting", "mmlu")
 """Beginnings of metrics that are of training examples or of other tasks than the trained one."""
 DIVERGED_LOSS = 2.5
@@ -21,7 +22,7 @@ USUAL_TOKENS, USUAL_EXAMPLES, USUAL_BATCH = 300, 2000, 16
 """Tokens of an example, examples and batch where a table does not tell them."""
 
 
-def published(runs: Sequence[Run]) -> list[Ending]:
+def published_endings(runs: Sequence[Run]) -> list[Ending]:
     """Return endings of published runs that can be ranked within their table, base model and dataset."""
     judged = [run for run in runs if _is_judged(run)]
     sizes = Counter(run.group for run in judged)
@@ -51,7 +52,7 @@ def _ending(run: Run) -> Ending:
     examples = run.unique_examples or USUAL_EXAMPLES
     steps = run.total_steps or max(1, round((found.epochs or 1.0) * examples / batch))
     tokens = run.full_length_tokens or round(steps * batch * USUAL_TOKENS)
-    task = TaskDescription(run.dataset, known(run.model), tokens, examples, None, 4.0)
+    task = TaskDescription(run.dataset, _known(run.model), tokens, examples, None, 4.0)
     return Ending(
         task=task,
         pipeline=run.pipeline,
@@ -65,7 +66,7 @@ def _ending(run: Run) -> Ending:
     )
 
 
-def known(model: ModelFacts) -> ModelFacts:
+def _known(model: ModelFacts) -> ModelFacts:
     """Return a model with usual values in place of what a table does not tell."""
     return replace(
         model,

@@ -1,0 +1,114 @@
+"""Finetunings whose end is known, recorded or published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tunecast.predictor.divergence import Attempt
+from tunecast.predictor.examples import WORST, ZeroShotLosses, teaching_runs
+from tunecast.predictor.features import log_loss
+from tunecast.predictor.quality import Trial
+from tunecast.predictor.rate_law import RateObservation
+from tunecast.predictor.task import TaskDescription
+from tunecast.predictor.task_groups import dataset_families
+from tunecast.records import Outcome, Pipeline, Run
+
+RECORDED = ""
+"""The table of recorded runs."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A finetuning and how it ended.
+
+    Args:
+        value: Logarithm of the final loss in nats per label token, between the floor and the cap of
+            :mod:`tunecast.predictor.examples`. For a published table of a metric, the metric, negative if
+            higher is better.
+        table: The published table; empty for recorded runs.
+        is_loss: Whether ``value`` is the logarithm of a loss, so that differences count and not only order.
+        family: The family of tasks of a recorded run, the model family of a published one; as in the law of
+            rates, mixtures of experts are of the family of their dense models.
+        run: The run itself; None if it was made up.
+    """
+
+    task: TaskDescription
+    pipeline: Pipeline
+    total_steps: int
+    value: float
+    table: str
+    is_loss: bool
+    family: str
+    diverged: bool = False
+    run: Run | None = None
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """What endings must share to compete. Lengths differ within a published table, as its rows do."""
+        task = self.task
+        own = (self.table, task.dataset.identity, task.model.identity)
+        return own if self.table else (*own, task.full_length_tokens, task.unique_examples)
+
+    def without_zero_shot(self) -> Ending:
+        """Return the same ending as it is asked about before the base model was measured."""
+        return replace(self, task=replace(self.task, zero_shot_loss=None))
+
+    @property
+    def attempt(self) -> Attempt:
+        """The finetuning as one that diverged or did not."""
+        return Attempt(self.task.model, self.pipeline, self.total_steps, self.diverged)
+
+
+def recorded(runs: Sequence[Run]) -> list[Ending]:
+    """Return the endings of the runs that the predictor learns from."""
+    zero_shot = ZeroShotLosses.of(runs)
+    taught = teaching_runs(runs)
+    families = dataset_families(run.task.dataset for run in taught)
+    found = []
+    for run in taught:
+        start = zero_shot.for_run(run)
+        assert start is not None
+        diverged = run.outcome is Outcome.DIVERGED
+        end = math.inf if diverged else log_loss(run.curve[-1].validation.loss)
+        found.append(
+            Ending(
+                task=trial_of(run, start).task,
+                pipeline=run.pipeline,
+                total_steps=run.total_steps,
+                value=min(end, log_loss(start) + WORST),
+                table=RECORDED,
+                is_loss=True,
+                family=families[run.task.dataset],
+                diverged=diverged,
+                run=run,
+            )
+        )
+    return found
+
+
+def trial_of(run: Run, start: float | None) -> Trial:
+    """Return a run as a trial with a zero-shot loss in nats per label token, or an unknown one."""
+    task = TaskDescription(
+        run.dataset, run.model, run.full_length_tokens, run.unique_examples, start, _bytes_per_token(run)
+    )
+    return Trial(task, run.pipeline, run.total_steps)
+
+
+def observations(endings: Sequence[Ending]) -> list[RateObservation]:
+    """Return what a law of rates learns from: losses of runs that did not diverge."""
+    return [
+        RateObservation(one.task.model, one.pipeline, one.total_steps, one.value, one.group, bool(one.table))
+        for one in endings
+        if one.is_loss and not one.diverged
+    ]
+
+
+def _bytes_per_token(run: Run) -> float:
+    """Return completion bytes per label token, from a loss in both units; 1 if no point has both."""
+    for point in run.curve:
+        loss, bits = point.validation.loss, point.validation.bits_per_byte
+        if math.isfinite(loss) and loss > 0 and math.isfinite(bits) and bits > 0:
+            return loss / (bits * math.log(2))
+    return 1.0
