@@ -12,7 +12,7 @@ from tunecast.budget import Used
 from tunecast.executors.base import CRASHES_FORGIVEN, POLL_SECONDS, Broken, Crash, Executor, Handle, Slot
 from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
-from tunecast.search import Policy, Remaining, diagnostics_of, get_strategy, leader
+from tunecast.search import History, Policy, Remaining, diagnostics_of, get_strategy, leader
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import FINALISTS
 from tunecast.session.folder import OutputFolder
@@ -83,7 +83,7 @@ class Search:
             OutputError: The disk takes no more.
             ModelError: A worker cannot be started again.
         """
-        self._tell_diagnostics()
+        self._tell_diagnostics(self.trials.history(self.runtime_model))
         self._search()
         while self._finish_leader():
             self._search()  # with the rest of the reserve for the leader
@@ -199,22 +199,23 @@ class Search:
         self.trials.record(step.index, measured, slot, self._budget_tracker.elapsed())
         seconds = time.monotonic() - step.began
         self.runtime_model.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
-        self._tell_diagnostics()
+        history = self.trials.history(self.runtime_model)
+        self._tell_diagnostics(history)
         self._save()
         if measured.retrained_tokens:
             self._progress.log(retraining_note(measured.run, measured.retrained_tokens))
-        self._limit_disk()
+        self._limit_disk(history)
 
-    def _tell_diagnostics(self) -> None:
+    def _tell_diagnostics(self, history: History) -> None:
         """Report the strategy's doubts about its predictions, each once."""
-        for text in diagnostics_of(self._policy, self.trials.history(self.runtime_model)):
+        for text in diagnostics_of(self._policy, history):
             if text not in self._diagnostics:
                 self._diagnostics.append(text)
                 self._progress.log(f"Note: {text}")
 
-    def _limit_disk(self) -> None:
+    def _limit_disk(self, history: History) -> None:
         """Drop checkpoints beyond ``--keep-gb``, except of the first trial, the leader and finalists."""
-        ahead = leader(self.trials.history(self.runtime_model))
+        ahead = leader(history)
         points = [(point.validation.loss, i) for i, t in enumerate(self.trials) if (point := t.best_point)]
         spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}
         for run in self.trials.limit_disk(self._settings.keep_gb * 1e9, spare):

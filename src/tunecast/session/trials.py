@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Trial:
     effort: float = 1.0
     """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
 
-    @property
+    @cached_property
     def plan(self) -> TrialPlan:
         """Its course; trials of equal batch size and warm-up share it."""
         pipeline = self.spec.pipeline
