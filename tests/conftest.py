@@ -8,7 +8,7 @@ import importlib.util
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a slow test come first: left for the end, it would keep one process alone at work."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Keep the garbage collector from what was there before a test and its fixtures, as a worker does.
+
+    The end of a trial collects garbage. Among all that the libraries made, this takes longer than to train a
+    tiny model.
+    """
+    gc.freeze()
+    try:
+        return (yield)
+    finally:
+        gc.unfreeze()
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
@@ -63,18 +77,6 @@ def _cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _executors_share_servers() -> Iterator[None]:
     with shared_server.shared_servers():
         yield
-
-
-@pytest.fixture(autouse=True)
-def libraries_are_spared() -> Iterator[None]:
-    """Keep the garbage collector from what was there before a test, as a worker does.
-
-    The end of a trial collects garbage. Among all that the libraries made, this takes longer than to train a
-    tiny model.
-    """
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import struct
@@ -118,6 +119,11 @@ def variables(desk: list[str]) -> tuple[str, str, str, int]:
     names = ("CUBLAS_WORKSPACE_CONFIG", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
     first, second, third = (os.environ[name] for name in names)
     return first, second, third, torch.get_num_threads()
+
+
+def collected(desk: list[str]) -> tuple[int, bool]:
+    """How many objects the garbage collector passes over, and whether it sees the desk."""
+    return gc.get_freeze_count(), any(one is desk for one in gc.get_objects())
 
 
 def sockets(desk: list[str]) -> list[str]:

@@ -27,6 +27,12 @@ def test_libraries_find_their_environment_as_they_load(local: LocalExecutor) -> 
     assert local.call(Do(workplaces.variables)) == (":4096:8", "1000", "1", 1)
 
 
+def test_the_garbage_collector_passes_over_libraries_but_not_over_the_workplace(local: LocalExecutor) -> None:
+    passed_over, sees_workplace = local.call(Do(workplaces.collected))
+    assert passed_over > 100_000
+    assert sees_workplace
+
+
 def test_standard_output_stays_the_sessions(local: LocalExecutor, capfd: pytest.CaptureFixture[str]) -> None:
     assert local.call(Do(workplaces.speak)) is None
     assert capfd.readouterr().out == ""

@@ -101,11 +101,8 @@ class Host:
         """Return the run spec's task, opening it if it is not the current one."""
         if self._open is None or not self._open.serves(run_spec):
             self._open = None
-            gc.unfreeze()
             gc.collect()  # free the old task's memory before the next one is loaded
             self._open = _OpenTask(self._worker, run_spec)
-            # The encoded dataset is millions of objects that every later collection would visit.
-            gc.freeze()
         self._open.use_validation(run_spec.full_length_tokens)
         return self._open
 
@@ -127,6 +124,8 @@ class _OpenTask:
         self._training_task = replace(training_task, threads=collect_worker.threads, test=test)
         task = Task(prepared.task.dataset, prepared.task.model, run_spec.dataset.metric)
         self._prepared = replace(prepared, training_task=self._training_task, task=task)
+        # The encoded dataset is millions of objects that every later collection would visit.
+        gc.freeze()
         self._runner = Runner(self._training_task)
 
     def rest(self) -> None:

@@ -75,9 +75,6 @@ def receive(connection: Connection) -> Any:
 def _open(opening: Opening) -> tuple[Any, Slot]:
     began, workplace = time.perf_counter(), opening.workplace
     os.environ.update(opening.environment)
-    # The objects that come now stay, half a million of them. A collection of garbage would go through them
-    # all, again after every trial.
-    gc.disable()
     import torch
 
     from tunecast.hardware.machine import current_versions, worker_machine
@@ -85,9 +82,10 @@ def _open(opening: Opening) -> tuple[Any, Slot]:
     torch.set_num_threads(workplace.threads)
     # Before the model takes what memory there is.
     machine = opening.machine or worker_machine(workplace.device, workplace.threads)
-    opened = workplace.open()
+    # Libraries and data stay, half a million objects. The garbage collection after each trial passes over
+    # them. The base model comes after: a trial may change it, and then it has to go.
     gc.freeze()
-    gc.enable()
+    opened = workplace.open()
     return opened, Slot(machine, current_versions(), time.perf_counter() - began)
 
 

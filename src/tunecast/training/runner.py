@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import statistics
 from dataclasses import dataclass, replace
@@ -296,17 +295,10 @@ class Runner:
             self._live = self._live_spec = None
             if not clean:
                 self._base = None
-        # Workers freeze their first objects, which include a discarded model. Frozen again, the libraries'
-        # objects cost no later collection a quarter of a second.
-        thaws = self._base is None and gc.get_freeze_count() > 0
-        if thaws:
-            gc.unfreeze()
         try:
             self._compute.free_memory()
         except RuntimeError:  # an accelerator that failed for good; the next load reports it
             self._base = None
-        if thaws:
-            gc.freeze()
 
     def _load_base(self) -> Any:
         import torch
