@@ -61,6 +61,7 @@ def test_read_again_its_quality_predicts_bit_for_bit(prior: Prior, saved: Path) 
         one, other = prior.quality.predict(trials), read.predict(trials)
         for name in ("mean", "variance", "shared", "failure"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert prior.quality.zero_shot(SETTING) == read.zero_shot(SETTING)
     given = SETTING.model, trials[0].pipeline, 64
     assert read.law.recommended(*given) == prior.quality.law.recommended(*given)
 
@@ -170,6 +171,8 @@ HEADERS: list[tuple[str, Any]] = [
     *(("cost", value) for value in (5, {"cpu": "x"}, {"abacus": 1.0})),
     *(("quality", value) for value in (5, {}, {"known_models": []}, {"families": 1})),
     *(("novelty", value) for value in (5, ["x"])),
+    *(("known_tasks", value) for value in (5, ["x"])),
+    *(("efficiency", value) for value in (5, ["x"], [["cpu", "bfloat16", "lora", ["x"]]])),
     *(("features", value) for value in (5, [["x"]])),
 ]
 

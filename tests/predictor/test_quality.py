@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from planted_runs import planted_runs
+from planted_runs import ZERO_SHOT_LOSS, planted_runs
+from tunecast.predictor.endings import trial_of
 from tunecast.predictor.examples import ZeroShotLosses, teaching_runs
 from tunecast.predictor.quality import Forests, Quality, Trial
 from tunecast.predictor.quality_training import fit_forests
@@ -59,6 +60,27 @@ def test_without_a_measured_loss_intervals_are_not_narrower(quality: Quality, ru
     assert np.isfinite(unknown.mean[0])
     assert unknown.shared[0] > 0
     assert unknown.variance[0] > 0.3 * known.variance[0]
+
+
+def test_an_unknown_zero_shot_loss_is_predicted(quality: Quality, runs: list[Run]) -> None:
+    task = trial_of(teaching_runs(runs)[0], None).task
+    found = quality.zero_shot(task)
+    assert found.loss == pytest.approx(ZERO_SHOT_LOSS, rel=0.05)
+    other = replace(task.model, weights_hash="other", parameters=10 * task.model.parameters)
+    assert quality.zero_shot(replace(task, model=other)).deviation > found.deviation
+    longer = replace(task, bytes_per_label_token=2 * task.bytes_per_label_token)
+    assert quality.zero_shot(longer).log_loss > found.log_loss
+
+
+@pytest.mark.parametrize("parameters", [None, 70_000_000_000])
+def test_a_prediction_does_not_depend_on_what_else_is_asked(
+    parameters: int | None, quality: Quality, runs: list[Run]
+) -> None:
+    facts = {} if parameters is None else {"parameters": parameters, "weights_hash": "large"}
+    asked = [trial(run, None, pipeline=run.pipeline, **facts) for run in teaching_runs(runs)[:6]]
+    alone = [float(quality.predict([one]).mean[0]) for one in asked]
+    assert quality.predict(asked).mean == pytest.approx(alone)
+    assert len(quality.predict([]).mean) == 0
 
 
 def test_intervals_widen_with_the_distance_from_known_models(quality: Quality, runs: list[Run]) -> None:

@@ -10,7 +10,6 @@ from transformers import LlamaConfig
 from sample_runs import sample_dataset
 from tunecast.models.describe import describe_config
 from tunecast.predictor import Prediction, TaskDescription
-from tunecast.recommender.efficiency import Efficiency
 from tunecast.recommender.known_runs import Neighbour, Plan
 from tunecast.recommender.ranking import predict_ends
 from tunecast.records import Pipeline
@@ -18,8 +17,6 @@ from tunecast.records import Pipeline
 
 class ByRate:
     """Knows that the higher the rate the better, and remembers what it was asked."""
-
-    efficiency = Efficiency()
 
     def __init__(self) -> None:
         self.asked: list[Plan] = []

@@ -216,8 +216,8 @@ def _step_seconds(config: Any, request: Workload, gpu: str) -> tuple[float, floa
 
     from tunecast.estimate.seconds import dry_run_seconds
     from tunecast.hardware.accelerators import as_machine, find_accelerator
+    from tunecast.predictor.efficiency import usual_share
     from tunecast.predictor.prediction import NORMAL_90
-    from tunecast.recommender.efficiency import usual_share
 
     share = usual_share("cuda")
     machine = as_machine(find_accelerator(gpu))

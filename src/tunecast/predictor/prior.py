@@ -23,8 +23,10 @@ from tunecast.errors import StoreError, first_line
 from tunecast.paths import expanded
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.cost import CostModel, FailureModel
+from tunecast.predictor.efficiency import Efficiency
 from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import FEATURES, FEATURES_VERSION
+from tunecast.predictor.known_tasks import KnownTasks
 from tunecast.predictor.linear import Line
 from tunecast.predictor.memory import BytesModel
 from tunecast.predictor.novelty import Novelty
@@ -95,6 +97,8 @@ class Prior:
         bytes: Bytes of workers by kind of device, likewise.
         failure: Odds of divergence, None if no run diverged.
         quality: Final losses before any training, from published runs too.
+        known_tasks: The datasets of the training runs.
+        efficiency: The share of the ideal speed that steps reach.
     """
 
     family: str
@@ -106,6 +110,8 @@ class Prior:
     bytes: Mapping[str, BytesModel]
     failure: FailureModel | None
     quality: Quality
+    known_tasks: KnownTasks
+    efficiency: Efficiency
     provenance: Provenance
 
     def predict(self, task: TaskDescription, features: Floats, device: str = "cpu") -> PriorPredictions:
@@ -149,6 +155,7 @@ class Prior:
             UNSEEN: vars(self.unseen_calibration),
             "novelty": self.novelty.arrays(),
             "quality": self.quality.arrays(),
+            "known_tasks": self.known_tasks.arrays(),
         }
         header: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -157,6 +164,8 @@ class Prior:
             "family": self.family,
             "novelty": list(self.novelty.names),
             "quality": self.quality.names(),
+            "known_tasks": list(self.known_tasks.names),
+            "efficiency": self.efficiency.as_json(),
             "provenance": asdict(self.provenance),
         }
         for name, models in (("cost", self.cost), ("bytes", self.bytes)):
@@ -248,6 +257,7 @@ def _try(prior: Prior) -> None:
     if prior.failure:
         found.append(prior.failure.probability(features))
     prior.novelty.distance({})
+    prior.known_tasks.nearest({})
     for loss in (1.0, None):
         found += vars(prior.quality.predict([_made_up(loss)])).values()
     deviations = [model.deviation for model in prior.cost.values()]
@@ -289,6 +299,8 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         if part("failure", tensors)
         else None,
         quality=Quality.from_arrays(part("quality", tensors), header["quality"]),
+        known_tasks=KnownTasks.from_arrays(part("known_tasks", tensors), header["known_tasks"]),
+        efficiency=Efficiency.from_json(header["efficiency"]),
         provenance=_provenance(header["provenance"]),
     )
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from tunecast.arrays import Flags, Ints
+from tunecast.arrays import Flags, Floats, Ints
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.divergence import fit_divergence
 from tunecast.predictor.endings import Ending, observations, recorded, trial_of
 from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
-from tunecast.predictor.features import columns, log_loss
+from tunecast.predictor.features import columns
 from tunecast.predictor.language_law import ln_language_loss
 from tunecast.predictor.published_endings import published_endings
 from tunecast.predictor.quality import (
-    UNKNOWN_LOSS,
-    CalibratedForest,
+    START,
+    Calibrations,
     Forests,
     Quality,
-    level,
     quality_row,
+    untouched_level,
+    untouched_row,
+    with_start,
 )
 from tunecast.predictor.rate_law import fit_rate_law
 from tunecast.predictor.regressors.forest import Forest
@@ -31,6 +33,7 @@ from tunecast.records import Run
 FOLDS = 4
 LEAF = 2
 """Runs in a leaf; with all points of curves as rows it is 5, because a run's points resemble each other."""
+FAMILY = Forest(LEAF)
 LEAST_SIZES = 3
 """Sizes of base models from which on these are left out, and not single base models."""
 
@@ -58,24 +61,63 @@ def fit_forests(runs: Sequence[Run]) -> Forests:
     examples = examples.where(examples.share == 0)
     owned = [known[examples.runs[number]] for number in examples.run]
     zero_shot = ZeroShotLosses.of(runs)
-    starts = [zero_shot.for_run(run) for run in owned]
-    ends = examples.end + np.array([log_loss(start or UNKNOWN_LOSS) for start in starts])
-    parts = []
-    for start in (starts, [None] * len(owned)):
-        trials = [trial_of(run, loss) for run, loss in zip(owned, start, strict=True)]
-        rows = np.array([quality_row(trial) for trial in trials])
-        target = ends - np.array([level(trial.task) for trial in trials])
-        parts.append(_calibrated(replace(examples, features=rows, target=target)))
-    return Forests(parts[0], parts[1], {run.model.identity: ln_language_loss(run.model) for run in owned})
+    trials = [trial_of(run, zero_shot.for_run(run)) for run in owned]
+    gains = replace(examples, features=np.array([quality_row(trial) for trial in trials]))
+    places: dict[tuple[str, str], int] = {}
+    for place, run in enumerate(owned):
+        places.setdefault((run.dataset.identity, run.model.identity), place)
+    first = np.array(list(places.values()))
+    untouched = _Untouched(
+        np.array([untouched_row(trials[place].task) for place in first]),
+        np.array([untouched_level(trials[place].task) for place in first]),
+        np.array([list(places).index((run.dataset.identity, run.model.identity)) for run in owned]),
+        first,
+    )
+    measured, unmeasured, of_start = _calibrations(gains, untouched)
+    return Forests(
+        FAMILY.fit(gains, 0),
+        FAMILY.fit(untouched.examples(gains), 0),
+        measured,
+        unmeasured,
+        of_start,
+        {run.model.identity: ln_language_loss(run.model) for run in owned},
+    )
 
 
-def _calibrated(examples: Examples) -> CalibratedForest:
-    family = Forest(LEAF)
-    folds = examples.folds(FOLDS, 0)
-    known = _calibration(family, examples, [(folds == fold, folds != fold) for fold in np.unique(folds)])
-    models = _sizes(examples)
+@dataclass(frozen=True)
+class _Untouched:
+    """Base models on datasets, each once.
+
+    Args:
+        features: Shape (pairs, features).
+        levels: Logarithms of the losses by the law of pretraining, shape (pairs,).
+        pair: Each run's pair, shape (runs,).
+        first: Each pair's first run, shape (pairs,).
+    """
+
+    features: Floats
+    levels: Floats
+    pair: Ints
+    first: Ints
+
+    def examples(self, gains: Examples) -> Examples:
+        """Return one row for each pair, whose target is the zero-shot loss over the law's."""
+        chosen = {
+            item.name: getattr(gains, item.name)[self.first]
+            for item in fields(gains)
+            if item.name not in ("tasks", "models", "runs")
+        }
+        target = gains.features[self.first, START] - self.levels
+        return replace(gains, **{**chosen, "features": self.features, "target": target})
+
+
+def _calibrations(gains: Examples, untouched: _Untouched) -> list[Calibrations]:
+    """Calibrate gains from measured losses, ends from predicted ones, and predicted zero-shot losses."""
+    folds = gains.folds(FOLDS, 0)
+    by_task = [(folds == fold, folds != fold) for fold in np.unique(folds)]
+    models = _sizes(gains)
     if len(np.unique(models)) < LEAST_SIZES:
-        models = examples.model
+        models = gains.model
     apart = []
     for place, model in enumerate(np.unique(models)):
         # One fold of tasks for each, because all folds would take four times as long.
@@ -83,16 +125,40 @@ def _calibrated(examples: Examples) -> CalibratedForest:
         fold = present[place % len(present)]
         apart.append(((models == model) & (folds == fold), (models != model) & (folds != fold)))
     usable = [(out, inside) for out, inside in apart if inside.any()]
-    unseen = known.at_least(_calibration(family, examples, usable)) if usable else known
-    return CalibratedForest(family.fit(examples, 0), known, unseen)
+    known = _calibrated(gains, untouched, by_task)
+    unseen = _calibrated(gains, untouched, usable) if usable else known
+    return [Calibrations(one, one.at_least(other)) for one, other in zip(known, unseen, strict=True)]
 
 
-def _calibration(family: Forest, examples: Examples, splits: Sequence[tuple[Flags, Flags]]) -> Calibration:
-    """Calibrate on rows that were left out together; each size of models has the same weight."""
-    mean, variance, judged = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples), bool)
+def _calibrated(
+    gains: Examples, untouched: _Untouched, splits: Sequence[tuple[Flags, Flags]]
+) -> list[Calibration]:
+    """Calibrate on rows that were left out together, as :func:`_calibrations` does."""
+    starts = untouched.examples(gains)
+    found = np.zeros((3, 2, len(gains)))
+    judged = np.zeros(len(gains), bool)
     for out, inside in splits:
-        mean[out], variance[out] = family.fit(examples.where(inside), 0).predict(examples.features[out])
+        pairs = untouched.pair[out]
+        start, uncertain = FAMILY.fit(starts.where(inside[untouched.first]), 0).predict(starts.features)
+        forest, rows = FAMILY.fit(gains.where(inside), 0), gains.features[out]
+        found[0][:, out] = forest.predict(rows)
+        mean, variance = forest.predict(with_start(rows, (untouched.levels + start)[pairs]))
+        # The target is over the true zero-shot loss.
+        found[1][:, out] = mean + (start - starts.target)[pairs], variance + uncertain[pairs]
+        found[2][:, out] = start[pairs], uncertain[pairs]
         judged |= out
+    once = np.zeros(len(gains), bool)
+    once[untouched.first] = True
+    own = replace(gains, target=starts.target[untouched.pair])
+    asked = ((gains, judged), (gains, judged), (own, judged & once))
+    return [
+        _calibration(of, mean, variance, which)
+        for (of, which), (mean, variance) in zip(asked, found, strict=True)
+    ]
+
+
+def _calibration(examples: Examples, mean: Floats, variance: Floats, judged: Flags) -> Calibration:
+    """Calibrate on judged rows; each size of models has the same weight."""
     part = examples.where(judged)
     _, size, counts = np.unique(_sizes(part), return_inverse=True, return_counts=True)
     weight = (len(part) / len(counts) / counts)[size]

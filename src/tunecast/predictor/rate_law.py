@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -190,6 +190,11 @@ class RateLaw:
         """Return the rate with the lowest expected loss."""
         mean, deviation = self.best(model, pipeline, steps)
         return math.exp(mean - self.curvature * deviation**2 / 2)
+
+    def with_best_rate(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> Pipeline:
+        """Return a pipeline with the recommended rate."""
+        rate = self.recommended(model, pipeline, steps)
+        return replace(pipeline, hyperparameters={**pipeline.hyperparameters, "learning_rate": rate})
 
     def distance(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
         """Return the logarithm of a rate over the recommended one, within limits; 0 without a rate."""

@@ -11,7 +11,9 @@ import numpy as np
 from tunecast.atomic import check_writable
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.predictor.cost import fit_cost, fit_failure, score_failure
+from tunecast.predictor.efficiency import Efficiency
 from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
+from tunecast.predictor.known_tasks import KnownTasks
 from tunecast.predictor.memory import fit_bytes
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prior import Prior, Provenance
@@ -58,6 +60,8 @@ def train(
         bytes=fit_bytes(learned),
         failure=fit_failure(learned),
         quality=fit_quality(runs, published),
+        known_tasks=KnownTasks.of(learned),
+        efficiency=Efficiency.of(runs),
         provenance=Provenance(
             runs=len(examples.runs),
             tasks=examples.tasks,

@@ -14,7 +14,7 @@ from tunecast.estimate import Workload, estimate_bytes, estimate_seconds
 from tunecast.estimate.forms import form_of
 from tunecast.estimate.workload import roomy_bytes
 from tunecast.hardware.local_machine import Target
-from tunecast.recommender.efficiency import Efficiency, Share
+from tunecast.predictor.efficiency import Efficiency, Share
 from tunecast.records import ModelFacts, Pipeline
 
 CALIBRATED_SHARE = 0.75

@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.task import TaskDescription
-from tunecast.recommender.efficiency import Efficiency
 from tunecast.recommender.rate_rules import rate_surplus
 from tunecast.recommender.regression import Design, Posterior, fit
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Pipeline
@@ -118,11 +116,6 @@ class KnownRuns:
             if result.pipeline.method == ZERO_SHOT.method
         }
         self._fits: dict[str, tuple[Posterior, Posterior]] = {}
-
-    @cached_property
-    def efficiency(self) -> Efficiency:
-        """The efficiency of the recorded steps: ideal seconds over measured ones."""
-        return Efficiency(self._results)
 
     def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
         """Predict the loss at the end of each plan, in the order of ``plans``."""

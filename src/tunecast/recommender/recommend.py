@@ -13,6 +13,7 @@ from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.estimate.constants import HEADROOM
 from tunecast.estimate.workload import roomy_bytes
+from tunecast.predictor import load_prior
 from tunecast.predictor.prediction import NORMAL_90, Prediction
 from tunecast.recommender.candidates import grid
 from tunecast.recommender.costs import Cost, Costs
@@ -172,7 +173,11 @@ class Recommender:
         self._price = price
         self.unpriced: dict[str, str] = {}
         self.costs = Costs(
-            situation.task.model, situation.lengths, situation.target, situation.config, prior.efficiency
+            situation.task.model,
+            situation.lengths,
+            situation.target,
+            situation.config,
+            load_prior().efficiency,
         )
         self._slower = self._slower_than_predicted(pace) if pace else 1.0
 

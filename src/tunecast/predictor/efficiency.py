@@ -15,14 +15,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, Self
 
 from tunecast.estimate import estimate_seconds
 from tunecast.estimate.constants import EFFICIENCY
 from tunecast.estimate.forms import form_of
 from tunecast.estimate.speed import usual_efficiency
 from tunecast.methods.workload import workload_of
-from tunecast.records import device_kind
-from tunecast.store.final_results import FinalResult
+from tunecast.records import Run, device_kind
 
 DEVICE_DEVIATION = 0.5
 """Standard deviation of the logarithm of the efficiency between kinds of device."""
@@ -53,21 +53,48 @@ class Efficiency:
     """The share of the ideal that steps reach, by kind of device, type of weights and kind of method.
 
     Without recorded runs, the usual value of the kind of device stands.
+
+    Args:
+        logarithms: Those of the median efficiency of each base model, by kind of device and group.
     """
 
-    def __init__(self, results: Iterable[FinalResult] = ()) -> None:
+    def __init__(self, logarithms: Mapping[str, Mapping[Key, Sequence[float]]] | None = None) -> None:
+        self._logarithms = logarithms or {}
+        self._devices = {device: _Device(device, of) for device, of in self._logarithms.items()}
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Self:
+        """Learn from recorded runs."""
         cells: dict[tuple[str, Key, str], list[float]] = defaultdict(list)
-        for result, (group, ratio) in credible_ratios(results):
-            cells[(*group, result.model.name)].append(math.log(ratio))
+        for run, (group, ratio) in credible_ratios(runs):
+            cells[(*group, run.model.name)].append(math.log(ratio))
         groups: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for (device, group_key, _), ratios in cells.items():
-            groups[device][group_key].append(median(ratios))
-        self._devices = {device: _Device(device, of) for device, of in groups.items()}
+        for (device, key, _), ratios in cells.items():
+            groups[device][key].append(median(ratios))
+        return cls(groups)
 
     def share(self, device: str, dtype: str, kind: str) -> Share:
         """Predict the efficiency of a base model without recorded runs; ``kind`` is a form's."""
         known = self._devices.get(device)
         return known.share((dtype, kind)) if known else usual_share(device)
+
+    def as_json(self) -> list[list[Any]]:
+        """Return plain values for :meth:`from_json`."""
+        return [
+            [device, *key, list(of)] for device, keys in self._logarithms.items() for key, of in keys.items()
+        ]
+
+    @classmethod
+    def from_json(cls, plain: Sequence[Sequence[Any]]) -> Self:
+        """Rebuild it.
+
+        Raises:
+            TypeError, ValueError: The values are not those of :meth:`as_json`.
+        """
+        groups: dict[str, dict[Key, list[float]]] = defaultdict(dict)
+        for device, dtype, kind, logarithms in plain:
+            groups[str(device)][str(dtype), str(kind)] = [float(one) for one in logarithms]
+        return cls(groups)
 
 
 def usual_share(device: str) -> Share:
@@ -94,18 +121,15 @@ class _Device:
         return Share(math.exp(mean), math.sqrt(variance + self._noise))
 
 
-def credible_ratios(
-    results: Iterable[FinalResult],
-) -> list[tuple[FinalResult, tuple[tuple[str, Key], float]]]:
+def credible_ratios(runs: Iterable[Run]) -> list[tuple[Run, tuple[tuple[str, Key], float]]]:
     """Return :func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
 
     If half of a machine's runs beat :data:`MOST_CREDIBLE`, its rates were measured while it was busy.
     """
-    by_machine: dict[str, list[tuple[FinalResult, tuple[tuple[str, Key], float]]]] = defaultdict(list)
-    for result in results:
-        found = ideal_ratio(result)
-        if found is not None and result.step_cost is not None:
-            by_machine[repr(result.step_cost.machine)].append((result, found))
+    by_machine: dict[str, list[tuple[Run, tuple[tuple[str, Key], float]]]] = defaultdict(list)
+    for run in runs:
+        if (found := ideal_ratio(run)) is not None:
+            by_machine[repr(run.machine)].append((run, found))
     return [
         pair
         for pairs in by_machine.values()
@@ -114,32 +138,31 @@ def credible_ratios(
     ]
 
 
-def ideal_ratio(result: FinalResult) -> tuple[tuple[str, Key], float] | None:
+def ideal_ratio(run: Run) -> tuple[tuple[str, Key], float] | None:
     """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
     None if the formulas do not know the model or the method, or the run is too short.
     """
-    step_cost = result.step_cost
-    if step_cost is None or step_cost.seconds <= 0 or step_cost.steps < FEWEST_STEPS:
+    pipeline, last = run.pipeline, run.curve[-1] if run.curve else None
+    seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
+    if last is None or last.step < FEWEST_STEPS or seconds <= 0 or pipeline.method not in LEARNED_METHODS:
         return None
-    device = device_kind(step_cost.machine.device)
-    pipeline, batch = result.pipeline, int(result.pipeline.number("per_device_train_batch_size", 8))
-    if pipeline.method not in LEARNED_METHODS:
-        return None
+    device, batch = device_kind(run.machine.device), int(pipeline.number("per_device_train_batch_size", 8))
+    examples = last.step * batch
     workload = workload_of(
         pipeline,
-        result.model,
-        dtype=step_cost.dtype,
+        run.model,
+        dtype=run.dtype,
         device=device,
         batch_size=batch,
-        max_length=max(1, round(step_cost.tokens / batch)),
-        label_tokens=max(1, round(step_cost.label_tokens / batch)),
+        max_length=max(1, round(last.tokens_seen / examples)),
+        label_tokens=max(1, round(last.label_tokens_seen / examples)),
     )
-    form = None if workload is None else form_of(result.model, workload)
+    form = None if workload is None else form_of(run.model, workload)
     if workload is None or form is None:
         return None
-    ideal = estimate_seconds(result.model, workload, step_cost.machine, efficiency=1.0)
-    return (device, (step_cost.dtype, form.kind)), ideal.step / step_cost.seconds
+    ideal = estimate_seconds(run.model, workload, run.machine, efficiency=1.0)
+    return (device, (run.dtype, form.kind)), ideal.step * last.step / seconds
 
 
 def _posterior(mean: float, variance: float, seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
