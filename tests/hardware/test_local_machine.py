@@ -40,6 +40,7 @@ def test_a_processor_is_measured() -> None:
     assert 1e8 < machine.flops_per_second["float32"] < 1e14
     assert 1e8 < machine.bandwidth_bytes_per_second < 1e13
     assert machine.device_memory_bytes == machine.memory_bytes == main_memory_bytes()
+    assert this_machine().machine == machine, "it is not measured again"
 
 
 @pytest.mark.usefixtures("without_accelerator")

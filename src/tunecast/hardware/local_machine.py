@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from tunecast.errors import ConfigurationError
@@ -152,6 +153,7 @@ def _processor() -> Machine:
     return Machine("cpu", cores, cores, memory, memory, rates, _copy_rate())
 
 
+@cache
 def _product_rate() -> float:
     """Measure the FLOP/s per core of a product of two float32 matrices, on the threads that numpy uses."""
     import numpy as np
@@ -162,6 +164,7 @@ def _product_rate() -> float:
     return 2 * MATRIX_WIDTH**3 / _seconds(lambda: np.matmul(left, left, out=out), used) / used
 
 
+@cache
 def _copy_rate() -> float:
     """Measure the bytes per second of a copy, counting bytes read and written."""
     import numpy as np

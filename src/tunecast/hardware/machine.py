@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def worker_machine(device: str, threads: int) -> Machine:
     return known
 
 
+@cache
 def current_versions() -> Versions:
     """Return the versions of Python and of the packages that compute a run."""
     import platform
