@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 from tunecast.cli import OBJECTS_BETWEEN_COLLECTIONS
 
 # Libraries and collected tests stay; searching them for garbage again and again takes seconds.
 gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
+# Processes that tests start find the modules that tests share.
+PLACES = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, PLACES))
 # Every test passes without a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from sessions import Said, call_main
+from shared_server import in_fork
 
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 
@@ -29,16 +30,15 @@ def installed_from(page: Path, module: str, folder: Path) -> Path:
     return site
 
 
-def tunecast_with(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line with the packages of a folder installed."""
-    places = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.run(
-        [sys.executable, "-m", "tunecast", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def tunecast_with(site: Path, *arguments: str) -> Said:
+    """Run the command line in a new process, with the packages of a folder installed."""
+    said: Said = in_fork(_main_with, str(site), *arguments)
+    return said
+
+
+def _main_with(site: str, *arguments: str) -> Said:
+    sys.path.insert(0, site)
+    return call_main(*arguments)
 
 
 def _block(page: Path, after: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -33,20 +34,14 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from tunecast.cli import main; main()", *arguments]
 
 
-def run_command(*arguments: str, prepare: Callable[[], None] | None = None) -> Said:
-    """Run the command line to its end in a process of its own, as a user does.
-
-    Args:
-        arguments: What stands after ``tunecast``.
-        prepare: Called in the child before it starts, to take something away from it.
-    """
+def run_command(*arguments: str) -> Said:
+    """Run the command line to its end in a process of its own, as a user does."""
     done = subprocess.run(
         command(*arguments),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=900,
-        preexec_fn=prepare,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -63,6 +58,12 @@ def call_main(*arguments: str) -> Said:
         except SystemExit as ended:
             code = int(ended.code or 0)
     return code, out.getvalue(), err.getvalue()
+
+
+def call_main_limited_to(size_bytes: int, *arguments: str) -> Said:
+    """Run the command line where no file may grow beyond a size: for this process, the disk is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+    return call_main(*arguments)
 
 
 @dataclass(frozen=True)

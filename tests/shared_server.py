@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from tunecast.executors import local
+from tunecast.executors.base import Broken
 from tunecast.executors.fork_server import ForkServer
+from workplaces import Call, Desk
 
 SET_MEANWHILE = ("PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK")
 """Variables that pytest and libraries set while tests run; no worker reads them."""
@@ -42,3 +45,16 @@ def shared_servers() -> Iterator[None]:
         yield
     for kept in servers.values():
         kept.end()
+
+
+def in_fork(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process that has imported torch, transformers and peft, and done nothing else.
+
+    The function is found by the name of its module, which lies in ``tests`` or in the package.
+    """
+    with local.LocalExecutor(1, 1) as executor:
+        executor.open(Desk(""))
+        answer = executor.call(Call(function, arguments, dict(os.environ)))
+    if isinstance(answer, Broken):
+        raise answer.error()
+    return answer

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunecast.errors import ConfigurationError
 
@@ -56,6 +57,19 @@ class Do:
 
     def perform(self, desk: list[str]) -> object:
         return self.function(desk)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a function with arguments of its own, in an environment of its own."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    environment: dict[str, str]
+
+    def perform(self, desk: list[str]) -> Any:
+        os.environ.update(self.environment)
+        return self.function(*self.arguments)
 
 
 def put_paper(desk: list[str]) -> int:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import gc
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tiny
+from shared_server import in_fork
 from tunecast.methods import BASELINE, method_names
 from tunecast.records import Pipeline
 
 if TYPE_CHECKING:
     from tunecast.training.runner import Measurement, Runner
     from tunecast.training.training_task import TrainingTask, TrialSpec
-
-TESTS = Path(__file__).parent
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "prompt_tuning": {"num_virtual_tokens": 5},
@@ -164,7 +164,6 @@ def fresh_process(code: str, *arguments: Any, timeout: float = 600) -> Any:
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -199,36 +198,18 @@ def run_job(job: dict[str, Any]) -> list[list[Any]]:
     return curve(run_trial(Runner(task), trial, after=job.get("after", 0)))
 
 
-def in_processes(jobs: list[dict[str, Any]]) -> list[Any]:
-    """Call :func:`run_job` for each job, one after the other, each in a process of its own.
-
-    The processes are forked from a fresh one that has imported everything and trained nothing.
-    """
-    results: list[Any] = fresh_process(
-        "import workshop\nprint(json.dumps(workshop.run_in_forks(arguments[0])))", jobs
-    )
-    return results
+def in_processes(jobs: list[dict[str, Any]]) -> list[list[list[Any]]]:
+    """Call :func:`run_job` for each job, one after the other, each in a process of its own."""
+    return [in_fork(run_job, job) for job in jobs]
 
 
-def run_in_forks(jobs: list[dict[str, Any]]) -> list[Any]:
-    """Do the part of :func:`in_processes` that runs in the fresh process."""
-    from tunecast.training.runner import Runner
-
-    Runner(training_task(Path(jobs[0]["model"])))  # imports and compiles much that all jobs need
-    return forked(run_job, jobs)
+def run_in_fork(code: str, *arguments: Any) -> Any:
+    """Run code as :func:`fresh_process` does, in a fork of a process that has imported the libraries."""
+    return in_fork(_printed, code, arguments)
 
 
-def forked(function: Any, jobs: list[Any]) -> list[Any]:
-    """Call a function for each job, each in a process forked from this one, for :func:`fresh_process`."""
-    import multiprocessing
-
-    import peft  # noqa: F401 (imported once, for all)
-    import torch
-    import transformers  # noqa: F401
-
-    import tunecast.training.runner  # noqa: F401
-
-    torch.set_num_threads(1)
-    gc.freeze()
-    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        return pool.map(function, jobs, chunksize=1)
+def _printed(code: str, arguments: tuple[Any, ...]) -> Any:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        exec(code, {"arguments": arguments, "json": json})
+    return json.loads(out.getvalue().strip().splitlines()[-1])

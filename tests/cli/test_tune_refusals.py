@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import tiny
-from sessions import FLAGS, IN_PROCESS, Finished, call_main, run_command
+from sessions import FLAGS, IN_PROCESS, Finished, call_main, call_main_limited_to
+from shared_server import in_fork
 from tunecast.session import folder as folder_module
 from tunecast.session.folder import OutputFolder
 
@@ -270,15 +269,10 @@ def test_damaged_session(case: Case, tmp_path: Path, content: str) -> None:
     case.refused("session.json", "damaged", output_dir=folder, extra=("--resume",))
 
 
-def limited_to(size_bytes: int) -> Callable[[], None]:
-    """No file of the process, or of what it starts, may grow beyond a size: the disk is full, for them."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
-
-
 def test_full_disk(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out")]
     flags += ["--budget", "1-trials", "--fix", "lora_r=64", "--methods", "lora", *FLAGS]
-    code, _, err = run_command("tune", *flags, prepare=limited_to(400_000))
+    code, _, err = in_fork(call_main_limited_to, 400_000, "tune", *flags, *IN_PROCESS)
     assert code == 2, err[-2000:]
     assert "Traceback" not in err
     assert "cannot write" in err

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import workplaces
 from tunecast.executors import EXECUTORS, start_executor
 from tunecast.executors import local as local_module
 from tunecast.executors.base import Executor
 from tunecast.executors.fork_server import ForkServer
 from tunecast.executors.local import LocalExecutor
 from workplaces import Desk
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _workers_find_workplaces() -> Iterator[None]:
-    places = [str(Path(workplaces.__file__).parent), os.environ.get("PYTHONPATH", "")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
-        yield
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -24,9 +24,9 @@ def test_the_method_is_searched_and_trained(
     folder = tmp_path / "out"
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
     flags += ("--methods", "values", "--budget", "2-trials", *FLAGS, *IN_PROCESS, "--no-forecast")
-    done = tunecast_with(installed, "tune", *flags, "--json")
-    assert done.returncode == 0, done.stderr[-2000:]
-    result = json.loads(done.stdout)
+    code, out, err = tunecast_with(installed, "tune", *flags, "--json")
+    assert code == 0, err[-2000:]
+    result = json.loads(out)
     assert result["incumbent"]["pipeline"]["method"] == "values"
     assert result["test"]["incumbent"]["loss"] < result["test"]["zero_shot"]["loss"]
     assert (folder / "best" / "model.safetensors").is_file()
@@ -36,8 +36,8 @@ def test_the_method_says_where_it_does_not_apply(
     installed: Path, tiny_gpt2: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     flags = ("--model", str(tiny_gpt2), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
-    done = tunecast_with(
+    code, _, err = tunecast_with(
         installed, "tune", *flags, "--methods", "values", "--budget", "2-trials", *IN_PROCESS
     )
-    assert done.returncode == 2
-    assert "only models of Llama's layout have a v_proj" in done.stderr
+    assert code == 2
+    assert "only models of Llama's layout have a v_proj" in err

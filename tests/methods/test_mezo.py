@@ -249,10 +249,9 @@ from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
 from tunecast.training.losses.completion import CompletionLoss
 
-def peak(job):
-    variant = job["variant"]
+def peak(model, variant):
     chosen = workshop.pipeline(variant if variant != "inference" else "full", per_device_train_batch_size=16)
-    task = workshop.training_task(Path(job["model"]), rows=32)
+    task = workshop.training_task(Path(model), rows=32)
     base = models.load_model(task.model, dtype=torch.float32, device="cpu")
     model = get_method(chosen.method).attach(base, chosen, seed=0)
     live = LiveTrial(model, chosen, task.plan(workshop.spec(task, chosen)), task.train,
@@ -269,15 +268,16 @@ def peak(job):
         live.advance(1)
     return peak_bytes("cpu") - before, sum(p.numel() * 4 for p in model.parameters())
 
-print(json.dumps(workshop.forked(peak, arguments[0])))
+print(json.dumps(peak(*arguments)))
 """
 
 
 def test_it_takes_the_memory_of_inference(tmp_path: Path) -> None:
     """Beyond the weights: what one batch takes, and the part of a direction that exists at a time."""
     folder = str(tiny.build_llama(tmp_path, width=512, layers=4))
-    jobs = [{"model": folder, "variant": variant} for variant in ("full", "mezo", "inference")]
-    (full, weights), (mezo, _), (inference, _) = workshop.fresh_process(MEMORY, jobs)
+    (full, weights), (mezo, _), (inference, _) = (
+        workshop.run_in_fork(MEMORY, folder, variant) for variant in ("full", "mezo", "inference")
+    )
     slack = weights / 2  # peaks wander by some megabytes; a stored direction is as large as the weights
     assert full > 3 * weights - slack  # gradients and two moments
     assert mezo < inference + 4 * zeroth_order.CHUNK + slack

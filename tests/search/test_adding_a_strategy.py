@@ -21,12 +21,12 @@ def site(tmp_path: Path) -> Path:
 def test_the_strategy_searches(site: Path, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
-    done = tunecast_with(
+    code, out, err = tunecast_with(
         *(site, "tune", *flags, "--strategy", "give-up", "--budget", "3-trials", "--epochs", "1"),
         *(*FLAGS, *IN_PROCESS, "--no-forecast", "--json"),
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    result = json.loads(done.stdout)
+    assert code == 0, err[-2000:]
+    result = json.loads(out)
     assert result["incumbent"]["validation_loss"] > 0
     state = json.loads((folder / "session.json").read_text())
     assert state["configuration"]["strategy"] == "give-up"
@@ -34,6 +34,6 @@ def test_the_strategy_searches(site: Path, tiny_llama: Path, toy_data: Path, tmp
 
 
 def test_the_strategy_is_named_among_those_to_choose_from(site: Path, tmp_path: Path) -> None:
-    done = tunecast_with(site, "tune", "--model", "m", "--data", "d", "--strategy", "give-upp")
-    assert done.returncode == 2
-    assert "Did you mean give-up?" in done.stderr
+    code, _, err = tunecast_with(site, "tune", "--model", "m", "--data", "d", "--strategy", "give-upp")
+    assert code == 2
+    assert "Did you mean give-up?" in err
