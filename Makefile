@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Keep compiled modules even where the environment says not to: the tests start a hundred interpreters.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-benchmarks test-export-schemas check bench soak clean collect comparison meta-dataset published prior refresh
+.PHONY: install demo test test-benchmarks test-export-schemas check lint types unchecked-test bench soak clean collect comparison meta-dataset published prior refresh
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -29,12 +29,20 @@ $(READY): pyproject.toml benchmarks/pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tunecast tune --model smollm2 --data stdlib --budget 5m --seed $(SEED) --resume --output-dir out/demo-$(SEED)
 
-check: $(READY)
+check: lint types
+
+lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(READY)
 	$(BIN)/mypy
 
-test: check
+# The types are checked beside the tests, which leave the processors idle now and then.
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types unchecked-test
+
+unchecked-test: $(READY)
 	$(BIN)/python -m pytest -m 'not soak' -n 3 --dist loadfile --no-loadscope-reorder
 
 # Tests the programs in benchmarks/, which only prove claims.

@@ -22,6 +22,8 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.store import Store
 
+pytestmark = pytest.mark.slow
+
 FRESH_PROCESS = """
 import pathlib
 import torch

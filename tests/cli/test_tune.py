@@ -18,6 +18,8 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 from tunecast.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_json_keeps_the_contract(finished_session: Finished) -> None:
     result = finished_session.result

@@ -27,6 +27,8 @@ from tunecast.session.trials import RETRAINED, Trial, Trials
 from tunecast.store import Store
 from tunecast.training.training_task import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 FOUND = Pipeline(
     "lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
 )

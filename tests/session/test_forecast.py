@@ -30,6 +30,8 @@ from tunecast.training.plan import nested_subset
 from tunecast.training.runner import Measurement
 from tunecast.training.training_task import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 SMALL_BATCHES = Pipeline("lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 4})
 SLOT = sample_slot()
 
