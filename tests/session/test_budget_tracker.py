@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sample_runs import sample_point, sample_run
 from tunecast.budget import Budget, Used
 from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome
@@ -112,15 +113,13 @@ def test_strategies_are_not_told_of_what_is_held_back() -> None:
     assert (remaining.fraction, remaining.new_trials) == (0.5, 9)
 
 
-def test_time_for_comparing_is_not_searched_with_and_stays_small() -> None:
+def test_time_for_comparing_is_not_searched_with() -> None:
     tracker = BudgetTracker(Budget.parse("100s"), 0.0)
     tracker.reserve_for_comparing(15.0)
     tracker.reserve("forecast", 10.0)
     used = Used(seconds=50.0)
     assert tracker.remaining(used, 1000).seconds == pytest.approx(25.0)
     assert tracker.left(used, "forecast") == pytest.approx(35.0)
-    tracker.reserve_for_comparing(90.0)
-    assert tracker.left(used, "forecast") == pytest.approx(30.0), "at most a fifth of the budget"
     trials = BudgetTracker(Budget.parse("10-trials"), 0.0)
     trials.reserve_for_comparing(90.0)
     assert trials.left(Used(trials=4)) == 6.0
@@ -152,6 +151,30 @@ def test_seconds_are_judged_by_their_upper_bound(prepared: PreparedTask) -> None
     less = Budget("seconds", 0.9 * expected, "")
     assert not BudgetTracker(less, 0.0).is_expected_to_fit(trial, Used(), runtime_model)
     assert BudgetTracker(Budget("seconds", 1.01 * upper, ""), 0.0).fits(trial, None, Used(), runtime_model)
+
+
+def test_what_is_left_of_seconds_is_used_up_to_a_step_between_points(prepared: PreparedTask) -> None:
+    trial, runtime_model = a_trial(prepared), RuntimeModel(1.0, overhead_seconds=10.0)
+    plan, grid = trial.plan, trial.plan.grid
+    first = grid[0]
+
+    def reached(seconds: float) -> int | None:
+        return BudgetTracker(Budget("seconds", seconds, ""), 0.0).last_step(trial, Used(), runtime_model)
+
+    assert reached(plan.tokens_at(first) + 10.0) == first
+    assert reached(1e6) == first, "the next point, not beyond it"
+    assert reached(plan.tokens_at(first) + 9.0) is None, "a trial begins with four steps or more"
+    trial.run = sample_run(
+        outcome=Outcome.PAUSED, curve=(sample_point(first, tokens_seen=plan.tokens_at(first)),)
+    )
+    for more in (1, 2):
+        assert first + more < grid[-1]
+        needed = plan.tokens_at(first + more) - plan.tokens_at(first) + 10.0
+        # Without a checkpoint it would be trained once more.
+        assert reached(plan.tokens_at(first) + needed) == min(first + more, grid[1])
+    assert reached(plan.tokens_at(first) + 10.0) is None
+    tokens = BudgetTracker(Budget("tokens", 1e6, ""), 0.0)
+    assert tokens.last_step(trial, Used(), runtime_model) is None
 
 
 def test_a_budget_of_trials_only_limits_new_ones(prepared: PreparedTask) -> None:

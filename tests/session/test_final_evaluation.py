@@ -2,16 +2,26 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import sessions
 import tiny
+from sample_runs import sample_point, sample_run
 from tunecast.cli.session_result import as_result
+from tunecast.methods.space import BASELINE
 from tunecast.records import Score
 from tunecast.results import SessionRecord
-from tunecast.session.final_evaluation import Judge
+from tunecast.session.final_evaluation import FINALISTS, Judge, most_to_score
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.settings import SessionSettings
+from tunecast.session.trials import Trial
+from tunecast.training.runner import Runner, Scored
+from tunecast.training.training_task import TrialSpec
 
 
 def score(loss: float, metric: float | None = None) -> Score:
@@ -83,3 +93,54 @@ def test_all_contenders_are_compared_on_the_same_validation_examples(contradicte
     scores = [one.validation for one in contradicted.contenders]
     assert len({(score.examples, score.label_tokens) for score in scores if score}) == 1
     assert None not in scores
+
+
+def test_the_end_of_a_trial_is_scored_once_and_by_a_resumed_session_again(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    score_model = Runner.score
+
+    def spied(runner: Runner, spec: TrialSpec | None, step: int, split: str, **more: Any) -> Scored:
+        if split == "validation":
+            asked.append(spec is not None)
+        return score_model(runner, spec, step, split, **more)
+
+    monkeypatch.setattr(Runner, "score", spied)
+    folder = tmp_path / "out"
+    more = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast")
+    sessions.finish(folder, tiny_llama, toy_data, *more)
+    assert asked == [False], "the untouched model alone"
+    first = sessions.record_of(folder).contender("baseline")
+    sessions.unfinish(folder, keep=2)
+    code, _, err = sessions.call_main("tune", "--resume", *sessions.IN_PROCESS, "--output-dir", str(folder))
+    assert code == 0, err[-3000:]
+    assert asked == [False, False, True]
+    assert sessions.record_of(folder).contender("baseline").validation == first.validation
+
+
+def a_trial(prepared: PreparedTask, number: int, loss: float | None, *, is_scored: bool = False) -> Trial:
+    trial = Trial(TrialSpec(str(number), BASELINE, 0, 4000, 64, ""), prepared.training_task)
+    step = trial.plan.total_steps if is_scored else 4
+    if loss is not None:
+        trial.run = sample_run(number, curve=(sample_point(step, loss),))
+    trial.measured = np.zeros(1) if is_scored else None
+    return trial
+
+
+def test_only_checkpoints_that_may_lead_and_are_not_scored_cost_time(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    none = [a_trial(prepared, number, None) for number in range(6)]
+    assert most_to_score(none, {0}, settings) == most_to_score(none, {3}, settings) == 1
+    assert most_to_score(none, (), settings) == 0
+    assert most_to_score(none, {0, 1, 2, 3, 4}, settings) == 1 + FINALISTS
+    ends = [a_trial(prepared, 0, 3.0, is_scored=True), a_trial(prepared, 1, 2.0, is_scored=True)]
+    begun = [*ends, a_trial(prepared, 2, 2.5), a_trial(prepared, 3, 4.0), a_trial(prepared, 4, None)]
+    assert most_to_score(begun, (), settings) == 1, "the trial at place 3 is not among the leaders"
+    assert most_to_score(begun, {2}, settings) == 1
+    assert most_to_score(begun, {3}, settings) == most_to_score(begun, {4}, settings) == 2
+    metric = replace(settings, objective="exact_match")
+    assert most_to_score(begun, (), metric) == 3, "answers are scored at the end of no trial"
+    alone = replace(settings, strategy="fixed-baseline")
+    assert most_to_score([ends[0]], {0}, alone) == 1

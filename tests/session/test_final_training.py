@@ -25,6 +25,7 @@ from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import RETRAINED, Trial, Trials
 from tunecast.store import Store
+from tunecast.training.plan import HALVINGS
 from tunecast.training.training_task import TrialSpec
 
 pytestmark = pytest.mark.slow
@@ -94,6 +95,19 @@ def test_so_many_epochs_are_planned_with_a_rate_for_their_steps(
     rest = {name: value for name, value in FOUND.hyperparameters.items() if name != "learning_rate"}
     assert rest.items() <= long.spec.pipeline.hyperparameters.items()
     assert decides.seconds(long) == pytest.approx(1e-3 * long.tokens_to_end + 7 * 0.5 + 2.0, rel=0.1)
+
+
+def test_a_longer_run_has_the_points_that_its_length_affords(
+    prepared: PreparedTask, store: Store, tmp_path: Path, settings: SessionSettings
+) -> None:
+    task = prepared.training_task
+    prepared = replace(prepared, training_task=replace(task, subset=task.validation))
+    decides = trainer(prepared, store, tmp_path / "out", settings, final_training="epochs=4")
+    short = winner(prepared)
+    plan = decides.plan(short, 0.0, "seconds")
+    lengths = plan.full_length_tokens, plan.full_length_tokens // 8
+    long, brief = (decides.laid_out(replace(plan, full_length_tokens=one), short)[0] for one in lengths)
+    assert (long.spec.halvings, brief.spec.halvings) == (HALVINGS, (2,))
 
 
 def test_a_rate_that_the_user_fixed_or_limited_stays_so(

@@ -17,7 +17,7 @@ from sessions import IN_PROCESS, Finished, call_main, finish, unfinish
 from tunecast.budget import Budget, Used
 from tunecast.executors import base as executor
 from tunecast.methods.space import BASELINE
-from tunecast.records import FORECAST_ONLY, Outcome, Pipeline, Run, Score
+from tunecast.records import FORECAST_ONLY, Outcome, Pipeline, Run, RunError, Score
 from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
@@ -106,6 +106,15 @@ def test_no_part_is_empty_or_the_whole(prepared: PreparedTask) -> None:
     trial = a_trial(prepared)
     assert part_of(trial, 1 / 1000) is None
     assert part_of(trial, 0.999) is None
+
+
+def test_a_part_that_failed_counts_whole(prepared: PreparedTask, store: Store) -> None:
+    """It is trained in one go, and nobody knows how far it came."""
+    trial = leading(prepared, store)
+    plan = SurveyPlan(trial.spec.run, (Part(16, 900),), "")
+    (part,) = surveyor(prepared, store, "1G-tokens").again([trial], plan).parts
+    part.fail(0, Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", "killed"), SLOT, 1.0)
+    assert part.used(0.0).tokens == part[0].plan.tokens_at(part[0].plan.total_steps) >= 900
 
 
 def sizes(survey: Survey) -> list[int]:

@@ -9,12 +9,13 @@ from tunecast.budget import Used
 from tunecast.executors.base import Crash
 from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
-from tunecast.records import Run
+from tunecast.records import FORECAST_ONLY, Run
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, end_loss
 from tunecast.session.loop import BUDGET_OVER, Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
+from tunecast.session.run_factory import affordable_halvings
 from tunecast.session.status import session_status, wait_text
 from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
@@ -85,12 +86,12 @@ class BesideSearch:
 
     def count(self) -> None:
         """Count what forecasts and final trainings have spent, each run once."""
-        limit = self.search.trials[0].spec.explosion_nats
         runs = [run for run in self.store.runs(session=self.session) if run.is_beside_search]
-        self.search.beside = sum((self._trial_of(run, limit).used(0.0) for run in runs), Used())
+        self.search.beside = sum((self._trial_of(run).used(0.0) for run in runs), Used())
 
-    def _trial_of(self, run: Run, limit: float) -> Trials:
+    def _trial_of(self, run: Run) -> Trials:
         """Lay the trial of a run beside the search out again, to count what it has spent."""
+        task, in_one_go = self.prepared.training_task, run.extra["purpose"] == FORECAST_ONLY["purpose"]
         trials = Trials(
             self.session,
             self.prepared,
@@ -101,7 +102,8 @@ class BesideSearch:
             full_length_tokens=run.full_length_tokens,
             unique_examples=run.unique_examples,
             workers=1,
-            explosion_nats=limit,
+            explosion_nats=self.search.trials[0].spec.explosion_nats,
+            halvings=() if in_one_go else affordable_halvings(task, run.full_length_tokens),
         )
         trials.restore()
         return trials

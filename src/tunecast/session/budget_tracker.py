@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from tunecast.budget import Budget, Used
 from tunecast.search import Remaining
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.trials import Trial
+from tunecast.training.plan import FIRST_MEASURED_STEP
 
 GRACE = 0.05
 """A step starts if the 90% upper bound of its seconds fits, so one in ten takes longer. It may overrun by
@@ -72,7 +75,7 @@ class BudgetTracker:
     def reserve_for_comparing(self, seconds: float) -> None:
         """Keep seconds for comparing the leaders at the end; a budget in tokens or trials has none."""
         if self.budget.kind == "seconds":
-            self.reserve("comparison", min(seconds, MOST_FOR_COMPARING * self.budget.amount))
+            self.reserve("comparison", seconds)
 
     def left(self, used: Used, *purposes: Purpose) -> float:
         """Return the rest of the budget in its unit, including what is reserved for these purposes."""
@@ -125,6 +128,23 @@ class BudgetTracker:
             return False
         method, work, ends = trial.spec.pipeline.method, trial.work_to_next, trial.ends_next
         return used.seconds + runtime_model.expected(method, work, ends=ends) <= self._free.amount
+
+    def last_step(self, trial: Trial, used: Used, runtime_model: RuntimeModel) -> int | None:
+        """Return the step that a trial is expected to reach with the rest of a budget in seconds.
+
+        It is at most that of the trial's next point, and None if too few steps fit to be worth a point.
+        """
+        following = trial.next_step
+        if following is None or self.is_expected_to_fit(trial, used, runtime_model):
+            return following
+        if self.budget.kind != "seconds":
+            return None
+        method, plan, resumed = trial.spec.pipeline.method, trial.plan, trial.resume_step
+        seconds = self._free.amount - used.seconds - runtime_model.expected(method, 0.0)
+        tokens = seconds / runtime_model.expected(method, trial.effort, 0)
+        reached = int(np.searchsorted(plan.tokens, plan.tokens_at(resumed) + tokens, side="right"))
+        least = trial.step + 1 if trial.step else max(FIRST_MEASURED_STEP, plan.warmup_steps + 1)
+        return reached if least <= (reached := min(reached, following - 1)) else None
 
     def affords_end(self, trial: Trial, used: Used, runtime_model: RuntimeModel) -> bool:
         """Return whether a trial can be finished with the rest of the budget, by its upper bound."""

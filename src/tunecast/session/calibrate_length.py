@@ -113,7 +113,9 @@ def zero_shot_measurement(base: Trials, training_task: TrainingTask, scored: Sco
     whole = loss.score(training_task.validation, scored.measured)
     point = zero_point(subset, scored.evaluation.times(share), base[0].spec.workers)
     beyond = (1 - share) * scored.evaluation.wall
-    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole, beyond)
+    return Measurement(
+        base[0].spec.run, point, Outcome.COMPLETED, validation=whole, validation_seconds=beyond
+    )
 
 
 def _speed_text(

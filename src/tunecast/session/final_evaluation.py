@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.provenance import Origin
 from tunecast.session.runtime_model import SCORING_MARGIN
 from tunecast.session.settings import SessionSettings
+from tunecast.session.status import wait_text
 from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
 from tunecast.training.checkpoint import sync
@@ -281,14 +283,27 @@ class FinalScoring:
         """
         unique = {finalist.key: finalist for finalist in finalists}
         self.progress.start(COMPARING, len(unique), "models")
-        limit = self.answers if judge.metric else 0
+        limit, seed = self.answers if judge.metric else 0, self.settings.seed
         scores: dict[Key, Scored] = {}
         for key, finalist in unique.items():
-            request = finalist.scoring("validation", judge.metric, limit, self.settings.seed)
-            scores[key] = _scored(finalist, request, self.ask, self.progress)
+            if not judge.metric and (known := self._scored_at_end(finalist)) is not None:
+                scores[key] = known
+            else:
+                request = finalist.scoring("validation", judge.metric, limit, seed)
+                scores[key] = _scored(finalist, request, self.ask, self.progress)
             self.progress.advance()
         self.progress.finish()
         return scores
+
+    def _scored_at_end(self, finalist: Finalist) -> Scored | None:
+        """Return the score of a trial's end if this process has measured it, else None."""
+        if finalist.trial is None or not is_scored(finalist):
+            return None
+        training_task, measured = self.prepared.training_task, finalist.trial.measured
+        assert measured is not None
+        loss = get_loss(training_task.loss)
+        score = loss.score(training_task.validation, measured, interval_seed=self.settings.seed)
+        return Scored(score, finalist.run.curve[-1].evaluation, measured)
 
     def _margins(
         self,
@@ -314,11 +329,14 @@ class FinalScoring:
         )
         limit = examples if judge.metric else SAMPLES
         known: dict[Key, Scored] = {}
+        every, began = {finalist.key for finalist in contenders.values()}, time.monotonic()
         for name, finalist in contenders.items():
             if finalist.key not in known:
                 request = finalist.scoring("test", judge.metric, limit, self.settings.seed)
                 known[finalist.key] = _scored(finalist, request, self.ask, self.progress)
-            self.progress.advance(note=f"{name} {known[finalist.key].score.loss:.3f}")
+            left = (time.monotonic() - began) * (len(every) / len(known) - 1)
+            wait = f", about {wait_text(left)} left" if left else ""
+            self.progress.advance(note=f"{name} {known[finalist.key].score.loss:.3f}{wait}")
         self.progress.finish()
         return {name: known[finalist.key] for name, finalist in contenders.items()}
 
@@ -362,6 +380,36 @@ def leading_checkpoints(trials: Iterable[Trial]) -> list[Finalist]:
     """Return the best checkpoints of the leading trials by loss on the validation subset, at most three."""
     found = [finalist for trial in trials if (finalist := best_checkpoint(trial))]
     return sorted(found, key=_subset_loss)[:FINALISTS]
+
+
+def is_scored(finalist: Finalist) -> bool:
+    """Whether the losses of a checkpoint on all validation examples are known from the end of its trial."""
+    trial = finalist.trial
+    return trial is not None and trial.measured is not None and finalist.step == trial.plan.total_steps
+
+
+def most_to_score(trials: Iterable[Trial], advanced: Collection[int], settings: SessionSettings) -> int:
+    """Count the checkpoints that a comparison after the next steps would have to score, at most.
+
+    Args:
+        trials: The trials; the first is the baseline's if the strategy has one.
+        advanced: Places of those that the next steps advance: each may be among the leaders then.
+        settings: The session's; answers to a metric are never known from the end of a trial.
+    """
+    found = {place: one for place, trial in enumerate(trials) if (one := best_checkpoint(trial))}
+    first = get_strategy(settings.strategy).has_baseline
+    always = {0: found[0]} if first and 0 in found and 0 not in advanced else {}
+    others = sorted((place for place in found if place not in advanced), key=lambda p: _subset_loss(found[p]))
+
+    def unscored(count: int) -> int:
+        compared = always | {place: found[place] for place in others[:count]}
+        return sum(settings.objective != "loss" or not is_scored(one) for one in compared.values())
+
+    beside = first and 0 in advanced
+    return max(
+        new + beside + unscored(FINALISTS - new)
+        for new in range(1 + min(FINALISTS, len([place for place in advanced if place or not first])))
+    )
 
 
 def _base_text(scored: Scored) -> str:

@@ -12,12 +12,12 @@ from tunecast.methods.rates import with_rate_for_steps
 from tunecast.records import FINAL_TRAINING, Pipeline
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
+from tunecast.session.run_factory import affordable_halvings
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import FinalPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.training.plan import HALVINGS
 
 FINAL_SHARE = 0.5
 """Share of a budget that is kept for a final training within it."""
@@ -68,6 +68,7 @@ class FinalTrainer:
             unique_examples=like.spec.unique_examples,
             workers=1,
             explosion_nats=like.spec.explosion_nats,
+            halvings=affordable_halvings(self.prepared.training_task, plan.full_length_tokens),
             extra=FINAL_TRAINING,
         )
         trials.restore()
@@ -95,8 +96,9 @@ class FinalTrainer:
     def _affordable_tokens(self, winner: Trial, seconds: float) -> float:
         """Return the tokens that seconds afford, by the 90% upper bound of their time."""
         method = winner.spec.pipeline.method
-        overhead = self.runtime_model.upper(method, 0.0, len(HALVINGS) + 1, ends=True)
         each = self.runtime_model.upper(method, winner.effort, 0)
+        points = len(affordable_halvings(self.prepared.training_task, seconds / each)) + 1
+        overhead = self.runtime_model.upper(method, 0.0, points, ends=True)
         return (seconds - overhead) / each
 
     def _derived(self, winner: Trial, steps: int) -> Pipeline:

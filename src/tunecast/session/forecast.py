@@ -258,6 +258,7 @@ class Surveyor:
             unique_examples=part.unique_examples,
             workers=trial.spec.workers,
             explosion_nats=trial.spec.explosion_nats,
+            halvings=(),  # it is trained in one go
             extra=FORECAST_ONLY,
         )
 

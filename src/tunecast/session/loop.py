@@ -14,7 +14,7 @@ from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
 from tunecast.search import History, Policy, Remaining, diagnostics_of, get_strategy, leader
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.final_evaluation import FINALISTS
+from tunecast.session.final_evaluation import FINALISTS, most_to_score
 from tunecast.session.folder import OutputFolder
 from tunecast.session.rules import choose
 from tunecast.session.runtime_model import RuntimeModel
@@ -34,12 +34,29 @@ class _Step:
     began: float
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """The rest of a budget, of which nothing is kept for a trial's end."""
+
+    search: Search
+
+    def remaining(self) -> Remaining:
+        return self.search.remaining()
+
+    def fits(self, index: int, reserved: int | None) -> bool:
+        return self.search.last_step(index) is not None
+
+    def affords_end(self, index: int) -> bool:
+        return True
+
+
 class Search:
     """Advances a session's trials until the budget is spent; a :class:`~tunecast.session.rules.BudgetView`.
 
     Args:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
+        seconds_to_compare: Expected seconds to score one of the leaders at the end.
 
     Attributes:
         beside: Amounts that the session has spent on runs beside the search; their seconds are on its clock.
@@ -58,6 +75,7 @@ class Search:
         progress: Progress,
         save: Callable[[], None],
         diagnostics: list[str],
+        seconds_to_compare: float = 0.0,
     ) -> None:
         self.trials = trials
         self.runtime_model = runtime_model
@@ -70,12 +88,13 @@ class Search:
         self._progress = progress
         self._save = save
         self._diagnostics = diagnostics
+        self._seconds_to_compare = seconds_to_compare
         self._under_way: dict[Handle, _Step] = {}
         self._crashes: Counter[tuple[int, int]] = Counter()
         self._activity = ""
 
     def spend(self) -> None:
-        """Train the first pipeline, search, and bring the leading trial to its end.
+        """Train the first pipeline, search, bring the leading trial to its end, and use what is left.
 
         With several workers one trains the first pipeline, and the others search meanwhile.
 
@@ -84,9 +103,11 @@ class Search:
             ModelError: A worker cannot be started again.
         """
         self._tell_diagnostics(self.trials.history(self.runtime_model))
-        self._search()
+        self._search(self._next)
         while self._finish_leader():
-            self._search()  # with the rest of the reserve for the leader
+            self._search(self._next)  # with the rest of the reserve for the leader
+        self._search(self._last)
+        self.keep_for_comparing()
 
     @property
     def leader(self) -> Trial | None:
@@ -102,19 +123,32 @@ class Search:
         """Return the strategy's view of the budget."""
         return self._budget_tracker.remaining(self.used(), self.trials[0].spec.full_length_tokens)
 
+    def keep_for_comparing(self, *following: int) -> None:
+        """Reserve the seconds to compare the leaders after the steps under way and those of other trials."""
+        advanced = {*following, *(step.index for step in self._under_way.values())}
+        models = most_to_score(self.trials, advanced, self._settings)
+        self._budget_tracker.reserve_for_comparing(models * self._seconds_to_compare)
+
     def fits(self, index: int, reserved: int | None = None) -> bool:
         """Return whether a trial's next step fits, and the end of a reserved trial after it."""
+        self.keep_for_comparing(index)
         kept = None if reserved is None else self.trials[reserved]
         return self._budget_tracker.fits(self.trials[index], kept, self.used(), self.runtime_model)
 
     def affords_end(self, index: int) -> bool:
         """Return whether the budget is enough to finish a trial."""
+        self.keep_for_comparing(index)
         return self._budget_tracker.affords_end(self.trials[index], self.used(), self.runtime_model)
 
-    def _search(self) -> None:
-        """Finish the first trial, and let the strategy spend the unreserved rest."""
+    def last_step(self, index: int) -> int | None:
+        """Return the step that a trial is expected to reach with the rest of the budget, None if too near."""
+        self.keep_for_comparing(index)
+        return self._budget_tracker.last_step(self.trials[index], self.used(), self.runtime_model)
+
+    def _search(self, choose_next: Callable[[], int | None]) -> None:
+        """Have idle workers advance the trials that are chosen, until there is none."""
         while True:
-            while self._executor.idle() and (index := self._next()) is not None:
+            while self._executor.idle() and (index := choose_next()) is not None:
                 self._submit(index)
             if not self._under_way:
                 return
@@ -123,23 +157,16 @@ class Search:
     def _finish_leader(self) -> bool:
         """Advance the leading trial towards its end; return False if there is nothing to do."""
         index = leader(self.trials.history(self.runtime_model))
-        if index is None:  # no first point fits by its upper bound, or all trials failed
-            open_trials = (index for index, trial in enumerate(self.trials) if trial.goes_on)
-            index = next((index for index in open_trials if self._is_worth_a_try(index)), None)
         if index is None:
             return False
         self._activity = "Finishing the leading trial"
         trial = self.trials[index]
         before = trial.step
-        while trial.goes_on and (self.fits(index) or self._is_worth_a_try(index)):
+        while trial.goes_on and self.fits(index):
             self._submit(index)
             while self._under_way:
                 self._collect()
         return trial.step > before
-
-    def _is_worth_a_try(self, index: int) -> bool:
-        """Whether a step is expected to fit: nothing else could use the time that it would lose otherwise."""
-        return self._budget_tracker.is_expected_to_fit(self.trials[index], self.used(), self.runtime_model)
 
     def _next(self) -> int | None:
         """Choose the first trial as long as it can continue, and beside or after it the strategy's choice."""
@@ -151,9 +178,24 @@ class Search:
             self._activity = f"Searching ({self._settings.strategy})"
         return choose(self._policy, self.trials.history(self.runtime_model), self)
 
+    def _last(self) -> int | None:
+        """Choose a trial to advance as far as the budget is expected to last, the leader before others.
+
+        Nothing else could use the time that a step would lose if it took longer than expected.
+        """
+        if self._budget_tracker.budget.kind != "seconds":
+            return None
+        self._activity = "Using the rest of the budget"
+        history = self.trials.history(self.runtime_model)
+        ahead = leader(history) or 0
+        if history.trials[ahead].is_open and self.last_step(ahead) is not None:
+            return ahead
+        return choose(self._policy, history, _Rest(self))
+
     def _submit(self, index: int) -> None:
         trial = self.trials[index]
-        following = trial.next_step
+        following = self.last_step(index) or trial.next_step
+        self.keep_for_comparing(index)
         assert following is not None
         trial.running = True
         self._show()

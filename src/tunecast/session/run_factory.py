@@ -91,6 +91,13 @@ def session_validation(training_task: TrainingTask, full_length_tokens: int, see
     return Validation(subset, whole, halvings)
 
 
+def affordable_halvings(training_task: TrainingTask, full_length_tokens: float) -> tuple[int, ...]:
+    """Choose the points before the end of a single trial of another length than the session's trials."""
+    points = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
+    each = sum(example.tokens for example in training_task.subset)
+    return next((halvings for halvings in GRIDS if len(halvings) * each <= points), GRIDS[-1])
+
+
 def sized_validation(
     training_task: TrainingTask, sizes: tuple[int, int], seed: int
 ) -> tuple[tuple[EncodedExample, ...], tuple[EncodedExample, ...]]:

@@ -39,7 +39,7 @@ from tunecast.session.run_factory import (
     session_validation,
     sized_validation,
 )
-from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
@@ -127,6 +127,7 @@ class Session:
         search = self._lay_out_search(zero_shot)
         self._keep_for_final()
         self._beside(search).count()
+        search.keep_for_comparing(0)
         to_compare = (1 + FINALISTS) * (self._state.seconds_to_compare or 0.0)
         check_suffices(search.trials, self._budget_tracker, search.runtime_model, to_compare)
         survey = None
@@ -232,12 +233,11 @@ class Session:
         self._executor.setup(UseValidation(subset, validation))
 
     def _score_base(self, final: FinalScoring) -> Scored:
-        """Score the base model, and keep time of the budget for comparing the leaders in the same way."""
+        """Score the base model, and note how long scoring one of the leaders in the same way takes."""
         start = time.monotonic()
         scored = final.score_base(self._budget_tracker.budget)
         if self._state.seconds_to_compare is None:
-            self._state.seconds_to_compare = SCORING_MARGIN * (time.monotonic() - start)
-        self._budget_tracker.reserve_for_comparing((1 + FINALISTS) * self._state.seconds_to_compare)
+            self._state.seconds_to_compare = time.monotonic() - start
         return scored
 
     def _zero_shot(self, scored: Scored, show: Callable[[BaseMeasurement], None]) -> Run:
@@ -279,6 +279,7 @@ class Session:
             progress=self._progress,
             save=self._save_state,
             diagnostics=self._state.diagnostics,
+            seconds_to_compare=self._state.seconds_to_compare or 0.0,
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:

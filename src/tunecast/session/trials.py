@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunecast.budget import Used
 from tunecast.errors import StoreError
@@ -25,6 +25,9 @@ from tunecast.training.checkpoint import CheckpointFolder, StepReport
 from tunecast.training.plan import HALVINGS, TrialPlan
 from tunecast.training.runner import SKIPPED, Measurement
 from tunecast.training.training_task import TrainingTask, TrialSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
@@ -47,6 +50,8 @@ class Trial:
     """Whether memory holds it; an infeasible trial has no next point."""
     patience: int | None = None
     """Points without a better validation loss after which it stops; None never stops it."""
+    measured: np.ndarray | None = field(default=None, repr=False)
+    """What :meth:`Loss.measure` gave at its end for each validation example; None in a resumed session."""
     effort: float = 1.0
     """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
 
@@ -325,7 +330,7 @@ class Trials:
             validation=measured.validation,
         )
         self._store.put(run)
-        trial.run = run
+        trial.run, trial.measured = run, measured.measured
         trial.running = False
         self._prune(trial)
         return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Measurement:
         outcome: ``paused``, ``completed``, or why the trial ended.
         error: Why it ended early, None if it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
+        measured: What :meth:`Loss.measure` gave for each of them.
         validation_seconds: The part of its wall seconds that is not the subset's.
         retrained_tokens: Tokens trained again because their checkpoint was lost.
         retraining_seconds: Wall seconds of that; no point includes them.
@@ -67,6 +68,7 @@ class Measurement:
     outcome: Outcome
     error: RunError | None = None
     validation: Score | None = None
+    measured: np.ndarray | None = field(default=None, compare=False)
     validation_seconds: float = 0.0
     trainable_parameters: int = 0
     retrained_tokens: int = 0
@@ -401,7 +403,7 @@ class Runner:
             places = self.training_task.subset_places
             score = self._loss.score(self._split("subset"), measured[places])
         else:
-            score, whole = self._evaluator.score(live.model, self._split("subset")), None
+            score, whole, measured = self._evaluator.score(live.model, self._split("subset")), None, None
         evaluation = clock.read()
         beyond = 1 - self.training_task.subset_share if at_end else 0.0
         diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
@@ -430,7 +432,7 @@ class Runner:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
         skipped = segment.skipped_steps
         seconds = beyond * evaluation.wall
-        return Measurement(spec.run, point, outcome, error, whole, seconds, skipped_steps=skipped)
+        return Measurement(spec.run, point, outcome, error, whole, measured, seconds, skipped_steps=skipped)
 
     def _split(self, name: str) -> Examples:
         """Return the examples of a split, prepared for the loss when the base model was untouched."""
