@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tiny
 from tunecast import data, models
@@ -13,6 +14,8 @@ from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
 from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.plan import plan_trial
+
+QLORA: dict[str, Any] = {"learning_rate": 1e-4, "lora_r": 8, "lora_alpha": 16, "target_modules": "attention"}
 
 
 def write_pipeline(folder: Path, pipeline: Pipeline) -> str:

@@ -22,9 +22,7 @@ from tunecast.search import (
     Remaining,
     Strategy,
     check_strategy,
-    find_strategy,
     get_strategy,
-    register,
     strategies,
 )
 
@@ -169,19 +167,3 @@ def test_options_that_a_strategy_does_not_use_are_refused(name: str) -> None:
         with pytest.raises(ConfigurationError, match=f"--prior: the strategy {name}") as caught:
             check_strategy(name, "prior.safetensors")
         assert caught.value.hint == "Use one of: transfer, quick-tune."
-
-
-def test_an_unknown_strategy_suggests_the_nearest_and_lists_those_to_choose_from() -> None:
-    with pytest.raises(ConfigurationError, match=r"'ashaa'(.|\n)*Did you mean asha\?") as caught:
-        get_strategy("ashaa")
-    assert "given" not in caught.value.hint
-    assert find_strategy("ashaa") is None
-
-
-def test_a_name_is_registered_once() -> None:
-    class Nameless(type(get_strategy("asha"))):  # type: ignore[misc]
-        name = ""
-
-    for strategy in (get_strategy("asha"), Nameless()):
-        with pytest.raises(ValueError, match="missing or taken"):
-            register(strategy)
