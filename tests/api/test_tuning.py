@@ -233,7 +233,7 @@ def test_every_delivery_scores_the_same_in_a_fresh_process(
     settings = SessionSettings(**done["configuration"])
     cases = [baseline_only, hopeless, by_metric, Tuned(settings, record_of(finished_session.folder), ())]
     (tmp_path / "jobs.json").write_text(json.dumps([case.job for case in cases]))
-    scored = workshop.run_in_fork(FRESH_PROCESS, str(tmp_path / "jobs.json"))
+    scored = workshop.fresh_process(FRESH_PROCESS, str(tmp_path / "jobs.json"))
     delivered = [case.record.contender(case.record.winner).test.loss for case in cases]
     assert scored == pytest.approx(delivered, abs=1e-3)
 
