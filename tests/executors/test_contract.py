@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -123,21 +125,25 @@ def advanced(executor: Executor, spec: TrialSpec, steps: list[int], after: int =
     return workshop.curve(measured)
 
 
+def started_again(name: str, processes: Executor) -> AbstractContextManager[Executor]:
+    """An executor of two slots; worker processes that have started are there already."""
+    return nullcontext(processes) if name == "local" else start_executor(name, 2, 1)
+
+
 @pytest.mark.parametrize("variant", ["lora", "full"])
-@pytest.mark.parametrize(("first", "second"), [EXECUTORS, EXECUTORS[::-1]])
+@pytest.mark.parametrize(("first", "second"), permutations(EXECUTORS, 2))
 def test_a_trial_goes_on_bit_equal_in_another_executor(
     variant: str, first: str, second: str, task: TrainingTask, processes: Executor, tmp_path: Path
 ) -> None:
     chosen = workshop.pipeline(variant)
     spec = workshop.spec(task, chosen, tmp_path / "moved", epochs=2)
     steps = list(task.plan(spec).grid)
-    with start_executor("in-process", 2, 1) as in_process:
-        executors: dict[str, Executor] = {"local": processes, "in-process": in_process}
-        for executor in executors.values():
-            executor.open(TrainingPlace(task))
-        half = len(steps) // 2
-        begun = advanced(executors[first], spec, steps[:half])
-        ended = advanced(executors[second], spec, steps[half:], steps[half - 1])
+    half = len(steps) // 2
+    with started_again(first, processes) as begins, started_again(second, processes) as ends:
+        begins.open(TrainingPlace(task))
+        ends.open(TrainingPlace(task))
+        begun = advanced(begins, spec, steps[:half])
+        ended = advanced(ends, spec, steps[half:], steps[half - 1])
     whole = workshop.curve(
         workshop.run_trial(Runner(task), workshop.spec(task, chosen, tmp_path / "w", epochs=2))
     )

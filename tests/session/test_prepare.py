@@ -8,8 +8,11 @@ import pytest
 import tiny
 from tunecast.errors import ConfigurationError, DataError
 from tunecast.progress import Silent
+from tunecast.session import prepare
 from tunecast.session.prepare import PreparedTask, choose_device, prepare_task
 from tunecast.session.settings import SessionSettings
+from tunecast.training import losses
+from tunecast.training.losses.completion import CompletionLoss
 
 
 def test_task_is_laid_out(prepared: PreparedTask) -> None:
@@ -21,6 +24,21 @@ def test_task_is_laid_out(prepared: PreparedTask) -> None:
     assert max(len(example.input_ids) for example in training_task.train) <= training_task.max_length <= 128
     assert training_task.max_length % 64 == 0
     assert training_task.max_new_tokens >= max(example.label_tokens for example in training_task.train)
+
+
+def test_one_line_picks_the_loss_that_encodes_and_trains(
+    settings: SessionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build() -> CompletionLoss:
+        built.append("other")
+        return CompletionLoss()
+
+    monkeypatch.setattr(losses, "_BUILDERS", {"other": build})
+    monkeypatch.setattr(prepare, "LOSS", "other")
+    assert prepare_task(settings, Silent()).training_task.loss == "other"
+    assert built
 
 
 def test_long_completions_of_an_encoder_decoder_are_not_cut(

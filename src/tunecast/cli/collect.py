@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunecast.cli import options
+from tunecast.executors import EXECUTOR_NAMES
 
 if TYPE_CHECKING:
     from tunecast.collect import CollectionSummary
@@ -38,7 +39,7 @@ def command(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    executor: Annotated[str, typer.Option(help="Where workers run: local or in-process.")] = "local",
+    executor: Annotated[str, typer.Option(help=f"Where workers run: {EXECUTOR_NAMES}.")] = "local",
     time_limit: TimeLimit = None,
     max_runs: MaxRuns = None,
     every: Every = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.errors import ConfigurationError
+from tunecast.executors import EXECUTOR_NAMES
 
 if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
@@ -36,7 +37,7 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, bfloat16 or float32. (default: auto)")]
 Executor = Annotated[
     str | None,
-    typer.Option("--executor", help="Where workers run: local or in-process. (default: local)"),
+    typer.Option("--executor", help=f"Where workers run: {EXECUTOR_NAMES}. (default: local)"),
 ]
 Store = Annotated[str | None, typer.Option("--store", help="URL of the store. (default: OUT/runs.sqlite)")]
 PromptColumn = Annotated[

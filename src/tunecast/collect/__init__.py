@@ -36,7 +36,7 @@ def collect(
         workers: Runs made at the same time, one by each worker.
         threads: Threads of each worker; None shares the processor's cores among them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        executor: The place of the workers: ``local`` or ``in-process``.
+        executor: Where workers run: a name in :data:`tunecast.executors.EXECUTORS`.
         limits: When to wait or end; None collects everything.
         allowed_metrics: Metrics of the form ``module:function`` that a plan's file may run.
         progress: Receives progress reports.

@@ -10,9 +10,11 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.executors.base import Executor
 
-__all__ = ["EXECUTORS", "check_executor", "start_executor"]
+__all__ = ["EXECUTORS", "EXECUTOR_NAMES", "check_executor", "start_executor"]
 
 EXECUTORS = ("local", "in-process")
+EXECUTOR_NAMES = " or ".join(EXECUTORS)
+"""The executors as help texts and messages name them."""
 
 
 def check_executor(name: str) -> None:
@@ -22,7 +24,7 @@ def check_executor(name: str) -> None:
         ConfigurationError: It does not exist.
     """
     if name not in EXECUTORS:
-        raise ConfigurationError(f"--executor: there is no {name!r}.", f"Use {' or '.join(EXECUTORS)}.")
+        raise ConfigurationError(f"--executor: there is no {name!r}.", f"Use {EXECUTOR_NAMES}.")
 
 
 def start_executor(name: str, workers: int, threads: int, inherited: Sequence[int] = ()) -> Executor:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tunecast.data import ClosedAnswers, Dataset, EncodedExample
     from tunecast.models.load import ResolvedModel
 
+LOSS = COMPLETION
+"""The loss that sessions train with."""
 MOST_NEW_TOKENS = 256
 
 
@@ -99,7 +101,7 @@ def _encoded(
     source: str, dataset: Dataset, tokenizer: Any, max_length: int, facts: ModelFacts
 ) -> dict[str, tuple[EncodedExample, ...]]:
     """Encode the examples of every split; an empty split is an error."""
-    loss = get_loss(COMPLETION)
+    loss = get_loss(LOSS)
     encoded = {
         name: tuple(loss.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
         for name, examples in dataset.splits()
@@ -144,6 +146,7 @@ def _training_task(
         max_new_tokens=_new_tokens(encoded["train"], facts.context),
         deterministic=settings.deterministic,
         trust_remote_code=settings.trust_remote_code,
+        loss=LOSS,
     )
 
 
