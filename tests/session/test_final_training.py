@@ -257,10 +257,11 @@ def test_within_a_budget_search_and_final_training_share_it(
     flags = ("--budget", "16k-tokens", "--epochs", "4", "--final-training", "budget")
     finish(tmp_path / "out", tiny_llama, toy_data, *FLAGS, *RATES, *flags)
     run = final_run(tmp_path / "out")
-    searched = sum(
-        one.curve[-1].tokens_seen for one in committed(tmp_path / "out") if one.is_candidate and one.curve
-    )
+    tried = [one for one in committed(tmp_path / "out") if one.is_candidate and one.curve]
+    searched = sum(one.curve[-1].tokens_seen for one in tried)
     assert 0 < searched <= 8000
+    assert len(tried) > 2, "trials are sized for the half of the budget that is searched with"
+    assert run.full_length_tokens > 3 * tried[0].full_length_tokens
     assert 0.85 * 16_000 < searched + run.curve[-1].tokens_seen <= 16_000
     assert run.curve[-1].share == 1.0
 
