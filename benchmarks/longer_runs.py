@@ -21,17 +21,17 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tunecast.methods.rates import STEPS_EXPONENT
-from tunecast.predictor import TaskDescription
-from tunecast.recommender.known_runs import KnownRuns, Plan
-from tunecast.records import ZERO_SHOT, DatasetFacts, Outcome, Run
-from tunecast.store import Store
-from tunecast.store.final_results import FinalResult, read_final_results
-from tunecast.store.shipping import shipped
+from tunecast.predictor.endings import trial_of
+from tunecast.predictor.examples import ZeroShotLosses, teaching_runs
+from tunecast.predictor.quality_training import fit_quality
+from tunecast.records import Outcome, Run
+from tunecast.store import Store, published_runs
+from tunecast.store.shipping import shipped_runs
 
 PRETRAINING_EXPONENT = 0.32
 LEAST_RATIO = 2.0
@@ -108,12 +108,12 @@ def show_rates(runs: Sequence[Run]) -> None:
         print(f"regret {name}: mean {statistics.mean(values):.1f}%, largest {max(values):.1f}%")
 
 
-def pairs(results: Sequence[FinalResult]) -> Iterator[tuple[FinalResult, FinalResult]]:
+def pairs(runs: Sequence[Run]) -> Iterator[tuple[Run, Run]]:
     """Yield completed runs of one pipeline on one task, the second at least twice as long as the first."""
     groups = defaultdict(list)
-    for result in results:
-        if result.outcome is Outcome.COMPLETED and result.pipeline.method != ZERO_SHOT.method:
-            groups[result.dataset, result.model.name, result.pipeline.id].append(result)
+    for run in teaching_runs(runs):
+        if run.outcome is Outcome.COMPLETED:
+            groups[run.dataset.identity, run.model.identity, run.pipeline.id].append(run)
     for group in groups.values():
         for short in group:
             for long in group:
@@ -122,36 +122,27 @@ def pairs(results: Sequence[FinalResult]) -> Iterator[tuple[FinalResult, FinalRe
                     yield short, long
 
 
-def show_gains(results: Sequence[FinalResult]) -> None:
-    """Print the quantiles of measured over predicted changes of ln(loss)."""
+def show_gains(runs: Sequence[Run]) -> None:
+    """Print the quantiles of measured over predicted changes of ln(loss), where a fall is predicted."""
     by_task = defaultdict(list)
-    for pair in pairs(results):
-        by_task[pair[0].dataset].append(pair)
-    factors = []
+    for pair in pairs(runs):
+        by_task[pair[0].task.dataset].append(pair)
+    zero_shot, tables = ZeroShotLosses.of(runs), published_runs()
+    predicted, measured = [], []
     for task, of_task in by_task.items():
-        known = KnownRuns([result for result in results if result.dataset != task])
-        untouched = {
-            one.model.name: one.bits_per_byte
-            for one in results
-            if one.dataset == task and one.pipeline.method == ZERO_SHOT.method
-        }
-        for short, long in of_task:
-            ends = [
-                _predicted(known, one, untouched.get(one.model.name), short.total_steps)
-                for one in (short, long)
-            ]
-            measured = math.log((long.bits_per_byte or math.nan) / (short.bits_per_byte or math.nan))
-            factors.append(measured / (ends[1] - ends[0]))
+        quality = fit_quality([run for run in runs if run.task.dataset != task], tables)
+        for pair in of_task:
+            trials = [trial_of(run, zero_shot.for_run(run)) for run in pair]
+            # As a session asks: the longer run has a rate that suits its steps as well.
+            long = replace(trials[1], steps=trials[0].steps)
+            before, after = quality.predict([trials[0], long]).mean
+            predicted.append(after - before)
+            measured.append(math.log(pair[1].end_loss / pair[0].end_loss))
+    falls = np.array(predicted) < 0
+    factors = np.array(measured)[falls] / np.array(predicted)[falls]
     low, middle, high = np.quantile(factors, [0.05, 0.5, 0.95])
-    print(f"{len(factors)} pairs on {len(by_task)} tasks: measured over predicted change of ln(loss)")
+    print(f"{len(factors)} of {len(falls)} pairs on {len(by_task)} tasks: measured over predicted change")
     print(f"5% {low:.2f}, median {middle:.2f}, 95% {high:.2f}")
-
-
-def _predicted(known: KnownRuns, result: FinalResult, bits: float | None, steps: int) -> float:
-    facts = DatasetFacts(result.dataset, "", "", {}, {}, result.meta_features, 0)
-    untouched = None if bits is None else bits * math.log(2)
-    task = TaskDescription(facts, result.model, result.full_length_tokens, result.unique_examples, untouched)
-    return known.predict(task, [Plan(result.pipeline, result.full_length_tokens, steps)])[0].log_loss
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.store:
         with Store.open(options.store, create=False) as store:
             show_rates(list(store.runs()))
-    if (file := shipped()) is not None:
-        show_gains(read_final_results(file))
+    show_gains(shipped_runs())
 
 
 if __name__ == "__main__":

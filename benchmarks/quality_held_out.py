@@ -5,8 +5,8 @@
 Left out are each family of tasks, SmolLM2, all larger models than the smallest, and each model family of the
 published tables; the last counts by order, and by differences where a table's unit is a loss. Predictors are
 asked with the zero-shot loss measured, as in ``tune``, and without, as in ``recommend``. Everything is fitted
-and calibrated inside what remains. The two predictors of the package learn from recorded runs alone. A last
-table is about rates: nats lost on a published sweep with model families left out.
+and calibrated inside what remains. A last table is about rates: nats lost on a published sweep with model
+families left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunecast.store import open_for_reading, published_runs
 from tunecast_benchmarks.quality import sweep
 from tunecast_benchmarks.quality.endings import Answer
 from tunecast_benchmarks.quality.holdouts import Fold, holdouts
-from tunecast_benchmarks.quality.predictors import Constant, Joint, Predictor, PriorFamily, Rates, Recommender
+from tunecast_benchmarks.quality.predictors import Constant, Joint, Predictor, PriorFamily, Rates
 from tunecast_benchmarks.quality.scores import Scores, score
 
 PREDICTORS: dict[str, Predictor] = {
@@ -30,7 +30,6 @@ PREDICTORS: dict[str, Predictor] = {
     for one in (
         Constant(),
         PriorFamily("nearest-task"),
-        Recommender(),
         PriorFamily("forest"),
         Rates(),
         Joint(),

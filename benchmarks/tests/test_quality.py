@@ -18,7 +18,7 @@ from tunecast.records import Outcome, Pipeline, Published, Run, Task
 from tunecast_benchmarks.quality import sweep
 from tunecast_benchmarks.quality.endings import Answer
 from tunecast_benchmarks.quality.holdouts import holdouts
-from tunecast_benchmarks.quality.predictors import Constant, Joint, PriorFamily, Rates, Recommender
+from tunecast_benchmarks.quality.predictors import Constant, Joint, PriorFamily, Rates
 from tunecast_benchmarks.quality.scores import contrast_log_density, rank_correlation, regret, score
 
 
@@ -133,7 +133,7 @@ def test_mixtures_of_experts_are_left_out_with_their_dense_models(runs: list[Run
     assert sorted(asked, key=len) == [{"three"}, {"one", "two"}]
 
 
-@pytest.mark.parametrize("predictor", [Constant(), Recommender(), PriorFamily("ridge"), Rates(), Joint()])
+@pytest.mark.parametrize("predictor", [Constant(), PriorFamily("ridge"), Rates(), Joint()])
 def test_every_predictor_answers_with_and_without_the_zero_shot_loss(
     predictor: Constant, endings: list[Ending], runs: list[Run], tables: list[Run]
 ) -> None:

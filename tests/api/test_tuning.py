@@ -15,6 +15,7 @@ from sessions import Finished, record_of
 from tunecast import api
 from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods.space import BASELINE
+from tunecast.predictor import read_prior
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Run
 from tunecast.results import SessionRecord
@@ -314,9 +315,9 @@ def test_a_broken_metric_is_refused_before_anything_runs(
 def test_where_nothing_can_be_advised_the_session_halves_and_says_so(
     tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damaged = tmp_path / "runs.parquet"
+    damaged = tmp_path / "prior.safetensors"
     damaged.write_bytes(b"damaged")
-    monkeypatch.setattr("tunecast.store.shipping.shipped", lambda: damaged)
+    monkeypatch.setattr("tunecast.session.recommendation.load_prior", lambda: read_prior(damaged))
 
     class Lines(Silent):
         def __init__(self) -> None:
@@ -338,5 +339,5 @@ def test_where_nothing_can_be_advised_the_session_halves_and_says_so(
     record = api.tune(settings, progress=shown)
     assert record.strategy == "asha"
     said = " ".join(shown.lines)
-    assert "damaged" in said
+    assert "cannot be read" in said
     assert "nothing could be recommended" in said

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import tunecast
+from report.sample_recommendation import sample_recommendation
+from sample_runs import sample_model
 from tunecast.hardware.calibration import Calibration, write_calibration
 from tunecast.hardware.local_machine import this_machine
-from tunecast.recommender.explanations import worth_text
+from tunecast.recommender.explanations import basis, worth_text
 from tunecast.recommender.question import Question
 
 
@@ -25,23 +30,42 @@ from tunecast.recommender.question import Question
     ],
 )
 def test_worth(probability: float, words: str) -> None:
-    assert words in worth_text(probability)
-    assert "100%" not in worth_text(probability)
+    text = worth_text(replace(sample_recommendation(None), worth_it=probability))
+    assert words in text
+    assert "100%" not in text
+    assert text.endswith("The predicted gain is 75% of the loss (90%: 68% to 80%).")
 
 
-@pytest.mark.parametrize(
-    ("method", "words"),
-    [
-        ("full", "0.1 times LoRA's"),
-        ("ia3", "the method's usual rate"),
-        ("mezo", "times LoRA's"),
-        ("lora", "at alpha 32"),
-    ],
-)
-def test_a_learning_rate_has_its_reason(method: str, words: str, tiny_llama: Path, toy_data: Path) -> None:
-    best = tunecast.recommend(Question(str(tiny_llama), str(toy_data), methods=(method,))).recommendations[0]
-    assert words in best.reasons[0]
-    assert ("0.1 times" in best.reasons[0]) == (method == "full")
+def test_only_what_is_larger_than_every_recorded_model_is_an_extrapolation() -> None:
+    known = sample_model(parameters=135_000_000)
+    assert basis(known, 135_000_000) == ""
+    said = basis(replace(known, parameters=7_000_000_000), 135_000_000)
+    assert said.startswith("Predictions for 7 billion parameters are an extrapolation: the largest recorded")
+    assert "model has 135 million." in said
+
+
+def question(model: Path, data: Path, **more: object) -> Question:
+    return Question(str(model), str(data), gpu="H100", **more)  # type: ignore[arg-type]
+
+
+def test_a_learning_rate_has_its_reason(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    small = tunecast.recommend(question(tiny_llama, toy_data)).recommendations[0]
+    assert "the best predicted of three around the usual one of width 32" in small.reasons[0]
+    config = json.loads((tiny_llama / "config.json").read_text())
+    wide = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config | wide))
+    for method in ("full", "ia3", "lora"):
+        best = tunecast.recommend(question(tmp_path, toy_data, methods=(method,))).recommendations[0]
+        assert "the law of rates puts the best one at" in best.reasons[0]
+        low, high = (float(one) for one in re.findall(r"\(([\d.e-]+) to ([\d.e-]+) with", best.reasons[0])[0])
+        assert low < high
+
+
+def test_a_likely_failure_is_said(tiny_llama: Path, toy_data: Path) -> None:
+    asked = question(tiny_llama, toy_data, methods=("lora",), fixed={"learning_rate": 3.0})
+    best = tunecast.recommend(asked).recommendations[0]
+    assert best.failure > 0.05
+    assert f"diverges with a probability of {best.failure:.0%}" in best.reasons[1]
 
 
 def test_the_first_says_how_sure_its_time_is(

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+import pytest
 
-from transformers import LlamaConfig
-
-from sample_runs import sample_dataset
-from tunecast.models.describe import describe_config
-from tunecast.predictor import Prediction, TaskDescription
-from tunecast.recommender.known_runs import Neighbour, Plan
+from planted_runs import planted_dataset, planted_model
+from tunecast.predictor import TaskDescription, load_prior
+from tunecast.predictor.quality import Trial
 from tunecast.recommender.ranking import predict_ends
 from tunecast.records import Pipeline
 
-
-class ByRate:
-    """Knows that the higher the rate the better, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Plan] = []
-
-    def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
-        self.asked = plans
-        losses = [1 / plan.pipeline.number("learning_rate") for plan in plans]
-        return [Prediction(math.log(loss), 0.1) for loss in losses]
-
-    def zero_shot(self, task: TaskDescription) -> Prediction:
-        return Prediction(0.0, 0.1)
-
-    def unlike(self, task: TaskDescription) -> str:
-        return ""
-
-    def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
-        return ()
+TASK = TaskDescription(planted_dataset(0), planted_model(), 1000, 100)
 
 
-def pipelines(*rates: float, batch: int = 8) -> list[Pipeline]:
-    return [Pipeline("lora", {"learning_rate": rate, "per_device_train_batch_size": batch}) for rate in rates]
+@pytest.mark.parametrize(("batch", "steps"), [({}, 13), ({"per_device_train_batch_size": 64}, 2)])
+def test_steps_are_those_of_the_batch(batch: dict[str, int], steps: int) -> None:
+    quality = load_prior().quality
+    pipeline = Pipeline("lora", {"learning_rate": 1e-3, **batch})
+    (found,) = predict_ends(quality, TASK, [pipeline], mean_tokens=10.0)
+    assert [found] == quality.predict([Trial(TASK, pipeline, steps)]).predictions()
+    assert found != quality.predict([Trial(TASK, pipeline, 3 * steps)]).predictions()[0]
 
 
-def ends(prior: ByRate, candidates: list[Pipeline]) -> list[Prediction]:
-    model = describe_config(LlamaConfig(num_hidden_layers=1), "x")
-    task = TaskDescription(sample_dataset(), model, 1000, 100)
-    return predict_ends(prior, task, candidates, mean_tokens=10.0)
-
-
-def test_steps_are_those_of_the_batch() -> None:
-    prior = ByRate()
-    ends(prior, [*pipelines(1.0, batch=8), *pipelines(1.0, batch=64)])
-    assert [plan.total_steps for plan in prior.asked] == [13, 2]
-    ends(prior, [replace(pipelines(1.0)[0], hyperparameters={"learning_rate": 1.0})])
-    assert [plan.total_steps for plan in prior.asked] == [13]
+def test_nothing_asked_nothing_predicted() -> None:
+    assert predict_ends(load_prior().quality, TASK, [], mean_tokens=10.0) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -16,8 +17,10 @@ from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.hardware.accelerators import as_machine, find_accelerator
 from tunecast.methods import registry
 from tunecast.methods.full import Full
+from tunecast.predictor import load_prior
+from tunecast.recommender.candidates import rates
 from tunecast.recommender.question import Question, look
-from tunecast.recommender.recommend import Horizon, Recommender, default_prior, seconds_with_evaluation
+from tunecast.recommender.recommend import ANY_RATE, Horizon, Recommender, seconds_with_evaluation
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.session.measure_zero_shot import _spread
 from tunecast.store import open_for_reading
@@ -55,6 +58,8 @@ def test_the_best_come_first_and_are_varied(tiny_llama: Path, toy_data: Path) ->
         assert one.reasons
         assert "--fix learning_rate=" in " ".join(one.overrides.values())
         assert one.relative_gain == pytest.approx(1 - one.predicted_loss / found.zero_shot_loss.value)
+        assert one.gain_low < one.relative_gain < one.gain_high
+        assert 0 <= one.failure < 0.5
     assert found.zero_shot_loss.source == "predicted"
     assert 0 <= found.worth_it <= 1
 
@@ -95,14 +100,55 @@ def test_four_bits_are_advised_only_where_they_can_be_trained(
 def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Path) -> None:
     found = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_alpha": 64}))
     usual = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",)))
-    rates = {
-        one.pipeline["per_device_train_batch_size"]: one.pipeline.number("learning_rate")
-        for one in usual.considered
-    }
-    for one in found.considered:
-        assert one.pipeline["lora_alpha"] == 64
-        batch = one.pipeline["per_device_train_batch_size"]
-        assert one.pipeline.number("learning_rate") == pytest.approx(rates[batch] / 2, rel=0.05)
+    model, law = look(ask(tiny_llama, toy_data)).task.model, load_prior().quality.law
+    for one in (*found.considered, *usual.considered):
+        allowed = rates(law, model, one.pipeline, one.total_steps, ANY_RATE)
+        assert one.pipeline["learning_rate"] in allowed
+    assert {one.pipeline["lora_alpha"] for one in found.considered} == {64}
+    middle = median(one.pipeline.number("learning_rate") for one in found.considered)
+    assert middle < median(one.pipeline.number("learning_rate") for one in usual.considered)
+
+
+def test_of_the_rates_that_are_tried_the_best_predicted_is_recommended(
+    tiny_llama: Path, toy_data: Path
+) -> None:
+    question = ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_r": 8})
+    situation, prior = look(question), load_prior()
+    for one in tunecast.recommend(question).considered:
+        values = one.pipeline.hyperparameters
+        tried = [
+            Pipeline("lora", {**values, "learning_rate": rate})
+            for rate in rates(
+                prior.quality.law, situation.task.model, one.pipeline, one.total_steps, ANY_RATE
+            )
+        ]
+        losses = [found.predicted_loss for found in Recommender(situation, prior, Horizon()).prospects(tried)]
+        assert one.predicted_loss == pytest.approx(min(losses))
+
+
+def test_a_pipeline_without_a_rate_is_predicted_at_its_best(tiny_llama: Path, toy_data: Path) -> None:
+    (found,) = tunecast.predict(str(tiny_llama), str(toy_data), [Pipeline("lora", {"lora_r": 8})])
+    again = tunecast.predict(str(tiny_llama), str(toy_data), [found.pipeline])
+    assert found.pipeline.number("learning_rate") > 0
+    assert again[0].predicted_loss == pytest.approx(found.predicted_loss)
+
+
+def test_without_a_tokenizer_tokens_are_pieces_of_four_bytes(seventy_billion: Path, toy_data: Path) -> None:
+    task = look(ask(seventy_billion, toy_data)).task
+    assert task.dataset.facts["token_unit"] == "tokens"
+    assert 3.0 < task.bytes_per_label_token <= 4.0
+    features = task.dataset.meta_features
+    by_bytes = math.log1p(math.exp(features["completion_log_bytes_mean"]) / 4)
+    assert features["completion_log_tokens_mean"] == pytest.approx(by_bytes, abs=0.4)
+
+
+def test_beyond_the_recorded_models_it_is_said_what_predictions_rest_on(
+    seventy_billion: Path, tiny_llama: Path, toy_data: Path
+) -> None:
+    far, near = (tunecast.recommend(ask(folder, toy_data)) for folder in (seventy_billion, tiny_llama))
+    assert "extrapolation: the largest recorded model has 135 million" in far.basis
+    assert near.basis == ""
+    assert far.as_json()["basis"] == far.basis
 
 
 def test_what_is_fixed_of_one_method_leaves_the_others_as_they_are(tiny_llama: Path, toy_data: Path) -> None:
@@ -122,7 +168,7 @@ def test_a_budget_limits_the_hours(tiny_llama: Path, toy_data: Path) -> None:
     long = tunecast.recommend(ask(tiny_llama, toy_data, epochs=50.0))
     short = tunecast.recommend(ask(tiny_llama, toy_data, epochs=50.0, budget="2s"))
     assert max(one.hours for one in short.considered) <= 2 / 3600
-    assert short.recommendations[0].predicted_loss > long.recommendations[0].predicted_loss
+    assert max(one.total_steps for one in short.considered) < max(one.total_steps for one in long.considered)
     tokens = tunecast.recommend(ask(tiny_llama, toy_data, budget="2k-tokens"))
     assert all(one.full_length_tokens <= 2000 for one in tokens.considered)
 
@@ -130,7 +176,7 @@ def test_a_budget_limits_the_hours(tiny_llama: Path, toy_data: Path) -> None:
 def test_hours_are_those_of_a_trial_with_its_evaluations(tiny_llama: Path, toy_data: Path) -> None:
     question = ask(tiny_llama, toy_data)
     situation = look(question)
-    recommender = Recommender(situation, default_prior(), Horizon())
+    recommender = Recommender(situation, load_prior(), Horizon())
     (one,) = recommender.prospects(
         [Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32})]
     )
@@ -146,6 +192,8 @@ def test_predict_scores_what_the_caller_brings(tiny_llama: Path, toy_data: Path)
     found = tunecast.predict(str(tiny_llama), str(toy_data), [bad, good, other], machine)
     assert [one.pipeline for one in found] == [bad, good, other]
     assert found[0].predicted_loss > found[1].predicted_loss
+    hot = Pipeline("lora", {"learning_rate": 10.0, "lora_r": 16, "lora_alpha": 32})
+    assert tunecast.predict(str(tiny_llama), str(toy_data), [hot])[0].failure > found[1].failure
     assert found == tunecast.predict(str(tiny_llama), str(toy_data), [bad, good, other], "T4")
     here = tunecast.predict(str(tiny_llama), str(toy_data), [good])
     assert here[0].fits
@@ -255,7 +303,7 @@ def test_what_cannot_be_priced_does_not_sink_the_list(
 
 def test_methods_that_train_weights_are_not_priced_as_adapters(tiny_llama: Path, toy_data: Path) -> None:
     situation = look(ask(tiny_llama, toy_data))
-    costs = Recommender(situation, default_prior(), Horizon()).costs
+    costs = Recommender(situation, load_prior(), Horizon()).costs
     shared = {"learning_rate": 1e-3, "optim": "adamw", "per_device_train_batch_size": 4}
     pipelines = [
         Pipeline("lora", {**shared, "lora_r": 16, "target_modules": "all-linear"}),

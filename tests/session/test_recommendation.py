@@ -10,8 +10,8 @@ import pytest
 from tunecast.api import resolve
 from tunecast.data import read
 from tunecast.data.token_lengths import measure_lengths
+from tunecast.predictor import load_prior
 from tunecast.progress import Silent
-from tunecast.recommender.recommend import default_prior
 from tunecast.recommender.recommendation import Recommendation
 from tunecast.search import Lineup
 from tunecast.session.candidates import candidate_pipelines
@@ -90,7 +90,10 @@ def test_a_session_begins_with_what_is_best_at_equal_tokens(tiny_llama: Path, to
     tokens = advice.recommendations[0].full_length_tokens
     slow_first = tuple(replace(one, full_length_tokens=tokens) for one in reversed(advice.recommendations))
     turned = replace(advice, recommendations=slow_first)
-    assert lineup_of(settings, prepared, turned, default_prior()) == advised
+    again = lineup_of(settings, prepared, turned, load_prior())
+    assert again.pipelines == found
+    losses = {name: end.log_loss for name, end in advised.predicted.items()}
+    assert {name: end.log_loss for name, end in again.predicted.items()} == pytest.approx(losses)
     assert recommendation_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == Lineup()
 
 

@@ -1,4 +1,4 @@
-"""The predictors that are compared: both of Tunecast's, a constant, and the nearest task."""
+"""The predictors that are compared: Tunecast's, the prior's forest, a constant, and the nearest task."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from tunecast.predictor.rate_law import USUAL_SCALE, RateLaw, fit_rate_law
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.regressors.base import Regressor
 from tunecast.predictor.validation import choose
-from tunecast.recommender.known_runs import KnownRuns, Plan
 from tunecast.records import ZERO_SHOT, Run
-from tunecast.store.final_results import final_result_of
 from tunecast_benchmarks.quality.endings import Answer, by_group
 
 
@@ -75,48 +73,6 @@ class ConstantMeans:
             found.append((mean + (0.0 if start is None else log_loss(start)), variance))
         means, variances = np.array(found).T
         return Answer(means, variances, np.maximum(variances - self._own, 0.0))
-
-
-class Recommender:
-    """The regression behind ``recommend``; its noise is what endings of one group do not share."""
-
-    name = "recommend"
-    learns_from_tables = False
-
-    def fit(self, endings: Sequence[Ending], untouched: Sequence[Run]) -> RecommenderFitted:
-        """Keep the recorded results."""
-        runs = recorded_runs(endings)
-        return RecommenderFitted(KnownRuns([final_result_of(run) for run in [*runs, *untouched]]))
-
-
-class RecommenderFitted:
-    """Answers by :class:`KnownRuns`."""
-
-    def __init__(self, known: KnownRuns) -> None:
-        self._known = known
-
-    def answer(self, endings: Sequence[Ending]) -> Answer:
-        """Predict task by task."""
-        return Answer.put_together(
-            len(endings),
-            ((places, self._of_task([endings[i] for i in places])) for places in self._tasks(endings)),
-        )
-
-    def _of_task(self, endings: Sequence[Ending]) -> Answer:
-        task = endings[0].task
-        plans = [Plan(one.pipeline, one.task.full_length_tokens, one.total_steps) for one in endings]
-        found = self._known.predict(task, plans)
-        variance = np.array([one.deviation**2 for one in found])
-        tuned, _ = self._known._posteriors(task)
-        return Answer(np.array([one.log_loss for one in found]), variance, variance - tuned.noise**2)
-
-    @staticmethod
-    def _tasks(endings: Sequence[Ending]) -> list[list[int]]:
-        found: dict[tuple[object, ...], list[int]] = {}
-        for place, ending in enumerate(endings):
-            key = (*ending.group, ending.task.unique_examples, ending.task.bytes_per_label_token)
-            found.setdefault(key, []).append(place)
-        return list(found.values())
 
 
 class PriorFamily:
@@ -204,7 +160,7 @@ class RatesFitted:
 
 
 class Joint:
-    """The predictor that is to replace both: :mod:`tunecast.predictor.quality`."""
+    """What `recommend` and `tune` ask: :mod:`tunecast.predictor.quality`."""
 
     name = "joint"
     learns_from_tables = True

@@ -46,8 +46,9 @@ def recommend(
         calibrate: Whether this machine is measured first, in some seconds, and remembered.
         progress: Receives the progress of a measurement; None shows it in a terminal or a notebook.
     """
+    from tunecast.predictor import load_prior
     from tunecast.recommender.question import look
-    from tunecast.recommender.recommend import default_prior, recommend_pipelines
+    from tunecast.recommender.recommend import recommend_pipelines
     from tunecast.report.live import given_or_shown
 
     with given_or_shown(progress) as shown:
@@ -59,7 +60,7 @@ def recommend(
             from tunecast.session.measure_zero_shot import measure_zero_shot
 
             measured = measure_zero_shot(question, situation, measure, shown)
-    return recommend_pipelines(question, situation, default_prior(), measured)
+    return recommend_pipelines(question, situation, load_prior(), measured)
 
 
 def _calibrate(question: Question, progress: Progress) -> None:
@@ -79,7 +80,7 @@ def _calibrate(question: Question, progress: Progress) -> None:
 def predict(
     model: str, data: str, pipelines: Sequence[Pipeline], machine: Machine | str | None = None
 ) -> list[Prospect]:
-    """Score pipelines that the caller brings: predicted loss, hours and bytes; nothing is run.
+    """Score pipelines that the caller brings: predicted loss, odds of divergence, hours and bytes.
 
     Args:
         model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
@@ -93,12 +94,13 @@ def predict(
     """
     from tunecast.hardware.local_machine import Target
     from tunecast.methods import get_method
+    from tunecast.predictor import load_prior
     from tunecast.recommender.question import Question, look
-    from tunecast.recommender.recommend import Horizon, Recommender, default_prior
+    from tunecast.recommender.recommend import Horizon, Recommender
 
     for pipeline in pipelines:
         get_method(pipeline.method)
     situation = look(Question(model, data, gpu=machine if isinstance(machine, str) else None))
     if isinstance(machine, Machine):
         situation = replace(situation, target=Target("the given machine", machine))
-    return Recommender(situation, default_prior(), Horizon()).prospects(pipelines)
+    return Recommender(situation, load_prior(), Horizon()).prospects(pipelines)

@@ -126,7 +126,9 @@ def _print(found: Recommendation) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    console.print(worth_text(found.worth_it), soft_wrap=True, highlight=False)
+    for text in (worth_text(found), found.basis):
+        if text:
+            console.print(text, soft_wrap=True, highlight=False)
     title = f"{found.dataset} on {found.model}, {found.target}: predicted, nothing was run"
     table = Table(title=Text(title, style="table.title"))
     priced = found.recommendations[0].money is not None

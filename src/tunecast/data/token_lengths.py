@@ -23,7 +23,54 @@ BYTES_PER_TOKEN = 4
 """Used without a tokenizer: typical for English text and current vocabularies."""
 TURN_TOKENS = 4
 """Tokens of a turn's header and end, used without a tokenizer."""
-Counter = Callable[[Sequence[str]], list[int]]
+
+
+class LightTokenizer:
+    """Tokenises with a model's ``tokenizer.json`` alone, called like a transformers tokenizer.
+
+    Without such a file, four bytes count as a token.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._tokenizer = _read_tokenizer(folder)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has the model's tokenizer."""
+        return self._tokenizer is not None
+
+    def __call__(self, texts: Sequence[str], **_: bool) -> dict[str, list[list[int]]]:
+        """Return the tokens of each text as ``input_ids``, without special tokens."""
+        if self._tokenizer is None:
+            return {"input_ids": [_pieces(text) for text in texts]}
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return {"input_ids": [item.ids for item in encoded]}
+
+    def __len__(self) -> int:
+        """Return the number of different tokens, 0 if unknown."""
+        return 0 if self._tokenizer is None else int(self._tokenizer.get_vocab_size())
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text."""
+        return [len(ids) for ids in self(texts)["input_ids"]]
+
+
+def _pieces(text: str) -> list[int]:
+    raw = text.encode()
+    pieces = (raw[start : start + BYTES_PER_TOKEN] for start in range(0, len(raw), BYTES_PER_TOKEN))
+    return [int.from_bytes(piece) for piece in pieces]
+
+
+def _read_tokenizer(folder: Path | None) -> Any:
+    file = folder / "tokenizer.json" if folder else None
+    if file is None or not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception:  # tokenizers raises no narrower class for an unreadable file
+        return None
 
 
 @dataclass(frozen=True)
@@ -60,11 +107,17 @@ class TokenLengths:
 
 
 def measure_lengths(
-    dataset: Dataset, folder: Path | None, *, context: int | None, max_length: int | None = None
+    dataset: Dataset,
+    folder: Path | None,
+    *,
+    context: int | None,
+    max_length: int | None = None,
+    tokenizer: LightTokenizer | None = None,
 ) -> TokenLengths:
     """Count tokens on an evenly spaced sample of the training examples.
 
-    The model's ``folder`` may hold ``tokenizer.json``. Without ``max_length``, the data give it.
+    The model's ``folder`` may hold ``tokenizer.json``, which is not read again if ``tokenizer`` is given.
+    Without ``max_length``, the data give it.
 
     Raises:
         DataError: More than half of the prompts alone fill the maximum sequence length.
@@ -72,9 +125,9 @@ def measure_lengths(
     """
     stride = max(1, -(-len(dataset.train) // SAMPLE))
     sample = dataset.train[::stride]
-    counter = _tokenizer(folder)
-    frame = _frame_tokens(folder, sample[0], counter) if counter else 2 * TURN_TOKENS
-    count = counter or _by_bytes
+    tokenizer = tokenizer or LightTokenizer(folder)
+    count = tokenizer.count
+    frame = _frame_tokens(folder, sample[0], count) if tokenizer.counts else 2 * TURN_TOKENS
 
     def counts(examples: Sequence[Example]) -> tuple[NDArray[Any], NDArray[Any]]:
         labels = np.array(count([trained_text(example) for example in examples])) + 1  # the end of the turn
@@ -99,35 +152,13 @@ def measure_lengths(
         longest=int(fitting.max()),
         max_length=chosen,
         bytes_per_label_token=total_bytes / float(labels.sum()),
-        counted=counter is not None,
+        counted=tokenizer.counts,
         cut=float(np.mean(whole > chosen)),
         without_room=without_room,
     )
 
 
-def _by_bytes(texts: Sequence[str]) -> list[int]:
-    return [-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts]
-
-
-def _tokenizer(folder: Path | None) -> Counter | None:
-    file = folder / "tokenizer.json" if folder else None
-    if file is None or not file.is_file():
-        return None
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception:  # tokenizers raises no narrower class for an unreadable file
-        return None
-
-    def count(texts: Sequence[str]) -> list[int]:
-        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [len(item.ids) for item in encoded]
-
-    return count
-
-
-def _frame_tokens(folder: Path | None, example: Example, count: Counter) -> int:
+def _frame_tokens(folder: Path | None, example: Example, count: Callable[[Sequence[str]], list[int]]) -> int:
     """Count the tokens that the chat template puts around the messages of an example."""
     turns = [{"role": turn.role, "content": turn.content} for turn in example.turns]
     rendered = _rendered(folder, turns) if folder and example.turns[-1].role != "text" else None

@@ -16,10 +16,12 @@ class Prediction:
     Args:
         log_loss: Mean of the logarithm of the loss in nats per label token.
         deviation: Standard deviation of that logarithm.
+        failure: Probability that the training diverges.
     """
 
     log_loss: float
     deviation: float
+    failure: float = 0.0
 
     @property
     def loss(self) -> float:

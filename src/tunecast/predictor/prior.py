@@ -76,6 +76,7 @@ class Provenance:
         checksum: Over the ids of the runs.
         log_scores: Mean log score by regressor on held-out tasks.
         zero_shot_loss: Typical zero-shot loss in nats, used if a task's is unknown.
+        largest_model: Parameters of the largest base model.
     """
 
     runs: int
@@ -84,6 +85,7 @@ class Provenance:
     checksum: str
     log_scores: Mapping[str, float]
     zero_shot_loss: float
+    largest_model: int
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ def _provenance(given: Mapping[str, Any]) -> Provenance:
     """
     found = Provenance(**{**given, "tasks": tuple(given["tasks"])})
     texts = [found.checksum, *found.tasks, *found.models.keys(), *found.models.values()]
-    numbers = [found.runs, found.zero_shot_loss, *found.log_scores.values()]
+    numbers = [found.runs, found.zero_shot_loss, found.largest_model, *found.log_scores.values()]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("its provenance has a name that is not text")
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):

@@ -41,8 +41,12 @@ largest recorded model has half of these parameters, the smallest of the publish
 """
 LAW_ERROR, LEAST_ERROR = 0.3, 0.01
 """Deviation of a log loss from the law: per unit of its cost, and at least."""
-ABILITY_SLOPE, LEAST_DISTANCE = 0.4, 0.01
-"""Deviation of a task's level for each unit by which a model's log language loss differs from known ones."""
+ABILITY_SLOPE, LARGE_SLOPE, LEAST_DISTANCE = 0.4, 0.9, 0.01
+"""Deviation of a task's level for each unit by which a model's log language loss differs from known ones.
+
+The first is for recorded sizes, the second for those far beyond: in published finetunings of five families of
+decoders from 124 million to 13 billion parameters, slopes differ by 0.9 (Lin et al., arXiv 2402.02314).
+"""
 EFFECTIVE_RATE, START = columns(("log_effective_rate", "log_zero_shot"))
 PER_TOKEN, OVER_TOKEN = -5, -4
 """Columns of a row, counted from its end."""
@@ -73,6 +77,11 @@ class Ends:
     shared: Floats
     failure: Floats
 
+    def predictions(self) -> list[Prediction]:
+        """Return one prediction for each trial."""
+        rows = zip(self.mean, np.sqrt(self.variance), self.failure, strict=True)
+        return [Prediction(float(mean), float(deviation), float(odds)) for mean, deviation, odds in rows]
+
 
 @dataclass(frozen=True)
 class Calibrations:
@@ -81,12 +90,11 @@ class Calibrations:
     known: Calibration
     unseen: Calibration
 
-    def corrected(self, variance: Floats, distance: float) -> tuple[Floats, Floats]:
-        """Return variances and their shared parts for a model at a distance from the known ones."""
-        calibration = self.unseen if distance else self.known
+    def corrected(self, variance: Floats, apart: float) -> tuple[Floats, Floats]:
+        """Return variances and their shared parts for a model off by this deviation, 0 for a known one."""
+        calibration = self.unseen if apart else self.known
         whole, shared = calibration.corrected(variance, np.zeros(len(variance)))
-        apart = (ABILITY_SLOPE * distance) ** 2
-        return whole + apart, shared + apart
+        return whole + apart**2, shared + apart**2
 
     def arrays(self) -> Arrays:
         """Return everything learned."""
@@ -128,24 +136,26 @@ class Forests:
             (start, uncertain), calibrations = self._start(task), self.unmeasured
             rows = with_start(rows, start)
         mean, variance = self.gain.predict(rows)
-        return (start + mean, *calibrations.corrected(variance + uncertain, self._distance(task.model)))
+        return (start + mean, *calibrations.corrected(variance + uncertain, self._apart(task.model)))
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
         """Predict the loss of the base model."""
         mean, variance = self._start(task)
-        whole, _ = self.untouched.corrected(np.array([variance]), self._distance(task.model))
+        whole, _ = self.untouched.corrected(np.array([variance]), self._apart(task.model))
         return Prediction(mean, math.sqrt(whole[0]))
 
     def _start(self, task: TaskDescription) -> tuple[float, float]:
         mean, variance = self.start.predict(untouched_row(task)[None])
         return untouched_level(task) + float(mean[0]), float(variance[0])
 
-    def _distance(self, model: ModelFacts) -> float:
-        """Return how far a model's ability is from known ones; 0 for these, at least a little for others."""
+    def _apart(self, model: ModelFacts) -> float:
+        """Return the deviation because a model's ability differs from known ones; 0 for these."""
         if model.identity in self.models:
             return 0.0
         own = ln_language_loss(model)
-        return max(LEAST_DISTANCE, min(abs(own - other) for other in self.models.values()))
+        distance = max(LEAST_DISTANCE, min(abs(own - other) for other in self.models.values()))
+        weight = interpolated(model)
+        return (weight * ABILITY_SLOPE + (1 - weight) * LARGE_SLOPE) * distance
 
     def arrays(self) -> Arrays:
         """Return everything learned but the identities of models."""
@@ -190,7 +200,7 @@ class Quality:
         # The likelier outcome counts: small odds are not known well enough to outweigh hundredths of nats.
         by_law = level + (costs - least) + WORST * (failure > 0.5)
         own = LEAST_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
-        weight = 1.0 / (1.0 + (model.parameters / INTERPOLATED) ** SHARPNESS)
+        weight = interpolated(model)
         free = weight * (variance - shared) + (1 - weight) * own
         return Ends(weight * mean + (1 - weight) * by_law, shared + free, shared, failure)
 
@@ -237,6 +247,11 @@ class Quality:
             law,
             Divergence(law, Line.from_arrays(line)) if line else None,
         )
+
+
+def interpolated(model: ModelFacts) -> float:
+    """Return how much the forests count for a model, from 0 to 1; the law of rates has the rest."""
+    return 1.0 / (1.0 + (model.parameters / INTERPOLATED) ** SHARPNESS)
 
 
 def untouched_level(task: TaskDescription) -> float:

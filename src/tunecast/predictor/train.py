@@ -69,6 +69,7 @@ def train(
             checksum=stable_hash(sorted(examples.runs), 32),
             log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
             zero_shot_loss=ZeroShotLosses.of(runs).median,
+            largest_model=max(run.model.parameters for run in learned),
         ),
     )
 

@@ -1,20 +1,26 @@
-"""The pipelines to recommend from: a small grid at the learning rates of the rules."""
+"""The pipelines to recommend from: a small grid, and the learning rates to try for each."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import BASELINE, Restrictions, get_method
+from tunecast.methods.rates import adapter_rate
 from tunecast.methods.targets import why_not_linear
-from tunecast.recommender.rate_rules import RULE_ALPHA, rule_rate
+from tunecast.predictor.language_law import excess_share
+from tunecast.predictor.rate_law import KNOWS_LITTLE, RateLaw
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
 METHODS = ("lora", "full", "ia3", "qlora")
 """Methods that are recommended by default: those with the most measured runs. ``--methods`` adds others."""
 RANKS = (8, 16, 32, 64)
 BATCHES = (4, 8, 16, 32)
+ALPHA = 32
+MULTIPLES = (1.0, 3.0, 1 / 3)
+"""Learning rates to try, over the one that suits a pipeline."""
+PLAIN = Pipeline("lora", {})
+"""LoRA as it is usually trained."""
 SHARED = (
     "optim",
     "weight_decay",
@@ -26,7 +32,9 @@ SHARED = (
 
 
 def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pipeline]:
-    """Return candidate pipelines within the user's restrictions; four-bit training needs a ``cuda`` device.
+    """Return candidates within the user's restrictions; four-bit training needs a ``cuda`` device.
+
+    They have no learning rate unless the user fixed it; see :func:`rates`.
 
     Raises:
         ConfigurationError: A method or hyperparameter does not exist, a value is not one of its
@@ -52,12 +60,28 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
         fixed = _fixed_for("lora" if name == "qlora" else name, model, restrictions.fixed)
         for values in _values(name, model):
             pipeline = Pipeline(name, {**values, **fixed})
-            if "learning_rate" not in pipeline.hyperparameters:
-                low, high = restrictions.ranges.get("learning_rate", (0.0, math.inf))
-                rate = min(max(float(f"{rule_rate(model, pipeline):.2g}"), low), high)
-                pipeline = Pipeline(name, {"learning_rate": rate, **pipeline.hyperparameters})
             found.setdefault(pipeline.id, pipeline)
     return list(found.values())
+
+
+def rates(
+    law: RateLaw, model: ModelFacts, pipeline: Pipeline, steps: int, bounds: tuple[float, float]
+) -> list[float]:
+    """Return learning rates to try within bounds: the one that suits a pipeline, then others around it."""
+    centre, (low, high) = suitable_rate(law, model, pipeline, steps), bounds
+    return list(dict.fromkeys(min(max(float(f"{m * centre:.2g}"), low), high) for m in MULTIPLES))
+
+
+def suitable_rate(law: RateLaw, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
+    """Return the learning rate that suits a pipeline by the law of rates.
+
+    That law does not hold for models that know little of language. Theirs is the usual rate of LoRA at their
+    width, times what the law says of the pipeline beside plain LoRA.
+    """
+    found = law.recommended(model, pipeline, steps)
+    if excess_share(model) <= KNOWS_LITTLE:
+        return found
+    return found * adapter_rate(model) / law.recommended(model, PLAIN, steps)
 
 
 def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
@@ -66,7 +90,7 @@ def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
         from tunecast.methods import baseline_pipeline
 
         default = baseline_pipeline(model, Restrictions(methods=(name,)))
-        yield dict(default.hyperparameters)
+        yield {key: value for key, value in default.hyperparameters.items() if key != "learning_rate"}
         return
     shared = {key: BASELINE[key] for key in SHARED}
     for batch in BATCHES:
@@ -77,7 +101,7 @@ def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
         for rank in RANKS:
             yield {
                 "lora_r": rank,
-                "lora_alpha": int(RULE_ALPHA),
+                "lora_alpha": ALPHA,
                 "lora_dropout": 0.0,
                 "target_modules": "all-linear",
                 "use_rslora": False,

@@ -5,23 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tunecast.methods import get_method
-from tunecast.methods.rates import WIDE, WIDE_RATE, adapter_rate
-from tunecast.recommender.known_runs import Neighbour
+from tunecast.predictor.known_tasks import Neighbour
+from tunecast.predictor.language_law import excess_share
+from tunecast.predictor.prediction import NORMAL_90
+from tunecast.predictor.rate_law import KNOWS_LITTLE, RateLaw
 from tunecast.recommender.question import Situation
-from tunecast.recommender.rate_rules import RULE_ALPHA
-from tunecast.recommender.recommendation import Prospect
+from tunecast.recommender.recommendation import Prospect, Recommendation
+from tunecast.records import ModelFacts
 
 CERTAIN = 0.995
 """Higher probabilities would be printed as 100%, which no prediction deserves."""
 FAR = 1.0
 """A known task at a larger distance tells little: datasets differ by about 1.3 on average."""
+BEYOND = 1.5
+"""A base model with more parameters than the largest recorded one, by this factor, is extrapolated to."""
+OFF = math.log(2.0)
+"""Recorded runs, or the user, chose a rate farther than this from what the law of rates recommends."""
+LIKELY_FAILURE = 0.05
+"""Odds of divergence that are worth a sentence."""
 
 
-def reasons(prospect: Prospect, situation: Situation, neighbours: Sequence[Neighbour]) -> tuple[str, ...]:
+def reasons(
+    prospect: Prospect, situation: Situation, neighbours: Sequence[Neighbour], law: RateLaw
+) -> tuple[str, ...]:
     """Explain a pipeline: its learning rate, its length, similar known tasks, and the certainty."""
     return (
-        _rate(prospect, situation),
+        _rate(prospect, situation.task.model, law),
+        *_failure(prospect),
         _length(prospect, situation),
         *_memory(prospect),
         _neighbours(neighbours),
@@ -46,31 +56,61 @@ def overrides(prospect: Prospect, situation: Situation, epochs: float) -> Mappin
     }
 
 
-def worth_text(probability: float) -> str:
-    """Say whether finetuning is worth it."""
+def worth_text(found: Recommendation) -> str:
+    """Say whether finetuning is worth it, and how sure that is."""
+    probability, best = found.worth_it, found.recommendations[0]
     chance = f"with a probability of {probability:.0%}" if probability < CERTAIN else "almost certainly"
+    gain = f"The predicted gain is {best.relative_gain:.0%} of the loss (90%: {best.gain_low:.0%} to "
+    gain += f"{best.gain_high:.0%})."
     if probability >= 0.95:
-        return f"Finetuning is very likely worth it: it beats the untouched model {chance}."
-    if probability >= 0.75:
-        return f"Finetuning is probably worth it: it beats the untouched model {chance}."
-    if probability > 0.25:
-        return f"Cannot tell yet whether finetuning is worth it: it beats the untouched model {chance}."
-    return f"Finetuning is probably not worth it: it beats the untouched model {chance} only."
-
-
-def _rate(prospect: Prospect, situation: Situation) -> str:
-    pipeline = prospect.pipeline
-    facts = situation.task.model
-    width = facts.width
-    usual = f"the {WIDE_RATE:g} of all wide models" if width >= WIDE else f"what suits width {width}"
-    method = get_method(pipeline.method)
-    if method.fixed_rate:
-        rule = "the method's usual rate on all models"
-    elif (multiple := method.central_rate(facts) / adapter_rate(facts)) != 1.0:
-        rule = f"{multiple:.2g} times LoRA's, which is {usual}"
+        verdict = f"Finetuning is very likely worth it: it beats the untouched model {chance}."
+    elif probability >= 0.75:
+        verdict = f"Finetuning is probably worth it: it beats the untouched model {chance}."
+    elif probability > 0.25:
+        verdict = f"Cannot tell yet whether finetuning is worth it: it beats the untouched model {chance}."
     else:
-        rule = f"{usual}, at alpha {RULE_ALPHA:g} for all ranks"
-    return f"Learning rate {pipeline.number('learning_rate'):g}: {rule}."
+        verdict = f"Finetuning is probably not worth it: it beats the untouched model {chance} only."
+    return f"{verdict} {gain}"
+
+
+def basis(model: ModelFacts, largest: int) -> str:
+    """Say what predictions rest on for a base model beyond all recorded ones; empty for others.
+
+    ``largest`` is the number of parameters of the largest recorded one.
+    """
+    if model.parameters <= BEYOND * largest:
+        return ""
+    return (
+        f"Predictions for {_size(model.parameters)} parameters are an extrapolation: the largest recorded "
+        f"model has {_size(largest)}. Rates and the order of pipelines rest on a law that published "
+        "finetunings of large models teach; the level of the loss rests on the law of pretraining, and is "
+        "known only as far as its interval says."
+    )
+
+
+def _size(parameters: int) -> str:
+    return f"{parameters / 1e9:.2g} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
+
+
+def _rate(prospect: Prospect, model: ModelFacts, law: RateLaw) -> str:
+    pipeline, steps = prospect.pipeline, prospect.total_steps
+    text = f"Learning rate {pipeline.number('learning_rate'):g}"
+    if excess_share(model) > KNOWS_LITTLE:
+        return f"{text}: the best predicted of three around the usual one of width {model.width}."
+    mean, deviation = law.best(model, pipeline, steps)
+    low, high = (math.exp(mean + end * NORMAL_90 * deviation) for end in (-1, 1))
+    is_off = abs(math.log(pipeline.number("learning_rate") / law.recommended(model, pipeline, steps))) > OFF
+    found = "recorded runs predict this one to be better" if is_off else "a rate below costs less than above"
+    return (
+        f"{text}: the law of rates puts the best one at {math.exp(mean):.2g} ({low:.2g} to {high:.2g} with "
+        f"90%) for this model and pipeline; {found}."
+    )
+
+
+def _failure(prospect: Prospect) -> list[str]:
+    if prospect.failure < LIKELY_FAILURE:
+        return []
+    return [f"The training diverges with a probability of {prospect.failure:.0%}; a lower rate is safer."]
 
 
 def _length(prospect: Prospect, situation: Situation) -> str:

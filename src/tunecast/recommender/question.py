@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast import data
-from tunecast.data.token_lengths import TokenLengths, measure_lengths
+from tunecast.data.token_lengths import LightTokenizer, TokenLengths, measure_lengths
 from tunecast.hardware.local_machine import Target, target_of
 from tunecast.methods import Restrictions
 from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
@@ -106,9 +106,12 @@ def look(question: Question) -> Situation:
         seed=question.seed,
     )
     folder = Path(resolved.location) if resolved.is_local else None
-    lengths = measure_lengths(dataset, folder, context=facts.context, max_length=question.max_length)
+    tokenizer = LightTokenizer(folder)
+    lengths = measure_lengths(
+        dataset, folder, context=facts.context, max_length=question.max_length, tokenizer=tokenizer
+    )
     task = TaskDescription(
-        dataset=data.describe(dataset),
+        dataset=data.describe(dataset, tokenizer),
         model=facts,
         full_length_tokens=round(question.epochs * lengths.train_tokens),
         unique_examples=len(dataset.train),

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from statistics import NormalDist
 
 from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.estimate.constants import HEADROOM
 from tunecast.estimate.workload import roomy_bytes
-from tunecast.predictor import load_prior
-from tunecast.predictor.prediction import NORMAL_90, Prediction
-from tunecast.recommender.candidates import grid
+from tunecast.predictor import Prediction, Prior
+from tunecast.predictor.prediction import NORMAL_90
+from tunecast.predictor.quality import Trial
+from tunecast.recommender.candidates import grid, rates
 from tunecast.recommender.costs import Cost, Costs
-from tunecast.recommender.explanations import overrides, reasons
-from tunecast.recommender.known_runs import KnownRuns, Plan
+from tunecast.recommender.explanations import basis, overrides, reasons
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
 from tunecast.records import Pipeline
@@ -27,9 +25,8 @@ EXPECTED_EVALUATION = 0.26
 """Seconds of all evaluations of a trial over those of its training: the median of the recorded runs."""
 LEAST_STEPS = 16
 """With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
+ANY_RATE = (0.0, math.inf)
 MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it if the model has weights."
-SHARED_ERROR = 0.5
-"""Assumed correlation between the errors of the zero-shot loss and of the loss after training."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +69,10 @@ def seconds_with_evaluation(training_seconds: float) -> float:
     return (1 + EXPECTED_EVALUATION) * training_seconds
 
 
-def default_prior() -> KnownRuns:
-    """Return the quality model that comes with the package: shipped runs and the literature."""
-    from tunecast.store.shipping import shipped
-
-    return _known_runs(shipped())
-
-
-@cache
-def _known_runs(file: Path | None) -> KnownRuns:
-    from tunecast.store.final_results import read_final_results
-
-    return KnownRuns(read_final_results(file) if file else [])
-
-
 def recommend_pipelines(
     question: Question,
     situation: Situation,
-    prior: KnownRuns,
+    prior: Prior,
     measured: ZeroShotLoss | None = None,
     pace: Pace | None = None,
 ) -> Recommendation:
@@ -103,7 +86,15 @@ def recommend_pipelines(
         ConfigurationError: No method fits the device, or the user's restrictions are impossible.
         BudgetError: The budget is too small for a few steps.
     """
-    recommender = Recommender(situation, prior, Horizon.of(question), question.price, measured, pace)
+    recommender = Recommender(
+        situation,
+        prior,
+        Horizon.of(question),
+        question.price,
+        measured,
+        pace,
+        question.ranges.get("learning_rate", ANY_RATE),
+    )
     device = situation.target.machine.device
     pipelines = grid(situation.task.model, device, question.restrictions)
     everything = recommender.prospects(pipelines)
@@ -116,11 +107,12 @@ def recommend_pipelines(
     long_enough = [prospect for prospect in fitting if prospect.total_steps >= LEAST_STEPS] or fitting
     best = _varied(long_enough, question.top)
     zero_shot = recommender.zero_shot
-    neighbours = prior.neighbours(situation.task)
+    meta_features = situation.task.dataset.meta_features
+    neighbours = prior.known_tasks.nearest(meta_features)
     explained = tuple(
         replace(
             prospect,
-            reasons=reasons(prospect, situation, neighbours),
+            reasons=reasons(prospect, situation, neighbours, prior.quality.law),
             overrides=overrides(prospect, situation, question.epochs),
         )
         for prospect in best
@@ -134,10 +126,11 @@ def recommend_pipelines(
         considered=tuple(fitting),
         zero_shot_loss=zero_shot,
         worth_it=_probability_of_gain(best[0], zero_shot),
+        basis=basis(situation.task.model, prior.provenance.largest_model),
         neighbours=neighbours,
         warnings=(
             *situation.warnings,
-            *_unlike(prior.unlike(situation.task)),
+            *_unlike(prior.novelty.farthest(meta_features)),
             *_warnings(everything, in_memory, best[0], recommender),
         ),
     )
@@ -151,6 +144,7 @@ class Recommender:
         price: Money for an hour; None leaves it out.
         measured: The untouched model's measured loss; None predicts it.
         pace: Measured speed; None predicts it.
+        rates: Least and highest learning rate to try.
 
     Attributes:
         unpriced: By method, why costs could not be estimated.
@@ -159,16 +153,18 @@ class Recommender:
     def __init__(
         self,
         situation: Situation,
-        prior: KnownRuns,
+        prior: Prior,
         horizon: Horizon,
         price: float | None = None,
         measured: ZeroShotLoss | None = None,
         pace: Pace | None = None,
+        rates: tuple[float, float] = ANY_RATE,
     ) -> None:
         self._situation = situation
         self._measured = measured
         self._task = replace(situation.task, zero_shot_loss=measured.value if measured else None)
-        self._prior = prior
+        self._quality = prior.quality
+        self._rates = rates
         self._horizon = horizon
         self._price = price
         self.unpriced: dict[str, str] = {}
@@ -177,7 +173,7 @@ class Recommender:
             situation.lengths,
             situation.target,
             situation.config,
-            load_prior().efficiency,
+            prior.efficiency,
         )
         self._slower = self._slower_than_predicted(pace) if pace else 1.0
 
@@ -186,13 +182,14 @@ class Recommender:
         """The base model's loss: measured if possible, else predicted."""
         if self._measured is not None:
             return self._measured
-        predicted = self._prior.zero_shot(self._task)
+        predicted = self._quality.zero_shot(self._task)
         return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
 
     def prospects(self, pipelines: Sequence[Pipeline]) -> list[Prospect]:
         """Predict the results and the costs of pipelines, in their order.
 
-        Pipelines whose costs cannot be estimated are left out; :attr:`unpriced` names their methods.
+        One without a learning rate gets the one with the lowest predicted loss. Pipelines whose costs cannot
+        be estimated are left out; :attr:`unpriced` names their methods.
 
         Raises:
             BudgetError: The budget is too small for a single step of any pipeline.
@@ -202,14 +199,33 @@ class Recommender:
         if pipelines and not priced:
             raise ConfigurationError(next(iter(self.unpriced.values())), "Allow other --methods.")
         costs = [cost for _, cost in priced]
-        plans = [self._plan(pipeline, cost) for pipeline, cost in priced]
-        if plans and all(plan.total_steps < 1 for plan in plans):
+        planned = [self._planned(pipeline, cost) for pipeline, cost in priced]
+        if planned and all(trial.steps < 1 for trial in planned):
             raise _too_short(costs)
-        qualities = self._prior.predict(self._task, plans)
         untouched = self.zero_shot.value
         return [
-            self._prospect(plan, cost, quality, untouched)
-            for plan, cost, quality in zip(plans, costs, qualities, strict=True)
+            self._prospect(trial, cost, quality, untouched)
+            for cost, (trial, quality) in zip(costs, self._predicted(planned), strict=True)
+        ]
+
+    def _predicted(self, planned: Sequence[Trial]) -> list[tuple[Trial, Prediction]]:
+        """Return each trial, at its best rate if it has none, with its prediction."""
+        variants = [self._at_rates(trial) for trial in planned]
+        flat = [trial for same in variants for trial in same]
+        predictions = iter(self._quality.predict(flat).predictions())
+        pairs = [[(trial, next(predictions)) for trial in same] for same in variants]
+        return [min(same, key=lambda pair: pair[1].log_loss) for same in pairs]
+
+    def _at_rates(self, trial: Trial) -> list[Trial]:
+        pipeline, model = trial.pipeline, trial.task.model
+        if "learning_rate" in pipeline.hyperparameters:
+            return [trial]
+        tried = rates(self._quality.law, model, pipeline, trial.steps, self._rates)
+        return [
+            replace(
+                trial, pipeline=Pipeline(pipeline.method, {"learning_rate": r, **pipeline.hyperparameters})
+            )
+            for r in tried
         ]
 
     def _slower_than_predicted(self, pace: Pace) -> float:
@@ -229,7 +245,7 @@ class Recommender:
             self.unpriced.setdefault(pipeline.method, error.what)
             return None
 
-    def _plan(self, pipeline: Pipeline, cost: Cost) -> Plan:
+    def _planned(self, pipeline: Pipeline, cost: Cost) -> Trial:
         lengths = self._situation.lengths
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         tokens = self._horizon.epochs * lengths.train_tokens
@@ -238,23 +254,27 @@ class Recommender:
         steps = math.ceil(tokens / (batch * lengths.mean))
         if self._horizon.seconds is not None:
             steps = min(steps, int(self._horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
-        return Plan(pipeline, min(round(tokens), round(steps * batch * lengths.mean)), steps)
+        length = max(1, min(round(tokens), round(steps * batch * lengths.mean)))
+        return Trial(replace(self._task, full_length_tokens=length), pipeline, steps)
 
-    def _prospect(self, plan: Plan, cost: Cost, quality: Prediction, untouched: float) -> Prospect:
-        hours = seconds_with_evaluation(plan.total_steps * cost.step_seconds) / 3600
+    def _prospect(self, trial: Trial, cost: Cost, quality: Prediction, untouched: float) -> Prospect:
+        hours = seconds_with_evaluation(trial.steps * cost.step_seconds) / 3600
         return Prospect(
-            pipeline=plan.pipeline,
+            pipeline=trial.pipeline,
             predicted_loss=quality.loss,
             low=quality.low,
             high=quality.high,
             relative_gain=1 - quality.loss / untouched,
+            gain_low=1 - quality.high / untouched,
+            gain_high=1 - quality.low / untouched,
+            failure=quality.failure,
             hours=hours,
             hours_low=hours * math.exp(-NORMAL_90 * cost.deviation),
             hours_high=hours * math.exp(NORMAL_90 * cost.deviation),
             memory_gb=cost.bytes / 1e9,
             money=None if self._price is None else hours * self._price,
-            full_length_tokens=plan.full_length_tokens,
-            total_steps=plan.total_steps,
+            full_length_tokens=trial.task.full_length_tokens,
+            total_steps=trial.steps,
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
@@ -279,12 +299,14 @@ def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
 
 
 def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:
-    """Return the probability that training lowers the base model's loss, both log-normal."""
-    trained = math.log(best.high / best.predicted_loss) / NORMAL_90
-    untouched = math.log(zero_shot.high / zero_shot.value) / NORMAL_90
-    variance = trained**2 + untouched**2 - 2 * SHARED_ERROR * trained * untouched
+    """Return the probability that training lowers the base model's loss.
+
+    Gains are as uncertain as losses after training: with families of tasks left out, both are off by 0.8 in
+    logarithms where the zero-shot loss is predicted.
+    """
+    deviation = math.log(best.high / best.predicted_loss) / NORMAL_90
     gain = math.log(zero_shot.value / best.predicted_loss)
-    return NormalDist().cdf(gain / math.sqrt(variance)) if variance > 0 else float(gain > 0)
+    return (1 - best.failure) * (NormalDist().cdf(gain / deviation) if deviation > 0 else float(gain > 0))
 
 
 def _unlike(meta_feature: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from tunecast.estimate.constants import LEAST_SHARE, MOST_SHARE
-from tunecast.recommender.known_runs import Neighbour
+from tunecast.predictor.known_tasks import Neighbour
 from tunecast.records import Pipeline, Score
 
 
@@ -19,6 +19,8 @@ class Prospect:
         predicted_loss: Loss on held-out data after the full length, in nats per label token; ``low`` and
             ``high`` are the ends of its 90% interval.
         relative_gain: Share of the zero-shot loss that training removes; negative if the loss grows.
+            ``gain_low`` and ``gain_high`` are the ends of its 90% interval.
+        failure: Probability that the training diverges.
         hours: Hours of training and evaluation; ``hours_low`` and ``hours_high`` as for the loss.
         memory_gb: Peak on the device in 10^9 bytes.
         full_length_tokens: Tokens that it is trained on.
@@ -32,6 +34,9 @@ class Prospect:
     low: float
     high: float
     relative_gain: float
+    gain_low: float
+    gain_high: float
+    failure: float
     hours: float
     hours_low: float
     hours_high: float
@@ -105,6 +110,7 @@ class Recommendation:
         recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
         worth_it: Probability that the first recommendation beats the base model.
+        basis: What the predictions rest on if the base model lies beyond all recorded ones, else empty.
     """
 
     model: str
@@ -115,6 +121,7 @@ class Recommendation:
     considered: tuple[Prospect, ...]
     zero_shot_loss: ZeroShotLoss
     worth_it: float
+    basis: str
     neighbours: tuple[Neighbour, ...]
     warnings: tuple[str, ...]
 
@@ -124,6 +131,7 @@ class Recommendation:
             "recommendations": [prospect.as_json() for prospect in self.recommendations],
             "zero_shot_loss": asdict(self.zero_shot_loss),
             "worth_it": self.worth_it,
+            "basis": self.basis,
             "neighbours": [{**asdict(one), "alike": list(one.alike)} for one in self.neighbours],
             "warnings": list(self.warnings),
             "max_length": self.max_length,

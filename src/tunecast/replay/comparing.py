@@ -27,7 +27,6 @@ from tunecast.search import (
     find_strategy,
     fixed,
     get_strategy,
-    rests_on_prior,
     strategies,
 )
 
@@ -118,7 +117,7 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
         one.name
         for one in strategies()
         if not one.library
-        and (surrogates or one.knows != "prior")
+        and (surrogates or not one.predicts)
         and (one.fixed_pipeline is None or not (tiny_models(cases) or without_fixed(one.name, cases)))
     )
 
@@ -220,7 +219,7 @@ def _check_all(names: Sequence[str], cases: Sequence[Case], runs: Sequence[Run],
     """Refuse strategies that are unknown or cannot be replayed on these runs."""
     for name in names:
         _check(name, cases)
-    surrogates = [name for name in names if rests_on_prior(name)]
+    surrogates = [name for name in names if get_strategy(name).predicts]
     if surrogates and (reason := why_no_surrogates(cases, runs, fold)):
         raise ConfigurationError(
             f"--strategies: {' and '.join(surrogates)} cannot be replayed: {reason}.", "Leave it out."
@@ -285,8 +284,9 @@ class _Builder:
 
 
 def _built(name: str, context: Context) -> Policy:
-    prior = kept_prior(context.runs) if rests_on_prior(name) else None
-    return get_strategy(name).replayed(replace(context, prior=prior))
+    strategy = get_strategy(name)
+    prior = kept_prior(context.runs) if strategy.predicts else None
+    return strategy.replayed(replace(context, prior=prior))
 
 
 def built_once(build: Callable[[Context], Policy]) -> Contestant:

@@ -34,6 +34,8 @@ def show_predictions(
     ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
     progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
     _show_prospects(predicted, prepared, progress)
+    if predicted.basis:
+        progress.log(predicted.basis)
     for warning in predicted.warnings:
         progress.log(f"Note: {warning}")
 
@@ -68,7 +70,7 @@ def show_measured(
         tokens = f"{measured.full_length_tokens:,} tokens for each trial"
         progress.log(f"Predicted from the untouched model's measured loss, {loss:.2f}, and {tokens}:")
         _show_prospects(predicted, prepared, progress)
-        progress.log(worth_text(predicted.worth_it))
+        progress.log(worth_text(predicted))
     speed = measured_speed(prepared.training_task, measured)
     _show_times("Expected time by the measured speed", settings, prepared, speed, progress)
 

@@ -54,7 +54,8 @@ def prospects_page(recommendation: Recommendation) -> ChartPage:
         f"Tunecast recommendation · {task}",
         (quality, Section("Why the first", items=best.reasons)),
         (
-            worth_text(recommendation.worth_it),
+            worth_text(recommendation),
+            *([recommendation.basis] if recommendation.basis else []),
             f"Untouched model: test loss {ends}, {zero_shot.source}.",
             "All other figures are predicted; nothing was run.",
         ),

@@ -104,20 +104,18 @@ def mostly_ranked(log_losses: Sequence[float]) -> list[int]:
 
 
 def predicted_order(context: Context) -> Order:
-    """Return the order in which a session would meet drawn candidates, from the runs of a context alone.
+    """Return the order in which a session would meet drawn candidates.
 
     Args:
-        context: The task, and the runs that may be known there.
+        context: The task, and a prior of the runs that may be known there.
     """
-    from tunecast.recommender.known_runs import KnownRuns
     from tunecast.recommender.ranking import predict_ends
-    from tunecast.store.final_results import final_result_of
 
-    known = KnownRuns([final_result_of(run) for run in context.runs])
+    quality = context.needed_prior.quality
     unmeasured = replace(context, zero_shot_loss=None)  # a session recommends before it measures anything
 
     def order(pipelines: Sequence[Pipeline]) -> list[int]:
-        ends = predict_ends(known, unmeasured, pipelines, mean_tokens=context.mean_tokens)
+        ends = predict_ends(quality, unmeasured, pipelines, mean_tokens=context.mean_tokens)
         return mostly_ranked([end.log_loss for end in ends])
 
     return order

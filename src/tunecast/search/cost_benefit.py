@@ -74,7 +74,7 @@ def while_worth_it(policy: Policy, context: Context, minutes: float) -> Policy:
 
 
 def _worthy(history: History, context: Context, minutes: float) -> Flags:
-    mean, deviation = _ends(history, context)
+    mean, deviation, failure = _ends(history, context)
     known = np.isfinite(mean)
     seconds = np.array([trial.expected_end_seconds or 0.0 for trial in history.trials])
     begun = np.array([trial.can_lead for trial in history.trials])
@@ -86,15 +86,15 @@ def _worthy(history: History, context: Context, minutes: float) -> Flags:
     judged = known & np.isfinite(others)
     worth = known & ~judged  # all others failed before there was a loss to improve on
     worth[judged] = worth_its_seconds(
-        mean[judged], deviation[judged], others[judged], seconds[judged], minutes
+        mean[judged], deviation[judged], others[judged], seconds[judged], minutes, failure[judged]
     )
     return worth
 
 
-def _ends(history: History, context: Context) -> tuple[Floats, Floats]:
-    """Return the logarithms of the trials' final losses and their standard deviations, each (trials,).
+def _ends(history: History, context: Context) -> tuple[Floats, Floats, Floats]:
+    """Return logarithms of the trials' final losses, their deviations and odds of failure, each (trials,).
 
-    Both are not finite if nothing is known.
+    The logarithms are infinite if nothing is known.
     """
     baseline, predicted = history.baseline, context.predicted
     misses = [
@@ -105,15 +105,16 @@ def _ends(history: History, context: Context) -> tuple[Floats, Floats]:
     ]
     shift = sum(misses) / len(misses) if misses else 0.0
     mean = np.full(len(history.trials), math.inf)
-    deviation = np.zeros(len(history.trials))
+    deviation, failure = np.zeros(len(history.trials)), np.zeros(len(history.trials))
     for place, trial in enumerate(history.trials):
         prediction = predicted.get(trial.pipeline.id)
         if prediction is not None:
             mean[place], deviation[place] = prediction.log_loss + shift, prediction.deviation
+            failure[place] = 0.0 if trial.curve else prediction.failure
         if trial.curve and (prediction is None or not trial.goes_on or has_yardstick(trial, baseline)):
             mean[place] = _log_end(trial, baseline)
             deviation[place] *= math.sqrt(max(0.0, 1.0 - trial.share))
-    return mean, deviation
+    return mean, deviation, failure
 
 
 def _log_end(trial: TrialView, baseline: TrialView) -> float:

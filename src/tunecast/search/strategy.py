@@ -149,8 +149,12 @@ class Strategy(ABC):
         """
         if self.trials:
             return SHARE_WITHOUT_SEARCH.get(unit, 1.0) / self.trials
-        predicts = self.knows in ("recommendation", "prior")
-        return SHARE_WITH_KNOWLEDGE if predicts and unit != "seconds" else SHARE_OF_BUDGET
+        return SHARE_WITH_KNOWLEDGE if self.predicts and unit != "seconds" else SHARE_OF_BUDGET
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it rests on the trained predictor."""
+        return self.knows in ("recommendation", "prior")
 
     @property
     def first_name(self) -> str:

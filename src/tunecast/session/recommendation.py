@@ -9,11 +9,11 @@ from tunecast.budget import Budget
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
-from tunecast.predictor import TaskDescription
-from tunecast.recommender.known_runs import KnownRuns, Plan
+from tunecast.predictor import Prior, TaskDescription, load_prior
+from tunecast.predictor.quality import Trial
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.ranking import predict_ends
-from tunecast.recommender.recommend import MEASURABLE, Pace, default_prior, recommend_pipelines
+from tunecast.recommender.recommend import MEASURABLE, Pace, recommend_pipelines
 from tunecast.recommender.recommendation import Recommendation, ZeroShotLoss
 from tunecast.records import Pipeline
 from tunecast.search import Lineup, Recommended, get_strategy
@@ -51,14 +51,15 @@ def predicted_change(
         untouched: Validation loss of the base model in nats per label token.
         steps: Optimiser steps of the short training.
     """
-    prior, lengths = default_prior(), _lengths(prepared)
-    task = replace(_task(settings, prepared, lengths), zero_shot_loss=untouched)
-
-    def end(length: Length) -> float:
-        of = replace(task, full_length_tokens=length.tokens, unique_examples=length.examples)
-        return prior.predict(of, [Plan(pipeline, length.tokens, steps)])[0].log_loss
-
-    return end(long) - end(short)
+    task = replace(_task(settings, prepared, _lengths(prepared)), zero_shot_loss=untouched)
+    trials = [
+        Trial(
+            replace(task, full_length_tokens=length.tokens, unique_examples=length.examples), pipeline, steps
+        )
+        for length in (short, long)
+    ]
+    before, after = load_prior().quality.predict(trials).mean
+    return float(after - before)
 
 
 def question_of(settings: SessionSettings) -> Question:
@@ -89,7 +90,7 @@ def recommendation_for(
     found = recommended(settings, prepared, worker_bytes)
     if isinstance(found, UserError):
         return found, Lineup()
-    return found, lineup_of(settings, prepared, found, default_prior())
+    return found, lineup_of(settings, prepared, found, load_prior())
 
 
 def recommended(
@@ -105,18 +106,18 @@ def recommended(
     try:
         situation, question = situation_of(settings, prepared, worker_bytes), question_of(settings)
         if measured is None:
-            return _without_measuring(recommend_pipelines(question, situation, default_prior()))
+            return _without_measuring(recommend_pipelines(question, situation, load_prior()))
         efforts = Efforts(prepared.training_task)
         pace = Pace(measured.pipeline, measured.seconds_per_token * efforts.of(measured.pipeline))
         question = replace(question, budget=f"{measured.full_length_tokens}-tokens")
         zero_shot = ZeroShotLoss.measured(measured.scored.score)
-        return recommend_pipelines(question, situation, default_prior(), zero_shot, pace)
+        return recommend_pipelines(question, situation, load_prior(), zero_shot, pace)
     except UserError as error:
         return error
 
 
 def lineup_of(
-    settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: KnownRuns
+    settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: Prior
 ) -> Lineup:
     """Line up the candidates that a session's strategy tries first."""
     strategy = get_strategy(settings.strategy)
@@ -130,7 +131,7 @@ def lineup_of(
         full_length_tokens=recommendation.recommendations[0].full_length_tokens,
     )
     mean_tokens = training_task.train_tokens / len(training_task.train)
-    predict = partial(predict_ends, prior, task, mean_tokens=mean_tokens)
+    predict = partial(predict_ends, prior.quality, task, mean_tokens=mean_tokens)
     recommended = tuple(prospect.pipeline for prospect in recommendation.recommendations)
     return strategy.lineup(Recommended(recommended, baseline, tuple(drawn), predict))
 
