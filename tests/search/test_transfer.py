@@ -13,66 +13,25 @@ import pytest
 from planted_runs import (
     SHARES,
     ZERO_SHOT_LOSS,
-    planted_dataset,
     planted_end,
-    planted_model,
-    planted_pipeline,
-    planted_run,
-    planted_runs,
-    with_peaks,
 )
+from search.planted_task import DATASET, MODEL, candidates, context, view
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, StoreError
-from tunecast.methods.rates import adapter_rate
-from tunecast.predictor import Prior, WorkerCapacity, prior_at
-from tunecast.predictor.examples import WORST
-from tunecast.predictor.features import columns, pipeline_row
-from tunecast.predictor.memory import fit_bytes
-from tunecast.predictor.train import train
-from tunecast.records import Outcome, Pipeline, Run, Seconds, stable_hash
+from tunecast.predictor import Prior, prior_at
+from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.search import (
-    Context,
     History,
     Policy,
     Remaining,
-    TrialView,
     asha,
     check_strategy,
     diagnostics_of,
     get_strategy,
 )
-from tunecast.search.failure import memory_odds
 from tunecast.search.ranking import ranked
-from tunecast.search.task_predictor import TaskPredictor, TrialPredictions, _seconds
+from tunecast.search.task_predictor import TaskPredictor, TrialPredictions
 from tunecast.search.transfer import ASIDE, NEW, OTHER, Guided, transfer
-
-MODEL = planted_model()
-DATASET = planted_dataset(9)
-
-
-@pytest.fixture(scope="module")
-def prior() -> Prior:
-    return train(planted_runs(tasks=8, runs=30), families=("forest",))
-
-
-def context(**changes: object) -> Context:
-    return replace(Context(DATASET, MODEL, 64_000, 400, ZERO_SHOT_LOSS), **changes)
-
-
-def candidates(count: int, seed: int = 5) -> list[Run]:
-    draw = np.random.default_rng(seed)
-    return [planted_run(DATASET, MODEL, planted_pipeline(draw, MODEL), 77_000 + n) for n in range(count)]
-
-
-def view(run: Run, points: int, **changes: object) -> TrialView:
-    done = points >= len(run.curve)
-    made = TrialView(
-        run.pipeline,
-        run.curve[:points],
-        None if done else run.curve[points].share,
-        Outcome.COMPLETED if done else Outcome.PAUSED,
-    )
-    return replace(made, **changes)
 
 
 def play(
@@ -116,119 +75,6 @@ def test_is_a_pure_function_of_the_history(prior: Prior) -> None:
     for points in ((0,) * 12, (1, 2, 0) * 4, (4, 0, 3, 1) * 3, (0,) * 12):
         history = History(tuple(view(run, n) for run, n in zip(runs, points, strict=True)))
         assert strategy(history, Remaining(0.5)) == other(history, Remaining(0.5))
-
-
-def test_a_point_better_than_predicted_attracts_the_search(prior: Prior) -> None:
-    runs = candidates(12)
-    predictor = TaskPredictor(context(), prior)
-    blank = predictor.predict(History(tuple(view(run, 0) for run in runs)))
-    started = [view(run, 2 if place == 3 else 0) for place, run in enumerate(runs)]
-    last = started[3].curve[-1]
-    better = replace(last, validation=replace(last.validation, loss=0.8 * last.validation.loss))
-    started[3] = replace(started[3], curve=(started[3].curve[0], better))
-    seen = predictor.predict(History(tuple(started)))
-    worse = predictor.predict(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
-    assert seen.mean[3] < min(blank.mean[3], worse.mean[3])
-
-
-@pytest.mark.parametrize("points", [0, 2])
-@pytest.mark.parametrize("learns_residuals", [False, True])
-def test_a_trial_that_diverged_ended_as_surrogates_are_taught_and_moves_no_other(
-    prior: Prior, points: int, learns_residuals: bool
-) -> None:
-    runs = candidates(8)
-    others = [view(run, 2 * (place < 3)) for place, run in enumerate(runs)]
-    gone = view(runs[3], points, outcome=Outcome.DIVERGED, next_share=None)
-    without, with_it = (
-        TaskPredictor(context(), prior, learns_residuals=learns_residuals).predict(History(tuple(trials)))
-        for trials in (others, [*others[:3], gone, *others[4:]])
-    )
-    assert with_it.mean[3] == WORST
-    assert with_it.mean[4:] == pytest.approx(without.mean[4:])
-
-
-def test_a_trial_that_broke_down_tells_what_it_told_before(prior: Prior) -> None:
-    runs = candidates(6)
-    paused = [view(runs[0], 1), *(view(run, 0) for run in runs[1:])]
-    broken = [replace(paused[0], outcome=Outcome.OUT_OF_MEMORY, next_share=None), *paused[1:]]
-    predictor = TaskPredictor(context(), prior)
-    before, after = (predictor.predict(History(tuple(views))) for views in (paused, broken))
-    assert after.mean == pytest.approx(before.mean)
-    assert after.deviation == pytest.approx(before.deviation)
-
-
-def test_a_predicted_divergence_is_no_evidence_against_the_prior(prior: Prior) -> None:
-    """Its last point before it broke down may be a good one."""
-    high, low = 60 * adapter_rate(MODEL), adapter_rate(MODEL)
-    pipelines = [_lora(rate) for rate in (high, 1.1 * high, 1.2 * high, low, 1.1 * low, 0.9 * low)]
-    runs = [planted_run(DATASET, MODEL, pipeline, 88_000 + n) for n, pipeline in enumerate(pipelines)]
-    lucky = [_flattered(run) for run in runs[:3]]
-    trials = [view(run, 1, outcome=Outcome.DIVERGED, next_share=None) for run in lucky]
-    trials += [view(run, 3) for run in runs[3:]]
-    assert TaskPredictor(context(), prior).predict(History(tuple(trials))).is_reliable
-
-
-def _lora(rate: float) -> Pipeline:
-    return Pipeline("lora", {"learning_rate": rate, "lora_r": 8, "lora_alpha": 16})
-
-
-def _flattered(run: Run) -> Run:
-    first = run.curve[0]
-    point = replace(first, validation=replace(first.validation, loss=0.2 * first.validation.loss))
-    return replace(run, curve=(point, *run.curve[1:]))
-
-
-def test_a_completed_trial_is_known(prior: Prior) -> None:
-    runs = candidates(3)
-    seen = TaskPredictor(context(), prior).predict(
-        History((view(runs[0], 4), view(runs[1], 0), view(runs[2], 0)))
-    )
-    assert seen.mean[0] == pytest.approx(math.log(runs[0].curve[-1].validation.loss / ZERO_SHOT_LOSS))
-    assert seen.deviation[0] < 0.02 < seen.deviation[1]
-
-
-def test_the_level_of_the_task_moves_what_has_not_begun(prior: Prior) -> None:
-    runs = candidates(10)
-    predictor = TaskPredictor(context(), prior)
-    worse = [
-        replace(v, curve=tuple(replace(p, validation=replace(p.validation, loss=3.9)) for p in v.curve))
-        for v in (view(run, 4) for run in runs[:5])
-    ]
-    blank = predictor.predict(History(tuple(view(run, 0) for run in runs)))
-    moved = predictor.predict(History((*worse, *(view(run, 0) for run in runs[5:]))))
-    assert (moved.mean[5:] > blank.mean[5:]).all()
-
-
-def test_seconds_are_as_measured_and_scale_to_this_machine(prior: Prior) -> None:
-    runs = candidates(10)
-    predictor = TaskPredictor(context(), prior)
-    seen = predictor.predict(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
-    ahead = (SHARES[2] - SHARES[1]) * 64_000
-    tokens = runs[0].curve[1].tokens_seen
-    spent = sum(point.training.wall for point in runs[0].curve[:2])
-    evaluation = runs[0].curve[0].evaluation.wall
-    assert seen.step_seconds[0] == pytest.approx(ahead * spent / tokens + evaluation)
-    points = [replace(p, training=Seconds(3 * p.training.wall, 3 * p.training.cpu)) for p in runs[0].curve]
-    slower = replace(runs[0], curve=tuple(points))
-    slow = predictor.predict(History((view(slower, 2), *(view(run, 0) for run in runs[1:]))))
-    assert (slow.step_seconds[1:] > 1.5 * seen.step_seconds[1:]).all(), "the others are as slow here"
-    full = [n for n, run in enumerate(runs) if run.pipeline.method == "full" and n]
-    lora = [n for n, run in enumerate(runs) if run.pipeline.method == "lora" and n]
-    assert np.mean(seen.end_seconds[full]) > 1.5 * np.mean(seen.end_seconds[lora])
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-def test_without_seconds_of_the_device_the_sessions_own_hints_serve(prior: Prior, device: str) -> None:
-    from sample_runs import sample_machine
-
-    runs = candidates(4)
-    hinted = [view(run, 0, expected_seconds=2.0 + n) for n, run in enumerate(runs)]
-    predictor = TaskPredictor(context(machine=sample_machine(device=device)), prior)
-    found = predictor.predict(History(tuple(hinted))).step_seconds
-    if device == "cuda:0":
-        assert found == pytest.approx([2.0, 3.0, 4.0, 5.0])
-    else:
-        assert np.median(found) == pytest.approx(3.5, rel=0.5)
 
 
 def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) -> None:
@@ -312,15 +158,6 @@ def test_who_may_end_anywhere_is_hoped_to_end_best_in_every_third_turn(begun: in
     told, left = Told([0.0] * 4 + [-0.1, -0.06], [50.0] * 6), Remaining(0.5, seconds=900.0)
     assert Guided(told, context())(history, left) == chosen  # type: ignore[arg-type]
     assert Guided(told, context(), most_uncertainty=math.inf)(history, left) == 5  # type: ignore[arg-type]
-
-
-def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
-    runs = candidates(4)
-    blank = History(tuple(view(run, 0) for run in runs))
-    without = TaskPredictor(context(), prior).predict(blank)
-    told = TaskPredictor(context(evaluation_seconds=7.0), prior).predict(blank)
-    assert told.step_seconds - without.step_seconds == pytest.approx([7.0] * 4)
-    assert (told.end_seconds - without.end_seconds > 7.0).all(), "there are several on the way"
 
 
 def test_no_new_trial_when_none_may_be_started(prior: Prior) -> None:
@@ -502,100 +339,6 @@ def test_without_a_zero_shot_loss_a_typical_one_serves(prior: Prior) -> None:
 Draw = Callable[[int], list[Pipeline]]
 
 
-def drawn(count: int) -> list[Pipeline]:
-    draw = np.random.default_rng(11)
-    return [planted_pipeline(draw, MODEL) for _ in range(count)]
-
-
-def test_ranking_keeps_good_ones_different_ones_and_some_as_drawn(prior: Prior) -> None:
-    pipelines = drawn(400)
-    kept = ranked(context(prior=prior), pipelines, 40)
-    assert len({pipeline.id for pipeline in kept}) == 40
-    ends = [planted_end(pipeline, MODEL, DATASET) for pipeline in pipelines]
-    first = [planted_end(pipeline, MODEL, DATASET) for pipeline in kept[:10]]
-    assert np.mean(first) < np.quantile(ends, 0.3)
-    assert {pipeline.method for pipeline in kept} == {"lora", "full"}
-    places = [pipelines.index(pipeline) for pipeline in kept[30:]]
-    assert places == sorted(places)
-    assert places[-1] < 60
-
-
-def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: Prior) -> None:
-    class Odds:
-        """Learning rates in the upper part of those that are asked about diverge."""
-
-        def __init__(self, part: float) -> None:
-            self.part = part
-
-        def probability(self, features: np.ndarray) -> np.ndarray:
-            rates = features[:, columns(("log_effective_rate",))[0]]
-            return np.where(rates > np.quantile(rates, 1 - self.part), 0.9, 0.1)
-
-    pipelines = drawn(200)
-
-    def diverging(part: float) -> set[str]:
-        rows = np.array([pipeline_row(pipeline, MODEL) for pipeline in pipelines])
-        odds = Odds(part).probability(rows)
-        return {pipeline.id for pipeline, chance in zip(pipelines, odds, strict=True) if chance > 0.5}
-
-    for part, most in ((0.5, 0), (0.9, 20)):
-        kept = ranked(context(prior=replace(prior, failure=Odds(part))), pipelines, 40)
-        assert len({pipeline.id for pipeline in kept}) == 40
-        assert len(diverging(part) & {pipeline.id for pipeline in kept}) == most
-
-
-@pytest.fixture(scope="module")
-def roomy(prior: Prior) -> tuple[Prior, WorkerCapacity]:
-    """A prior that knows bytes, and room for some of what is drawn."""
-    told = [run for seed, width in enumerate((96, 128, 160)) for run in peaks_of(width, seed)]
-    learned = replace(prior, bytes=fit_bytes(told))
-    room = WorkerCapacity("cpu", "bfloat16", 2048, 1)
-    expected = learned.bytes["cpu"].log_bytes(MODEL, DATASET, drawn(200), room)
-    return learned, replace(room, bytes=round(float(np.exp(np.quantile(expected, 0.6)))))
-
-
-def peaks_of(width: int, seed: int) -> list[Run]:
-    runs = planted_runs(tasks=6, runs=20, seed=seed, model=planted_model(width))
-    return with_peaks([replace(run, max_length=2048) for run in runs])
-
-
-def test_what_memory_would_not_hold_is_not_among_the_candidates_where_others_are(
-    roomy: tuple[Prior, WorkerCapacity],
-) -> None:
-    prior, room = roomy
-    pipelines = drawn(200)
-    told, ignorant = context(prior=prior, room=room), context(prior=prior)
-    odds = memory_odds(told, prior, pipelines)
-    beyond = {pipeline.id for pipeline, chance in zip(pipelines, odds, strict=True) if chance > 0.5}
-    assert 20 < len(beyond) < 180
-    assert not memory_odds(ignorant, prior, pipelines).any()
-    elsewhere = replace(told, room=replace(room, device="cuda:0"))
-    assert not memory_odds(elsewhere, prior, pipelines).any()
-    chosen, anything = ({p.id for p in ranked(one, pipelines, 40)} for one in (told, ignorant))
-    assert not beyond & chosen
-    assert beyond & anything
-
-
-def test_the_odds_of_a_failure_are_those_of_divergence_and_of_too_little_memory(
-    roomy: tuple[Prior, WorkerCapacity],
-) -> None:
-    prior, room = roomy
-    runs = candidates(20)
-    trials = [view(run, int(number == 0)) for number, run in enumerate(runs)]
-    found = TaskPredictor(context(prior=prior, room=room), prior).predict(History(tuple(trials))).failure
-    diverging = TaskPredictor(context(prior=prior), prior).predict(History(tuple(trials))).failure
-    beyond = memory_odds(context(room=room), prior, [run.pipeline for run in runs])
-    assert beyond.min() < 0.1
-    assert beyond.max() > 0.9
-    assert found[0] == 0.0  # it has a point, so memory holds it
-    assert found[1:] == pytest.approx(1 - (1 - diverging[1:]) * (1 - beyond[1:]))
-
-
-def test_ranking_few_or_none(prior: Prior) -> None:
-    assert ranked(context(prior=prior), [], 10) == []
-    assert len(ranked(context(prior=prior), drawn(3), 10)) == 3
-
-
 def test_a_prior_of_the_users_own_is_taken_from_its_file(prior: Prior, tmp_path: Path) -> None:
     path = tmp_path / "own prior"
     prior.save(path)
@@ -625,10 +368,3 @@ def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_c
     dice = sorted(range(len(runs)), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
     for choices, hedged in ((usual, False), (doubting, True)):
         assert ({dice[0], dice[1]} <= set(choices)) is hedged
-
-
-def test_a_trial_of_fewer_points_takes_fewer_evaluations() -> None:
-    trial = TrialView(Pipeline("lora", {}), next_share=1 / 64)
-    few = replace(trial, points_ahead=4)
-    _, ends = _seconds([trial, few], np.array([0.01, 0.01]), 1000, 2.0)
-    assert ends.tolist() == [10.0 + 7 * 2.0, 10.0 + 4 * 2.0]

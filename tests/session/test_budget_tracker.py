@@ -232,6 +232,7 @@ def test_what_is_kept_for_a_final_training_is_not_searched_with() -> None:
     assert budget_tracker.remaining(used, 1000).full_lengths == 3.0
     assert budget_tracker.left(used, "forecast") == 4000.0
     assert budget_tracker.left(used, "forecast", "final training") == 8000.0
+    assert budget_tracker.search_share == 0.5
     budget_tracker.reserve("final training", 0.0)
     assert budget_tracker.left(used, "forecast") == 8000.0
 

@@ -1,4 +1,4 @@
-"""Rivals that need no model, and margins over them: on a real model whose training cannot help."""
+"""Rivals that need no model, on a real model whose training cannot help."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import sessions
@@ -16,14 +15,10 @@ from tunecast.cli.session_result import as_result
 from tunecast.data import answer_of
 from tunecast.models.load import load_tokenizer
 from tunecast.progress import Silent
-from tunecast.records import Seconds
-from tunecast.results import SampleOutput, SessionRecord
+from tunecast.results import SessionRecord
 from tunecast.session.constant_answers import constant_rivals
-from tunecast.session.margins import Margins
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
-from tunecast.training.losses import COMPLETION, get_loss
-from tunecast.training.runner import Scored
 
 
 @pytest.fixture(scope="module")
@@ -93,30 +88,6 @@ def test_open_text_is_compared_with_saying_nothing_and_with_a_copy(prepared: Pre
     assert empty.answer.test.metric == 0.0
     assert copy.texts[0] == prepared.training_task.test_examples[0].turns[-2].content
     assert copy.answer.test.metric_examples == len(prepared.training_task.test)
-
-
-def scored(nats: np.ndarray, task: PreparedTask) -> Scored:
-    loss = get_loss(COMPLETION).score(task.training_task.test, nats)
-    return Scored(loss, Seconds(0.0, 0.0), nats, tuple(SampleOutput("", "a", "", "a") for _ in nats))
-
-
-def test_pairs_tell_apart_what_intervals_alone_do_not(prepared: PreparedTask) -> None:
-    """Examples differ widely in difficulty; one model is better by a little on each."""
-    test = prepared.training_task.test
-    hard = np.random.default_rng(0).uniform(1.0, 60.0, len(test))
-    more = np.random.default_rng(1).uniform(0.2, 0.8, len(test))
-    better, worse = scored(hard, prepared), scored(hard + more, prepared)
-    (margin,) = Margins(test, get_loss(COMPLETION), "", seed=0).over(better, {"baseline": worse}, [])
-    assert 0 < margin.low <= margin.value <= margin.high
-    assert margin.value == pytest.approx(worse.score.loss - better.score.loss)
-    (reverse,) = Margins(test, get_loss(COMPLETION), "", seed=0).over(worse, {"baseline": better}, [])
-    assert (reverse.low, reverse.high) == pytest.approx((-margin.high, -margin.low))
-
-
-def test_a_rival_without_a_finite_loss_has_no_margin(prepared: PreparedTask) -> None:
-    test = prepared.training_task.test
-    fine, broken = scored(np.ones(len(test)), prepared), scored(np.full(len(test), np.nan), prepared)
-    assert Margins(test, get_loss(COMPLETION), "", seed=0).over(fine, {"baseline": broken}, []) == ()
 
 
 def test_a_metric_without_a_value_for_a_constant_answer_leaves_it_out(

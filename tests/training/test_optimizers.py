@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +17,6 @@ from tunecast import models
 from tunecast.errors import ConfigurationError
 from tunecast.methods import get_method
 from tunecast.methods.rates import optimizer_rate
-from tunecast.training.lion import Lion
 from tunecast.training.optimizers import OptimizerPair, build_optimizer, flatten_state, restore_state
 
 NAMES = ("adamw", "adafactor", "sgd", "lion", "muon")
@@ -114,21 +112,6 @@ def test_moves_by_about_adamws_learning_rate(name: str) -> None:
     moved = torch.cat([(a - b).abs().flatten() for a, b in zip(owner.trained(), before, strict=True)]) / 10
     assert 1e-4 < moved.median() < 6e-3
     assert torch.equal(owner.frozen, frozen)
-
-
-def test_lion_follows_its_algorithm() -> None:
-    rate, decay, (first, second) = 0.01, 0.1, (0.9, 0.99)
-    weight = Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
-    optimizer = Lion([weight], lr=rate, weight_decay=decay)
-    expected, momentum = np.array([1.0, -2.0, 0.5]), np.zeros(3)
-    for step in range(5):
-        gradient = np.array([0.3, -1.0, 2.0]) * np.cos(step)
-        weight.grad = torch.from_numpy(gradient)
-        optimizer.step()
-        direction = np.sign(first * momentum + (1 - first) * gradient)
-        expected = expected - rate * (direction + decay * expected)
-        momentum = second * momentum + (1 - second) * gradient
-    np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-12)
 
 
 def test_muon_takes_matrices_only(tiny_llama: Path) -> None:

@@ -83,6 +83,11 @@ class BudgetTracker:
         return max(0.0, self.budget.amount - kept - self.budget.spent(used))
 
     @property
+    def search_share(self) -> float:
+        """The part of the whole budget that nothing is reserved of."""
+        return self._free.amount / self.budget.amount
+
+    @property
     def _free(self) -> Budget:
         """The budget that the search may spend."""
         return replace(self.budget, amount=self.budget.amount - sum(self._reserves.values()))

@@ -80,7 +80,7 @@ def measure_full_length(
     lengths = [example.tokens for example in training_task.training_examples(spec)]
     wanted = max(1, int(settings.epochs * sum(lengths)))
     strategy = get_strategy(settings.strategy)
-    share = strategy.share_of_budget(budget_tracker.budget.kind)
+    share = strategy.share_of_budget(budget_tracker.budget.kind) * budget_tracker.search_share
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
     if not strategy.trials and share * budget_tracker.affordable_tokens(math.inf) < least:

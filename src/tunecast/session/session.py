@@ -111,6 +111,7 @@ class Session:
             ModelError: Memory ran out, or workers died again and again.
         """
         is_of_0_1_0 = self._state.full_length_tokens is not None and self._state.validation_sizes is None
+        self._keep_for_final()
         self._fix_full_length()
         self._use_validation(is_of_0_1_0)
         final = FinalScoring(
@@ -125,7 +126,6 @@ class Session:
         final = replace(final, answers=len(base_scored.outputs))
         zero_shot = self._zero_shot(base_scored, show_measured)
         search = self._lay_out_search(zero_shot)
-        self._keep_for_final()
         self._beside(search).count()
         search.keep_for_comparing(0)
         to_compare = (1 + FINALISTS) * (self._state.seconds_to_compare or 0.0)
