@@ -143,7 +143,7 @@ def test_what_cannot_be_imported_is_said(own_metrics: str, function: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("accuracy", "exact_match"), ("F1", "token_f1"), ("rouge-l", "rougeL")],
+    [("acc", "accuracy"), ("rouge-l", "rougeL"), ("MCC", "matthews")],
 )
 def test_other_names_lead_to_the_metric(name: str, meant: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -152,8 +152,11 @@ def test_other_names_lead_to_the_metric(name: str, meant: str) -> None:
 
 
 def test_unknown_names(own_metrics: str) -> None:
-    with pytest.raises(ConfigurationError, match="no metric 'accuracy'"):
-        get_metric("accuracy")
+    with pytest.raises(ConfigurationError, match="no metric 'acurracy'"):
+        get_metric("acurracy")
+    with pytest.raises(ConfigurationError, match="no metric 'f1'") as caught:
+        get_metric("f1")
+    assert "token_f1, or f1=LABEL for one label" in caught.value.hint
     with pytest.raises(ConfigurationError, match="no_such_module"):
         get_metric("no_such_module:f")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunecast.training.compute import Compute
 from tunecast.training.failures import is_out_of_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH_TOKENS = 32_768
 """Tokens of one batch on an accelerator, which generates many answers in about the time of one."""
@@ -55,14 +58,8 @@ def _complete(
 ) -> list[str]:
     import torch
 
-    longest = max(map(len, prompts))
     left = compute.architecture == "decoder-only"
-    ids = torch.full((len(prompts), longest), compute.pad_token_id)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        place = slice(longest - len(prompt), longest) if left else slice(0, len(prompt))
-        ids[row, place] = torch.tensor(prompt)
-        mask[row, place] = 1
+    ids, mask = padded(prompts, compute.pad_token_id, left=left)
     with torch.inference_mode(), compute.autocast():
         output = model.generate(
             input_ids=ids.to(compute.device),
@@ -76,8 +73,22 @@ def _complete(
             pad_token_id=compute.pad_token_id,
             eos_token_id=_stop_tokens(model, tokenizer),
         )
-    new = output[:, longest:] if left else output
+    new = output[:, ids.shape[1] :] if left else output
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Return rows of token ids padded to the longest, and a mask of what is no padding."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), fill)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        place = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids[number, place] = torch.tensor(row)
+        mask[number, place] = 1
+    return ids, mask
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:

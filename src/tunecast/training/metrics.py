@@ -1,5 +1,7 @@
 """Metrics of generated text: exact match, token F1, ROUGE-L, BLEU, chrF, and functions of the user.
 
+Only the part of a prediction after its last ``</think>`` counts, unless the reference has one too.
+
 A metric first computes *statistics* of each example, which add up over examples, and then the score from
 their sum. A bootstrap of a corpus metric such as BLEU therefore never reads the text again, and is exact,
 which a mean of sentence scores would not be.
@@ -13,7 +15,6 @@ import os
 import re
 import string
 import sys
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,61 +25,11 @@ from numpy.typing import NDArray
 
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.records import Score
-
-Statistics = NDArray[np.float64]
-Texts = Sequence[str]
-_ScoreOfDraw = Callable[[NDArray[np.int64]], float]
-"""Scores the examples with these indices."""
-
-CONFIDENCE = 0.95
+from tunecast.training.label_metrics import LABEL_METRIC_NAMES, OF_ONE_LABEL, label_metric
+from tunecast.training.metric import Metric, ScoreOfDraw, Statistics, Texts, check_pairs
 
 END_OF_REASONING = "</think>"
 """End of the reasoning that some templates put before answers, and that models learn to write."""
-
-
-class Metric(ABC):
-    """A measure of predictions against references, one of each per example.
-
-    Only the part of a prediction after its last ``</think>`` counts, unless the reference has one too. A
-    ValueError is raised if predictions and references differ in length, or are empty.
-
-    Args:
-        name: The name by which :func:`get_metric` finds it.
-        higher_is_better: Whether a larger score is a better one.
-    """
-
-    def __init__(self, name: str, higher_is_better: bool = True) -> None:
-        self.name = name
-        self.higher_is_better = higher_is_better
-
-    @abstractmethod
-    def score(self, predictions: Texts, references: Texts) -> float:
-        """Score a whole set."""
-
-    @abstractmethod
-    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[_ScoreOfDraw, int]:
-        """Return a function that scores the drawn examples, and how many times at most to call it."""
-
-    def bootstrap_interval(
-        self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        """Compute the 95% percentile interval of :meth:`score` over resamples of the examples."""
-        scored, rounds = self._resampled(predictions, references, resamples)
-        return _interval(scored(drawn) for drawn in _draws(len(predictions), rounds, seed))
-
-    def difference_interval(
-        self, first: Texts, second: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
-    ) -> tuple[float, float]:
-        """Compute the 95% interval of the first predictions' score minus the second's.
-
-        Both are scored on the same resamples (a paired bootstrap), so what makes examples hard cancels out.
-
-        Raises:
-            ValueError: Predictions and references differ in length, or are empty.
-        """
-        one, rounds = self._resampled(first, references, resamples)
-        other, _ = self._resampled(second, references, resamples)
-        return _interval(one(drawn) - other(drawn) for drawn in _draws(len(first), rounds, seed))
 
 
 class _SummedMetric(Metric):
@@ -98,7 +49,7 @@ class _SummedMetric(Metric):
         predictions = _answers(predictions, references)
         return self._from_sum(self._statistics(predictions, references).sum(axis=0))
 
-    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[_ScoreOfDraw, int]:
+    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[ScoreOfDraw, int]:
         statistics = self._statistics(_answers(predictions, references), references)
         return lambda drawn: self._from_sum(statistics[drawn].sum(axis=0)), resamples
 
@@ -117,7 +68,7 @@ class _CustomMetric(Metric):
         predictions = _answers(predictions, references)
         return float(np.mean(self._call(predictions, references)))
 
-    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[_ScoreOfDraw, int]:
+    def _resampled(self, predictions: Texts, references: Texts, resamples: int) -> tuple[ScoreOfDraw, int]:
         texts = _answers(predictions, references)
         values = self._call(texts, references)
         if values.ndim == 1:
@@ -154,7 +105,8 @@ def get_metric(name: str) -> Metric:
     """Return the metric called ``name``.
 
     Args:
-        name: ``exact_match``, ``token_f1``, ``rougeL`` (all 0 to 1), ``bleu``, ``chrf`` (both 0 to 100), or
+        name: ``exact_match``, ``token_f1``, ``rougeL`` (all 0 to 1), ``bleu``, ``chrf`` (both 0 to 100), a
+            metric of classification (see :func:`tunecast.training.label_metrics.label_metric`), or
             ``module:function`` for a function ``(predictions: list[str], references: list[str])`` that
             returns a float or a list of floats. Its attribute ``higher_is_better`` is respected.
 
@@ -163,13 +115,16 @@ def get_metric(name: str) -> Metric:
     """
     if name in _BUILDERS:
         return _BUILDERS[name]()
+    if (of_labels := label_metric(name)) is not None:
+        return of_labels
     if ":" in name:
         return _CustomMetric(name, _import_function(name))
     usual = OTHER_NAMES.get(name.lower().replace("-", "_"))
-    meant = f"Did you mean {usual}? " if usual else did_you_mean(name, METRIC_NAMES)
+    known = (*METRIC_NAMES, *LABEL_METRIC_NAMES, f"{OF_ONE_LABEL}LABEL")
+    meant = f"Did you mean {usual}? " if usual else did_you_mean(name, known)
     raise ConfigurationError(
         f"--objective: there is no metric {name!r}.",
-        f"{meant}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as module:function.",
+        f"{meant}Use loss, one of {', '.join(known)}, or your own as module:function.",
     )
 
 
@@ -265,8 +220,10 @@ _BUILDERS: dict[str, Callable[[], Metric]] = {
 }
 METRIC_NAMES = tuple(_BUILDERS)
 OTHER_NAMES = {
-    **dict.fromkeys(("accuracy", "acc", "em"), "exact_match"),
-    "f1": "token_f1",
+    "em": "exact_match",
+    "acc": "accuracy",
+    "f1": "token_f1, or f1=LABEL for one label of a classification",
+    "mcc": "matthews",
     **dict.fromkeys(("rouge", "rouge_l"), "rougeL"),
 }
 """Other usual names of metrics."""
@@ -274,25 +231,11 @@ OTHER_NAMES = {
 
 def _answers(predictions: Texts, references: Texts) -> list[str]:
     """Remove reasoning from predictions, unless the reference has some."""
-    if len(predictions) != len(references) or not predictions:
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+    check_pairs(predictions, references)
     return [
         prediction if END_OF_REASONING in reference else prediction.rpartition(END_OF_REASONING)[2]
         for prediction, reference in zip(predictions, references, strict=True)
     ]
-
-
-def _draws(examples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Draw the indices of each bootstrap sample, shape (examples,)."""
-    generator = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield generator.integers(examples, size=examples)
-
-
-def _interval(scores: Iterator[float]) -> tuple[float, float]:
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(list(scores), [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def _import_function(name: str) -> Callable[[list[str], list[str]], Any]:

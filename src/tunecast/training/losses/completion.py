@@ -159,7 +159,7 @@ def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     import torch
 
     options: dict[str, Any] = {"use_cache": False}
-    accepted = _forward_arguments(model)
+    accepted = forward_arguments(model)
     if "logits_to_keep" in accepted:
         # As indices, not as a number: a slice is not contiguous, so the head would copy its weight.
         options["logits_to_keep"] = torch.arange(-batch.kept, 0, device=batch.labels.device)
@@ -168,7 +168,7 @@ def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return logits, batch.labels[:, 1 - batch.kept :]
 
 
-def _forward_arguments(model: Any) -> frozenset[str]:
+def forward_arguments(model: Any) -> frozenset[str]:
     """Return the arguments that the underlying model's forward accepts; adapters pass them through."""
     import inspect
 

@@ -1,0 +1,215 @@
+"""Classification without generation: how likely a model finds each label after a prompt.
+
+The prompts of a batch are computed once. Their key-value cache, or the encoder's output, is repeated for
+every label. With virtual tokens, as of prefix tuning, each label is computed together with its prompt.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunecast.data.encode import IGNORED, EncodedExample
+from tunecast.training.compute import Compute
+from tunecast.training.evaluate import Evaluator
+from tunecast.training.failures import is_out_of_memory
+from tunecast.training.generate import BATCH_TOKENS, PROCESSOR_BATCH_TOKENS, padded
+from tunecast.training.losses import COMPLETION, get_loss
+from tunecast.training.losses.completion import forward_arguments
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ids = Sequence[int]
+
+
+def label_nats(
+    model: Any,
+    prompts: Sequence[Ids],
+    labels: Sequence[Ids],
+    compute: Compute,
+    *,
+    shares_prompts: bool = True,
+    batch_tokens: int | None = None,
+) -> np.ndarray:
+    """Sum the nats of each label after each prompt, in evaluation mode.
+
+    Args:
+        prompts: Token ids of each prompt, as :func:`tunecast.data.encode_prompt` gives them.
+        labels: Token ids of each label, with its end-of-turn token.
+        shares_prompts: Whether a prompt may be computed once for all labels, where the model allows it. The
+            results then differ by rounding.
+        batch_tokens: Most tokens whose keys and values are held at once, prompts repeated for each label;
+            None chooses by device. It is halved when memory runs out.
+
+    Returns:
+        Nats of shape (prompts, labels).
+    """
+    import torch
+
+    most = batch_tokens or (PROCESSOR_BATCH_TOKENS if compute.device == "cpu" else BATCH_TOKENS)
+    model.eval()
+    if not (shares_prompts and _can_share(model, compute)):
+        return _plain(model, prompts, labels, compute, batch_tokens)
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    width = max(map(len, labels))
+    nats = np.empty((len(prompts), len(labels)))
+    with torch.inference_mode(), compute.autocast():
+        while order:
+            longest = len(prompts[order[0]]) + width
+            part = order[: max(1, most // (longest * len(labels)))]
+            at_once = max(1, most // (longest * len(part)))
+            try:
+                found = _shared(model, [prompts[i] for i in part], labels, compute, at_once)
+            except Exception as error:  # all but memory errors are raised again
+                if not is_out_of_memory(error) or (len(part) == 1 and at_once == 1):
+                    raise
+                found = None
+            if found is None:
+                compute.free_memory()
+                most = max(longest, most // 2)
+                continue
+            nats[part] = found
+            del order[: len(part)]
+    return nats
+
+
+def likeliest(nats: np.ndarray, labels: Sequence[Ids]) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the label with the least nats per token for each row of :func:`label_nats`.
+
+    Returns:
+        The index of the chosen label, and its share of the probability of all labels, each of shape
+            (prompts,).
+    """
+    chosen = (nats / np.array([len(ids) for ids in labels])).argmin(axis=1)
+    likelihood = np.exp(nats.min(axis=1, keepdims=True) - nats)
+    shares = likelihood / likelihood.sum(axis=1, keepdims=True)
+    return chosen, shares[np.arange(len(nats)), chosen]
+
+
+def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
+    """Compute the expected calibration error of Guo et al. (arXiv 1706.04599, equation 3).
+
+    Args:
+        right: Whether each answer is right, shape (answers,).
+        confidence: Its probability by the model, 0 to 1, shape (answers,).
+        bins: Bins of equal width.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(right[place == one].sum() - confidence[place == one].sum()) for one in range(bins)]
+    return float(sum(gaps) / len(right))
+
+
+def _can_share(model: Any, compute: Compute) -> bool:
+    """Whether what a model keeps of a prompt can be repeated for every label.
+
+    Virtual tokens are put before every call's tokens, so they would come after the prompt too.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    has_virtual_tokens = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
+    keeps = compute.architecture == "encoder-decoder" or "past_key_values" in forward_arguments(model)
+    return keeps and not has_virtual_tokens and not getattr(inner, "_is_stateful", False)
+
+
+def _plain(
+    model: Any, prompts: Sequence[Ids], labels: Sequence[Ids], compute: Compute, batch_tokens: int | None
+) -> np.ndarray:
+    """Compute every label together with its prompt, as a completion is scored."""
+    examples = [_example(prompt, label, compute) for prompt in prompts for label in labels]
+    evaluator = Evaluator(compute, get_loss(COMPLETION), batch_tokens)
+    return evaluator.measure(model, examples).reshape(len(prompts), len(labels))
+
+
+def _example(prompt: Ids, label: Ids, compute: Compute) -> EncodedExample:
+    if compute.architecture == "encoder-decoder":
+        return EncodedExample(0, tuple(prompt), tuple(label), 0, False, "encoder-decoder")
+    labels = (*[IGNORED] * len(prompt), *label)
+    return EncodedExample(0, (*prompt, *label), labels, 0, False)
+
+
+def _shared(
+    model: Any, prompts: list[Ids], labels: Sequence[Ids], compute: Compute, at_once: int
+) -> np.ndarray:
+    """Compute a batch of prompts once, and ``at_once`` labels of each prompt at a time."""
+    import torch
+
+    left = compute.architecture == "decoder-only"
+    ids, mask = (one.to(compute.device) for one in padded(prompts, compute.pad_token_id, left=left))
+    after = (_AfterCache if left else _AfterEncoder)(model, ids, mask)
+    parts = [labels[start : start + at_once] for start in range(0, len(labels), at_once)]
+    found = []
+    for part in parts:
+        label_ids, label_mask = padded(part, compute.pad_token_id, left=False)
+        targets = label_ids.masked_fill(label_mask == 0, IGNORED).repeat(len(prompts), 1).to(compute.device)
+        nats = after.nats(label_ids.repeat(len(prompts), 1).to(compute.device), targets, len(part))
+        found.append(nats.view(len(prompts), len(part)))
+    return np.asarray(torch.cat(found, dim=1).double().cpu().numpy())
+
+
+class _AfterCache:
+    """A decoder's state after the prompts of a batch, of shape (prompts, positions)."""
+
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor) -> None:
+        import torch
+
+        self._model, self._mask = model, mask
+        accepted = forward_arguments(model)
+        self._takes_positions = "position_ids" in accepted
+        last = torch.arange(-1, 0, device=ids.device)
+        keep = {"logits_to_keep": last} if "logits_to_keep" in accepted else {}
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        output = self._call(ids, mask, positions, None, **keep)
+        self._first, self._cache = output.logits[:, -1].float(), output.past_key_values
+
+    def nats(self, ids: Tensor, targets: Tensor, labels: int) -> Tensor:
+        """Sum the nats of labels, shape (prompts × labels, positions), prompt by prompt."""
+        import torch
+
+        first = self._first.repeat_interleave(labels, dim=0)
+        nats = _summed(first[:, None], targets[:, :1])
+        if ids.shape[1] == 1:
+            return nats
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(labels)
+        before = self._mask.repeat_interleave(labels, dim=0)
+        steps = ids[:, :-1]
+        # What pads a label follows it, so that none of its tokens sees it.
+        mask = torch.cat([before, torch.ones_like(steps)], dim=1)
+        positions = before.sum(1, keepdim=True) + torch.arange(steps.shape[1], device=ids.device)
+        output = self._call(steps, mask, positions, cache)
+        return nats + _summed(output.logits.float(), targets[:, 1:])
+
+    def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, **more: Any) -> Any:
+        if self._takes_positions:
+            more["position_ids"] = positions
+        return self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **more)
+
+
+class _AfterEncoder:
+    """The encoder's output for the prompts of a batch."""
+
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor) -> None:
+        self._model, self._mask = model, mask
+        self._states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def nats(self, ids: Tensor, targets: Tensor, labels: int) -> Tensor:
+        """Sum the nats of labels; shapes as for :meth:`_AfterCache.nats`."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        output = self._model(
+            encoder_outputs=BaseModelOutput(self._states.repeat_interleave(labels, dim=0)),
+            attention_mask=self._mask.repeat_interleave(labels, dim=0),
+            labels=targets,
+        )
+        return _summed(output.logits.float(), targets)
+
+
+def _summed(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum the cross-entropy of targets, shape (rows, positions), over positions."""
+    from torch.nn.functional import cross_entropy
+
+    nats = cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    return nats.sum(dim=1)
