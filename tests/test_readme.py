@@ -49,6 +49,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, toy_data: 
 def words_of(command: str) -> list[str]:
     """The words of a command of the README behind its name, with its stand-ins."""
     replaced = {"smollm2": "./smollm2-tiny", "stdlib": "train.jsonl", "5m": "3-trials", "20m": "4-trials"}
+    replaced["match"] = "The letter is red."  # a completion of the toy data
     words = [replaced.get(word, word) for word in shlex.split(command.split("  #")[0])[1:]]
     # A minute of training on all shipped runs would show no more than on a few.
     more = {"learn": ["--store", "few.sqlite"], **dict.fromkeys(("tune", "train", "evaluate"), IN_PROCESS)}

@@ -27,6 +27,26 @@ class TrainedOn:
 
 
 @dataclass(frozen=True)
+class Classification:
+    """How well a model, or a constant answer, classifies: by the label that the model finds likeliest.
+
+    Args:
+        labels: The training labels, the most frequent first.
+        confusion: Examples by true label (rows, in the order of ``labels``) and chosen label (columns). The
+            last row counts the examples with a label that no training example has.
+        measures: ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``matthews``, and ``f1=LABEL`` if a
+            positive label was named.
+        calibration_error: Expected calibration error of the chosen labels' probabilities, 0 to 1; None for a
+            constant answer.
+    """
+
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    measures: Mapping[str, float]
+    calibration_error: float | None = None
+
+
+@dataclass(frozen=True)
 class Contender:
     """One of the models that a session compares: validation chooses the winner, test is only reported.
 
@@ -38,6 +58,7 @@ class Contender:
         validation: Score on the validation examples that chose the winner; None in sessions of 0.1.0, which
             chose the winner on the test split.
         trained_on: How much it was trained; None in sessions of 0.1.0.
+        classification: All measures of a classifier on the test split; None if it was not measured by labels.
     """
 
     name: str
@@ -47,6 +68,7 @@ class Contender:
     test: Score
     validation: Score | None = None
     trained_on: TrainedOn | None = None
+    classification: Classification | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +80,13 @@ class ConstantAnswer:
             the shares of the answers, and nothing else), ``empty_answer`` or ``copied_prompt``.
         answer: What it answers; empty for a copied prompt.
         test: Score on the test split. The loss is NaN where it has none, as for a copied prompt.
+        classification: As of a contender.
     """
 
     name: str
     answer: str
     test: Score
+    classification: Classification | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +109,17 @@ class Margin:
 
 @dataclass(frozen=True)
 class SampleOutput:
-    """Outputs of the base model and of the winner for one test prompt."""
+    """Outputs of the base model and of the winner for one test prompt.
+
+    Args:
+        confidence: Probability of ``after`` among all labels of a classification; None if it was generated.
+    """
 
     prompt: str
     reference: str
     before: str
     after: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +131,7 @@ class Evaluation:
         adapter: Folder of its adapter, empty without one.
         split: ``test`` or ``validation``.
         score: Loss and metric with their intervals.
+        classification: All measures of a classifier; None if it was not measured by labels.
         warnings: Warnings for the user, one sentence each.
     """
 
@@ -111,6 +141,7 @@ class Evaluation:
     split: str
     score: Score
     warnings: tuple[str, ...]
+    classification: Classification | None = None
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,25 @@ import tunecast.data
 
 def test_public_names() -> None:
     assert tunecast.data.__all__ == [
+        "AUTO",
+        "LOSS",
         "CheckReport",
         "ClosedAnswers",
         "Dataset",
         "EncodedExample",
+        "EncodedLabel",
         "Example",
+        "Kind",
         "Lengths",
+        "TaskKind",
         "Turn",
         "answer_of",
         "check",
+        "check_kind",
         "closed_answers",
         "describe",
         "encode",
+        "encode_labels",
         "encode_prompt",
         "encoding_warnings",
         "fitting_length",
@@ -26,6 +33,7 @@ def test_public_names() -> None:
         "read",
         "reference",
         "spread",
+        "task_kind",
     ]
     for name in tunecast.data.__all__:
         assert getattr(tunecast.data, name).__doc__, name

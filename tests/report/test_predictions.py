@@ -65,6 +65,7 @@ def test_expected_times_are_told_again_by_what_was_measured(
     settings: SessionSettings, prepared: PreparedTask
 ) -> None:
     metric = replace(settings, objective="exact_match", budget="60s", final_training="epochs=2")
+    prepared = replace(prepared, task=replace(prepared.task, metric="exact_match"))
     before, after = Lines(), Lines()
     guessed = recommended(metric, prepared, 10**10)
     show_expected_time(metric, prepared, guessed, before)
@@ -84,7 +85,7 @@ def test_a_budget_that_is_expected_to_be_too_small_is_warned_of_before_it_begins
     factor: float, warned: bool, settings: SessionSettings, prepared: PreparedTask
 ) -> None:
     found = predicted(settings, prepared, 0.02)
-    speed = predicted_speed(prepared.training_task, found)
+    speed = predicted_speed(prepared, found)
     least = least_budget_seconds(prepared.training_task, settings, speed)
     assert least > 16 * 0.02 * prepared.training_task.train_tokens / 128, "four steps of four examples"
     shown = Lines()

@@ -22,7 +22,7 @@ from tunecast.records import Outcome, Pipeline
 from tunecast.search.advised import advised
 from tunecast.session import budget_tracker, loop
 from tunecast.session.budget_tracker import GRACE, BudgetTracker
-from tunecast.session.final_evaluation import best_checkpoint, is_scored, leading_checkpoints
+from tunecast.session.final_evaluation import Judge, best_checkpoint, is_scored, leading_checkpoints
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
@@ -145,7 +145,7 @@ class Spent:
         )
         self.search.spend()
         baseline = best_checkpoint(self.trials[0])
-        finalists = [*leading_checkpoints(self.trials), *([baseline] if baseline else [])]
+        finalists = [*leading_checkpoints(self.trials, Judge("loss")), *([baseline] if baseline else [])]
         unscored = {finalist.key for finalist in finalists if not is_scored(finalist)}
         self.seconds = tracker.elapsed()
         self.comparing = len(unscored) * machine.scoring

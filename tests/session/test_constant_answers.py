@@ -81,7 +81,7 @@ def test_the_majority_has_the_loss_of_the_label_shares(guessed: SessionRecord) -
 
 
 def test_open_text_is_compared_with_saying_nothing_and_with_a_copy(prepared: PreparedTask) -> None:
-    assert prepared.answers is None
+    assert prepared.kind.answers is None
     assert constant_rivals(prepared, "", seed=0) == []
     empty, copy = constant_rivals(prepared, "token_f1", seed=0)
     assert (empty.answer.name, copy.answer.name) == ("empty_answer", "copied_prompt")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -11,12 +12,13 @@ import pytest
 
 import sessions
 import tiny
+from report.sample_session import make_runs
 from sample_runs import sample_point, sample_run
 from tunecast.cli.session_result import as_result
 from tunecast.methods.space import BASELINE
 from tunecast.records import Score
 from tunecast.results import SessionRecord
-from tunecast.session.final_evaluation import FINALISTS, Judge, most_to_score
+from tunecast.session.final_evaluation import FINALISTS, Judge, leading_checkpoints, most_to_score
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial
@@ -45,6 +47,38 @@ def test_higher_metric_is_better_and_the_loss_settles_ties() -> None:
 def test_equals_are_equal(objective: str) -> None:
     judge = Judge(objective)
     assert judge.badness(score(1.0, 0.5)) == judge.badness(score(1.0, 0.5))
+
+
+def trials_with(prepared: PreparedTask, *scores: tuple[float, float], metric_name: str) -> list[Trial]:
+    """Trials of one point each, with a loss and a metric."""
+    runs, trials = make_runs(len(scores))[1:], []
+    for run, (loss, metric) in zip(runs, scores, strict=True):
+        measured = dataclasses.replace(score(loss, metric), metric_name=metric_name)
+        point = dataclasses.replace(run.curve[-1], validation=measured)
+        spec = TrialSpec(run.id, run.pipeline, 0, 1000, 10, "")
+        trials.append(Trial(spec, prepared.training_task, run=dataclasses.replace(run, curve=(point,))))
+    return trials
+
+
+SCORES = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.9), (0.5, 0.8))
+"""The lowest losses have the worst metric."""
+
+
+@pytest.mark.parametrize(
+    ("objective", "metric_name", "losses"),
+    [
+        ("loss", "", [0.1, 0.2, 0.3]),
+        ("exact_match", "", [0.1, 0.2, 0.3]),
+        ("accuracy", "", [0.1, 0.2, 0.3]),
+        ("accuracy", "accuracy", [0.4, 0.1, 0.5]),
+    ],
+)
+def test_points_that_measured_the_metric_bring_its_leaders_too(
+    prepared: PreparedTask, objective: str, metric_name: str, losses: list[float]
+) -> None:
+    trials = trials_with(prepared, *SCORES, metric_name=metric_name)
+    found = leading_checkpoints(trials, Judge(objective))
+    assert [one.run.curve[-1].validation.loss for one in found] == losses
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +166,14 @@ def test_only_checkpoints_that_may_lead_and_are_not_scored_cost_time(
     prepared: PreparedTask, settings: SessionSettings
 ) -> None:
     none = [a_trial(prepared, number, None) for number in range(6)]
-    assert most_to_score(none, {0}, settings) == most_to_score(none, {3}, settings) == 1
-    assert most_to_score(none, (), settings) == 0
-    assert most_to_score(none, {0, 1, 2, 3, 4}, settings) == 1 + FINALISTS
+    assert most_to_score(none, {0}, settings, "loss") == most_to_score(none, {3}, settings, "loss") == 1
+    assert most_to_score(none, (), settings, "loss") == 0
+    assert most_to_score(none, {0, 1, 2, 3, 4}, settings, "loss") == 1 + FINALISTS
     ends = [a_trial(prepared, 0, 3.0, is_scored=True), a_trial(prepared, 1, 2.0, is_scored=True)]
     begun = [*ends, a_trial(prepared, 2, 2.5), a_trial(prepared, 3, 4.0), a_trial(prepared, 4, None)]
-    assert most_to_score(begun, (), settings) == 1, "the trial at place 3 is not among the leaders"
-    assert most_to_score(begun, {2}, settings) == 1
-    assert most_to_score(begun, {3}, settings) == most_to_score(begun, {4}, settings) == 2
-    metric = replace(settings, objective="exact_match")
-    assert most_to_score(begun, (), metric) == 3, "answers are scored at the end of no trial"
+    assert most_to_score(begun, (), settings, "loss") == 1, "the trial at place 3 is not among the leaders"
+    assert most_to_score(begun, {2}, settings, "loss") == 1
+    assert most_to_score(begun, {3}, settings, "loss") == most_to_score(begun, {4}, settings, "loss") == 2
+    assert most_to_score(begun, (), settings, "exact_match") == 3, "answers are scored at the end of no trial"
     alone = replace(settings, strategy="fixed-baseline")
-    assert most_to_score([ends[0]], {0}, alone) == 1
+    assert most_to_score([ends[0]], {0}, alone, "loss") == 1

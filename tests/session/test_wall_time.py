@@ -22,24 +22,25 @@ def test_scoring_takes_longer_with_more_examples_and_with_answers(
     settings: SessionSettings, prepared: PreparedTask
 ) -> None:
     task = prepared.training_task
-    metric = replace(settings, objective="exact_match")
-    half = replace(task, test=task.test[::2], test_examples=task.test_examples[::2])
+    metric = replace(prepared, task=replace(prepared.task, metric="exact_match"))
+    fewer = replace(task, test=task.test[::2], test_examples=task.test_examples[::2])
+    half = replace(metric, training_task=fewer)
     speed = Speed(training=1.0, scoring=0.5, answering=100.0)
     tokens = sum(example.tokens for example in task.test)
-    assert scoring_seconds(task, settings, speed) == 3 * (0.5 * tokens + 5 * 100.0)
-    assert scoring_seconds(task, metric, speed) == 3 * (0.5 * tokens + len(task.test) * 100.0)
-    assert scoring_seconds(half, metric, speed) == pytest.approx(
-        scoring_seconds(task, metric, speed) / 2, rel=0.2
+    assert scoring_seconds(prepared, settings, speed) == 3 * (0.5 * tokens + 5 * 100.0)
+    assert scoring_seconds(metric, settings, speed) == 3 * (0.5 * tokens + len(task.test) * 100.0)
+    assert scoring_seconds(half, settings, speed) == pytest.approx(
+        scoring_seconds(metric, settings, speed) / 2, rel=0.2
     )
     longer = replace(settings, final_training="budget")
-    assert scoring_seconds(task, longer, speed) == 4 / 3 * scoring_seconds(task, settings, speed)
+    assert scoring_seconds(prepared, longer, speed) == 4 / 3 * scoring_seconds(prepared, settings, speed)
     assert final_training_seconds(task, 2.0, speed) > 2 * task.train_tokens
 
 
 def test_the_prediction_is_a_speed(settings: SessionSettings, prepared: PreparedTask) -> None:
     predicted = recommended(settings, prepared, 10**9)
     assert not isinstance(predicted, UserError)
-    speed = predicted_speed(prepared.training_task, predicted)
+    speed = predicted_speed(prepared, predicted)
     assert 0 < speed.scoring < speed.training < speed.answering
 
 
@@ -50,7 +51,7 @@ def test_measured_answers_tell_how_long_the_test_answers_take(prepared: Prepared
     scored = Scored(score, Seconds(2.0, 2.0), nothing, answers, answering_seconds=8.0)
     # A session scores as many validation examples as it affords, here of 50 tokens.
     measured = BaseMeasurement(scored, 50, 3000, BASELINE, seconds_per_token=0.01)
-    speed = measured_speed(task, measured)
+    speed = measured_speed(prepared, measured)
     assert (speed.training, speed.scoring, speed.answering) == (0.01, 2.0 / 50, 2.0)
-    unanswered = measured_speed(task, replace(measured, scored=replace(scored, outputs=())))
+    unanswered = measured_speed(prepared, replace(measured, scored=replace(scored, outputs=())))
     assert unanswered.answering > 0.01 * task.max_new_tokens, "the greatest length counts"

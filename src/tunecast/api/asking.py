@@ -27,10 +27,12 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`."""
+    from tunecast.data import check_kind
     from tunecast.report.live import given_or_shown
     from tunecast.session.evaluation import evaluate as score
 
     check_objective(settings.objective)
+    check_kind(settings.kind)
     with given_or_shown(progress) as shown:
         return score(settings, adapter, split, shown, seed=seed)
 

@@ -20,8 +20,9 @@ def check_settings(settings: SessionSettings) -> None:
 
     Raises:
         UserError: The budget cannot be read, the store is of an unsupported kind, or a strategy, method,
-            hyperparameter or metric is unknown, or a search is asked to stop its trials early.
+            hyperparameter, metric or kind of task is unknown, or a search is asked to stop its trials early.
     """
+    from tunecast.data import check_kind
     from tunecast.methods import check_names
     from tunecast.search import check_strategy, get_strategy
 
@@ -38,25 +39,28 @@ def check_settings(settings: SessionSettings) -> None:
         )
     check_names(settings.restrictions)
     check_objective(settings.objective)
+    check_kind(settings.kind)
 
 
 def check_objective(objective: str) -> None:
-    """Refuse an objective that is neither ``loss`` nor a metric."""
-    if objective != "loss":
+    """Refuse an objective that is neither ``auto``, ``loss`` nor a metric."""
+    if objective not in ("auto", "loss"):
         from tunecast.training.metrics import get_metric
 
         get_metric(objective)
 
 
-def try_objective(objective: str, prepared: PreparedTask) -> None:
+def try_objective(prepared: PreparedTask) -> None:
     """Call the user's own metric once, on references of this data, before anything is spent on it.
 
     Raises:
         ConfigurationError: The function fails, or gives no score.
     """
-    if ":" in objective:
+    from tunecast.training.metrics import get_metric
+
+    objective = prepared.task.metric
+    if ":" in objective and not get_metric(objective).by_labels:
         from tunecast.data.examples import reference
-        from tunecast.training.metrics import get_metric
 
         texts = [
             reference(example) for example in prepared.training_task.validation_examples[:TRIAL_EXAMPLES]

@@ -31,7 +31,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
 
     check_settings(settings)
     prepared = prepare_task(settings, Silent())
-    try_objective(settings.objective, prepared)
+    try_objective(prepared)
     training_task = prepared.training_task
     check_restrictions(settings, training_task.facts)
     limit = limit_bytes(settings, training_task.device)
@@ -49,6 +49,8 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         },
         "data": {"name": prepared.task.dataset, "format": prepared.dataset.format}
         | {"examples": dict(prepared.dataset.examples), "train_tokens": training_task.train_tokens},
+        "kind": prepared.kind.text,
+        "objective": prepared.task.metric,
         "device": training_task.device,
         "dtype": training_task.dtype,
         "threads": training_task.threads,
@@ -66,7 +68,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
             "examples": len(training_task.test),
             "seconds": None
             if isinstance(predicted, UserError)
-            else test_scoring_seconds(training_task, settings, predicted_speed(training_task, predicted)),
+            else test_scoring_seconds(prepared, settings, predicted_speed(prepared, predicted)),
         },
         "space": [str(parameter) for parameter in space.values()],
         "prediction": {"warnings": [predicted.what]}

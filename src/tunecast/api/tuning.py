@@ -117,7 +117,7 @@ def _tune_with(
     earlier: SessionState | None,
     progress: Progress,
 ) -> SessionRecord:
-    from tunecast.report.predictions import show_measured
+    from tunecast.report.predictions import kind_text, show_measured
     from tunecast.search import get_strategy
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.recommendation import recommended
@@ -129,11 +129,13 @@ def _tune_with(
 
     progress.finish()
     prepared = _prepared(folder, settings, earlier, progress)
-    try_objective(settings.objective, prepared)
+    try_objective(prepared)
+    progress.log(kind_text(prepared))
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
     check_restrictions(settings, prepared.training_task.facts)
     state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
+    state.kind, state.objective = prepared.kind.kind.value, prepared.task.metric
     limit = _follow_recommendation(state, settings, prepared, progress)
     settings = _with_usable_strategy(settings, state.advised, progress)
     feasible = feasible_pipelines(settings, prepared, limit, progress, state.advised)
@@ -163,11 +165,12 @@ def _tune_with(
 def _prepared(
     folder: OutputFolder, settings: SessionSettings, earlier: SessionState | None, progress: Progress
 ) -> PreparedTask:
-    """Prepare the task; a resumed session keeps the type of the weights and the length it began with."""
+    """Prepare the task; a resumed session keeps its kind, objective, type of weights and length."""
     from tunecast.session.prepare import prepare_task
 
     if earlier is None:
         return prepare_task(settings, progress)
+    settings = replace(settings, objective=earlier.began_objective, kind=earlier.kind or settings.kind)
     if settings.max_length is None:
         from tunecast.store import Store
 

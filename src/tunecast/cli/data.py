@@ -46,12 +46,14 @@ def check_command(
     max_length: MaxLength = None,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
+    kind: options.Kind = None,
     seed: Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the detected format, lengths, duplicates and one example with its trained tokens marked."""
-    from tunecast.data import check, fitting_length, read
+    from tunecast.data import AUTO, check, check_kind, fitting_length, read
 
+    check_kind(kind or AUTO)
     dataset = read(source, prompt_column=prompt_column, completion_column=completion_column, seed=seed)
     base = _base_model(model)
     if max_length is None and base.tokenizer is not None:
@@ -64,6 +66,7 @@ def check_command(
         max_length=max_length,
         architecture=base.architecture,
         context=base.context,
+        kind=kind or AUTO,
     )
     if as_json:
         typer.echo(json.dumps(asdict(report), ensure_ascii=False))
@@ -136,6 +139,8 @@ def _print_check(report: CheckReport) -> None:
     out, _ = _consoles()
     counts = ", ".join(f"{count:,} {split}" for split, count in report.examples.items())
     out.print(f"{report.name}: {report.format}, {counts}", style="bold", markup=False)
+    out.print(f"kind of task: {report.kind.replace('-', ' ')} ({report.kind_reason})", markup=False)
+    out.print(f"suggested metric: {report.suggested_metric}, {report.measured}", markup=False)
     table = Table("", "median", "90%", "99%", "largest", box=None)
     for name, lengths in report.lengths.items():
         row = (lengths.p50, lengths.p90, lengths.p99, lengths.largest)

@@ -15,10 +15,19 @@ from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
-    from tunecast.results import Evaluation
+    from tunecast.results import Classification, Evaluation
 
 OF_SESSION = (
-    *("data", "objective", "test_examples", "max_length", "prompt_column", "completion_column"),
+    *(
+        "data",
+        "objective",
+        "kind",
+        "positive_label",
+        "test_examples",
+        "max_length",
+        "prompt_column",
+        "completion_column",
+    ),
     *("seed", "device", "dtype", "trust_remote_code"),
 )
 """Settings of a session with which its model is scored, so that the scores are those of the session."""
@@ -34,8 +43,10 @@ def command(
     adapter: str = typer.Option("", "--adapter", help="Folder of an adapter for the model."),
     split: str = typer.Option("test", "--split", help="test or validation."),
     objective: str = typer.Option(
-        None, "--objective", help="loss, or a metric to measure as well. (default: the session's, else loss)"
+        None, "--objective", help="loss, or a metric to measure as well. (default: as tune)"
     ),
+    kind: options.Kind = None,
+    positive_label: options.PositiveLabel = None,
     max_length: options.MaxLength = None,
     test_examples: options.TestExamples = None,
     prompt_column: options.PromptColumn = None,
@@ -94,8 +105,24 @@ def _print(evaluation: Evaluation) -> None:
     if score.metric is not None:
         interval = _interval(score.metric_low, score.metric_high)
         typer.echo(f"{score.metric_name} {score.metric:.4f}{interval} on {score.metric_examples} examples")
+    if (classified := evaluation.classification) is not None:
+        _print_classification(classified)
     for warning in evaluation.warnings:
         typer.echo(f"Note: {warning}")
+
+
+def _print_classification(classified: Classification) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tunecast.report.classification import classification_line, confusions
+
+    typer.echo(classification_line(classified))
+    counts = confusions(classified).table
+    table = Table(*counts.header, box=None)
+    for row in counts.rows:
+        table.add_row(*row)
+    Console().print(table, markup=False)
 
 
 def _interval(low: float | None, high: float | None) -> str:

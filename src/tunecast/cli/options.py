@@ -33,6 +33,14 @@ TestExamples = Annotated[
         help="Most test examples to score, or all. (default: 1067, for 95% intervals of at most ±3%)",
     ),
 ]
+Kind = Annotated[
+    str | None,
+    typer.Option("--kind", help="classification, short-answers or generation. (default: recognised)"),
+]
+PositiveLabel = Annotated[
+    str | None,
+    typer.Option("--positive-label", help="Label whose F1 is reported, and decides unless --objective does."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N. (default: auto)")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, bfloat16 or float32. (default: auto)")]
 Executor = Annotated[

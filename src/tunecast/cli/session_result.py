@@ -67,6 +67,11 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
         "test": {name: _test(one) for name, one in contenders.items()},
         "winner": record.winner,
         "training": {name: _training(one) for name, one in contenders.items()},
+        "classification": {
+            name: asdict(one.classification)
+            for name, one in contenders.items()
+            if one is not None and one.classification is not None
+        },
         "constant_answers": {one.name: _constant(one) for one in record.constant_answers},
         "margins": {margin.rival: _margin(margin) for margin in record.margins},
         "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
@@ -122,10 +127,12 @@ def print_record(record: SessionRecord) -> None:
     """Print the contenders as a table, then where everything is."""
     from rich.console import Console
 
+    from tunecast.report.classification import classification_line, winner_classification
     from tunecast.report.forecast import forecast_sentences, missing_forecast
     from tunecast.report.longer import longer_command, longer_sentence
     from tunecast.report.wording import constant_warning, test_disagreement, verdict
 
+    classified = winner_classification(record)
     console, longer = Console(), record.longer
     missing = missing_forecast(record.forecast, record.configuration)
     for line in constant_warning(record):
@@ -136,6 +143,7 @@ def print_record(record: SessionRecord) -> None:
         *_rows_in_words(record),
         "",
         f"{verdict(record, ()).text}.",
+        *([f"On the test split: {classification_line(classified)}."] if classified else []),
         f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
         f"Report: {record.output_dir}/report.html",
         *test_disagreement(record),

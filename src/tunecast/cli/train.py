@@ -35,6 +35,8 @@ def command(
         None, "--output-dir", help="Folder for all output. (default: tunecast-out)"
     ),
     objective: str = typer.Option(None, "--objective", help="loss, or a metric to choose the winner by."),
+    kind: options.Kind = None,
+    positive_label: options.PositiveLabel = None,
     epochs: float = typer.Option(None, "--epochs", help="Passes over the training examples. (default: 3)"),
     patience: int = typer.Option(
         None,

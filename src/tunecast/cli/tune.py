@@ -34,8 +34,10 @@ def command(
         "fixed-3e-4, fixed-best, or one of an installed package. (default: advised)",
     ),
     objective: str = typer.Option(
-        None, "--objective", help="loss, or the metric that decides. (default: loss)"
+        None, "--objective", help="loss, or the metric that decides. (default: for labels theirs, else loss)"
     ),
+    kind: options.Kind = None,
+    positive_label: options.PositiveLabel = None,
     methods: str = typer.Option(None, "--methods", help="Allowed methods, such as lora,ia3. (default: all)"),
     fix: Annotated[
         list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from tunecast.collect.planfile import Scoring
 from tunecast.collect.run_specs import DATA_SEED, RunSpec
+from tunecast.data import LOSS
 from tunecast.executors.base import Slot
 from tunecast.hardware.machine import current_versions, measure_machine
 from tunecast.hardware.processor import BackgroundLoad
@@ -114,8 +115,13 @@ class _OpenTask:
         self._worker = collect_worker
         self._names = (run_spec.model, run_spec.dataset)
         self._base_losses: dict[str, float] = {}
+        # Points measure the loss alone, whatever the task; the plan says which metric the end is scored by.
         settings = SessionSettings(
-            model=run_spec.model, data=run_spec.dataset.path, seed=DATA_SEED, device=collect_worker.device
+            model=run_spec.model,
+            data=run_spec.dataset.path,
+            objective=LOSS,
+            seed=DATA_SEED,
+            device=collect_worker.device,
         )
         prepared = prepare_task(settings, Silent())
         training_task = prepared.training_task

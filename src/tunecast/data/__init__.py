@@ -5,22 +5,31 @@ from tunecast.data.check import CheckReport, Lengths, check
 from tunecast.data.describe import describe
 from tunecast.data.encode import EncodedExample, encode, encode_prompt, encoding_warnings, kept_examples
 from tunecast.data.examples import Dataset, Example, Turn, reference
+from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kind
+from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import fitting_length, spread
 from tunecast.data.read import read
 
 __all__ = [
+    "AUTO",
+    "LOSS",
     "CheckReport",
     "ClosedAnswers",
     "Dataset",
     "EncodedExample",
+    "EncodedLabel",
     "Example",
+    "Kind",
     "Lengths",
+    "TaskKind",
     "Turn",
     "answer_of",
     "check",
+    "check_kind",
     "closed_answers",
     "describe",
     "encode",
+    "encode_labels",
     "encode_prompt",
     "encoding_warnings",
     "fitting_length",
@@ -28,4 +37,5 @@ __all__ = [
     "read",
     "reference",
     "spread",
+    "task_kind",
 ]

@@ -15,6 +15,9 @@ LEAST_REPEATS = 3.0
 """Mean number of training examples of an answer, below which answers are open text."""
 LEAST_KNOWN = 0.95
 """Share of held-out answers that must occur in training."""
+SKEWED_SHARE = 0.5
+SKEWED_RATIO = 1.5
+"""Answers are skewed if the most frequent one has this share, and this multiple of an even share."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class ClosedAnswers:
     def majority(self) -> str:
         """The most frequent training answer."""
         return next(iter(self.counts))
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether always giving the majority answer is right so often that accuracy says little."""
+        share = self.counts[self.majority] / self._total
+        return len(self.counts) > 1 and share >= max(SKEWED_SHARE, SKEWED_RATIO / len(self.counts))
 
     @cached_property
     def _total(self) -> int:
@@ -56,16 +65,22 @@ def closed_answers(dataset: Dataset) -> ClosedAnswers | None:
     The set is closed if it is small, its answers repeat, held-out answers occur in training, and each
     example trains its answer only.
     """
-    counts = Counter(answer_of(example) for example in dataset.train)
+    answers = training_answers(dataset)
     held_out = [answer_of(example) for example in (*dataset.validation, *dataset.test)]
     examples = (example for _, split in dataset.splits() for example in split)
     is_closed = (
-        0 < len(counts) <= min(MOST_ANSWERS, len(dataset.train) / LEAST_REPEATS)
-        and sum(answer in counts for answer in held_out) >= LEAST_KNOWN * len(held_out)
-        and all(_trains_one_answer(example) for example in examples)
+        0 < len(answers.counts) <= min(MOST_ANSWERS, len(dataset.train) / LEAST_REPEATS)
+        and sum(answer in answers.counts for answer in held_out) >= LEAST_KNOWN * len(held_out)
+        and all(trains_one_answer(example) for example in examples)
     )
-    return ClosedAnswers(dict(counts.most_common())) if is_closed else None
+    return answers if is_closed else None
 
 
-def _trains_one_answer(example: Example) -> bool:
+def training_answers(dataset: Dataset) -> ClosedAnswers:
+    """Count the training answers, whether they are a closed set or not."""
+    return ClosedAnswers(dict(Counter(answer_of(example) for example in dataset.train).most_common()))
+
+
+def trains_one_answer(example: Example) -> bool:
+    """Return whether an example has a prompt, and trains its answer alone."""
     return len(example.turns) > 1 and sum(turn.trained for turn in example.turns) == 1

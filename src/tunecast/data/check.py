@@ -15,6 +15,8 @@ from tunecast.data.dependence import UNRELATED, dependence, is_unrelated
 from tunecast.data.encode import IGNORED, EncodedExample, encode_whole, encoding_warnings, fit
 from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
 from tunecast.data.facts import words
+from tunecast.data.kinds import AUTO, task_kind
+from tunecast.data.labels import encode_labels
 from tunecast.data.problems import listed
 from tunecast.data.splitting import shared_prompts
 from tunecast.records import Architecture
@@ -66,6 +68,11 @@ class CheckReport(_Encoding):
         truncated: Examples whose completion is cut.
         trained_share: Share of all tokens that are labels, None without a tokenizer.
         end_of_turn: Text of the end-of-turn token if every completion ends with one, else None.
+        kind: Kind of the task.
+        kind_reason: What it was recognised by.
+        labels: Training examples by label, None unless it is a classification.
+        suggested_metric: The metric that suits the kind.
+        measured: How that is measured.
         shown_row: Row of the example in ``segments``.
         segments: One example as the model sees it: pieces of text, and whether each is trained.
     """
@@ -78,6 +85,11 @@ class CheckReport(_Encoding):
     empty_rows: int
     duplicates: int
     shared_prompts: Mapping[str, int]
+    kind: str
+    kind_reason: str
+    labels: Mapping[str, int] | None
+    suggested_metric: str
+    measured: str
     token_unit: str
     max_length: int | None
     context: int | None
@@ -90,6 +102,7 @@ def check(
     max_length: int | None,
     architecture: Architecture,
     context: int | None = None,
+    kind: str = AUTO,
 ) -> CheckReport:
     """Check a dataset as training would see it.
 
@@ -97,10 +110,15 @@ def check(
         tokenizer: A transformers tokenizer. With None, lengths are in words and the mask is not checked.
         architecture: ``decoder-only`` or ``encoder-decoder``.
         context: The base model's context length, for the report.
+        kind: The kind of task that the user named, or ``auto``.
 
     Raises:
-        DataError: Nothing would be trained, or more than half of the prompts are too long.
+        DataError: Nothing would be trained, more than half of the prompts are too long, or the completions
+            are no labels although the user says so.
     """
+    recognised = task_kind(dataset, kind)
+    if tokenizer is not None and recognised.labels is not None:
+        encode_labels(recognised.labels.counts, dataset.train, tokenizer, architecture=architecture)
     if tokenizer is None:
         found = _without_tokenizer(dataset)
     else:
@@ -115,6 +133,7 @@ def check(
             f"(rows {listed(duplicates)})."
         )
     warnings.extend(content_warnings(dataset))
+    warnings.extend(recognised.warnings)
     return CheckReport(
         name=dataset.name,
         source=dataset.source,
@@ -127,6 +146,11 @@ def check(
             name: len(shared_prompts(dataset.train, getattr(dataset, name)))
             for name in ("validation", "test")
         },
+        kind=recognised.kind.value,
+        kind_reason=recognised.reason,
+        labels=recognised.labels.counts if recognised.labels else None,
+        suggested_metric=recognised.metric,
+        measured=recognised.measured,
         token_unit="words" if tokenizer is None else "tokens",
         max_length=None if tokenizer is None else max_length,
         context=context,

@@ -13,9 +13,6 @@ MISSING_VALUES = frozenset(
     ("NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NULL", "Null", "null", "None")
 )
 """Texts that stand for a missing value in tables; ``pandas.read_csv`` takes most of them for one."""
-SKEWED_SHARE = 0.5
-SKEWED_RATIO = 1.5
-"""Answers are skewed if the most frequent one has this share, and this multiple of an even share."""
 
 
 def content_warnings(dataset: Dataset) -> list[str]:
@@ -31,7 +28,7 @@ def _skewed(dataset: Dataset, closed: ClosedAnswers | None) -> Iterator[str]:
     most = closed.counts[closed.majority]
     if most == total:
         yield f"All {total} training examples have the same answer, {_quoted(closed.majority)}."
-    elif most / total >= max(SKEWED_SHARE, SKEWED_RATIO / len(closed.counts)):
+    elif closed.is_skewed:
         counts = listed(f"{_quoted(answer)} {count:,}" for answer, count in closed.counts.items())
         others = [e.row for e in dataset.train if answer_of(e) != closed.majority]
         yield (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.records import ZERO_SHOT, Run
+from tunecast.report.classification import confusions, measures_table, winner_classification
 from tunecast.report.loading import Delivery, delivery
 from tunecast.report.locations import without_paths
 from tunecast.report.longer import longer_command, longer_sentence
@@ -24,6 +25,9 @@ from tunecast.report.tables import (
 from tunecast.report.wording import training_text, value_text, verdict
 from tunecast.results import SessionRecord
 
+HUB_METRICS = {"macro_f1": "f1", "f1": "f1", "matthews": "matthews_correlation"}
+"""Names that Hugging Face's hub has for our metrics, where they differ."""
+
 
 def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path | None = None) -> str:
     """Write the README.md of a delivered model's run: YAML front matter, then Markdown.
@@ -37,6 +41,7 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path
         f"# {_plain(given.base_model)} finetuned on {_plain(record.task.dataset)}",
         _summary(record, run, given),
         _scores(record),
+        _classification(record),
         _loading(given),
         _hyperparameters(run),
         "## Data\n\n" + _facts(data_facts(run)),
@@ -61,9 +66,8 @@ def _front_matter(record: SessionRecord, run: Run, given: Delivery) -> str:
         values["base_model_relation"] = "adapter"
     elif run.pipeline.method != ZERO_SHOT.method:
         values["base_model_relation"] = "finetune"
-    metrics = [record.objective] if record.objective != "loss" else []
-    if metrics:
-        values["metrics"] = metrics
+    if record.objective != "loss":
+        values["metrics"] = [HUB_METRICS.get(record.objective.partition("=")[0], record.objective)]
     return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---"
 
 
@@ -102,6 +106,18 @@ def _scores(record: SessionRecord) -> str:
             row[0] = f"**{row[0]}** (this model)"
     note = f"{split_sizes(record)} Brackets hold 95% bootstrap intervals."
     return f"## Scores\n\n{note}\n\n{_table(header, rows)}"
+
+
+def _classification(record: SessionRecord) -> str:
+    measures, classified = measures_table(record), winner_classification(record)
+    if measures is None or classified is None:
+        return ""
+    matrix = confusions(classified).table
+    return (
+        "## Classification\n\nEvery test example gets the label that the model finds likeliest, by nats per "
+        f"token; nothing is generated. {measures.note}\n\n{_table(measures.header, measures.rows)}\n\n"
+        f"This model's answers by true label:\n\n{_table(matrix.header, matrix.rows)}"
+    )
 
 
 def _loading(given: Delivery) -> str:

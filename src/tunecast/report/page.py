@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import written_whole
 from tunecast.records import Run
+from tunecast.report.classification import confusions, measures_table, winner_classification
 from tunecast.report.forecast import forecast_sentences, forecast_table, missing_forecast
 from tunecast.report.loading import delivery
 from tunecast.report.locations import without_paths
@@ -68,6 +69,8 @@ def _values(
         "verdict": verdict(record, runs),
         "comparison": comparison_table(record, runs) if record.contenders else None,
         "pipelines": contender_pipelines(record),
+        "measures": measures_table(record),
+        "confusions": confusions(classified) if (classified := winner_classification(record)) else None,
         "forecast": forecast_sentences(forecast) if forecast and not forecast.reason else (),
         "forecast_table": forecast_table(forecast) if forecast else None,
         "no_forecast": missing_forecast(forecast, {**configuration, "store": ""}),

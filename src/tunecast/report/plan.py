@@ -23,7 +23,10 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{model['name']}: {model['family']}, {compact(model['parameters'])} parameters"),
         ("data", f"{data['name']} ({data['format']}): {splits}; {plan['max_length']:,} tokens at most"),
         ("device", f"{plan['device']}, {plan['dtype']}, {plan['threads']} threads"),
-        ("decided by", f"{settings['objective']} on validation; the test split is only reported"),
+        (
+            "decided by",
+            f"{plan['objective']} on validation ({plan['kind'].partition(' (')[0]}); test is only reported",
+        ),
         ("time", _time(plan)),
         *_final_training(settings["final_training"]),
         ("search", _search(plan)),

@@ -23,6 +23,15 @@ from tunecast.session.wall_time import (
 )
 
 
+def kind_text(prepared: PreparedTask) -> str:
+    """Say what kind of task was recognised, what decides, and what else would suit it."""
+    kind, decides = prepared.kind, prepared.task.metric
+    text = f"Kind of task: {kind.text}; the winner is chosen by {decides}"
+    if decides == kind.metric:
+        return f"{text}, measured {kind.measured}."
+    return f"{text}. --objective {kind.metric} would measure {kind.metric} {kind.measured}."
+
+
 def show_predictions(
     prepared: PreparedTask, predicted: Recommendation | UserError, progress: Progress
 ) -> None:
@@ -49,7 +58,7 @@ def show_expected_time(
     """Say before a session begins how long it will take, and whether its budget seems too small."""
     if isinstance(predicted, UserError):
         return
-    speed = predicted_speed(prepared.training_task, predicted)
+    speed = predicted_speed(prepared, predicted)
     _show_times("Expected time", settings, prepared, speed, progress)
     budget = Budget.parse(settings.budget).seconds
     least = least_budget_seconds(prepared.training_task, settings, speed)
@@ -71,7 +80,7 @@ def show_measured(
         progress.log(f"Predicted from the untouched model's measured loss, {loss:.2f}, and {tokens}:")
         _show_prospects(predicted, prepared, progress)
         progress.log(worth_text(predicted))
-    speed = measured_speed(prepared.training_task, measured)
+    speed = measured_speed(prepared, measured)
     _show_times("Expected time by the measured speed", settings, prepared, speed, progress)
 
 
@@ -93,7 +102,7 @@ def _show_times(
     title: str, settings: SessionSettings, prepared: PreparedTask, speed: Speed, progress: Progress
 ) -> None:
     training_task = prepared.training_task
-    seconds = test_scoring_seconds(training_task, settings, speed)
+    seconds = test_scoring_seconds(prepared, settings, speed)
     progress.log(wall_time_text(title, settings.budget, seconds, len(training_task.test)))
     if (epochs := settings.final_choice.epochs) is not None:
         progress.log(final_training_text(epochs, final_training_seconds(training_task, epochs, speed)))

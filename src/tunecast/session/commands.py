@@ -14,8 +14,18 @@ from tunecast.session.folder import PIPELINE_FILE
 from tunecast.session.settings import SessionSettings
 
 OF_TRAIN = (
-    *("objective", "unique_examples", "test_examples", "max_length", "prompt_column", "completion_column"),
-    *("seed", "device", "dtype", "threads", "executor", "deterministic", "trust_remote_code"),
+    *("objective", "kind", "positive_label", "unique_examples", "test_examples", "max_length"),
+    *(
+        "prompt_column",
+        "completion_column",
+        "seed",
+        "device",
+        "dtype",
+        "threads",
+        "executor",
+        "deterministic",
+        "trust_remote_code",
+    ),
 )
 """Settings of a search that a longer training of its pipeline has too, so that scores can be compared."""
 NOT_OF_ANOTHER = ("model", "data", "budget", "output_dir", "patience")

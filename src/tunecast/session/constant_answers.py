@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tunecast.data import answer_of, reference
 from tunecast.data.examples import Example
 from tunecast.errors import ConfigurationError
 from tunecast.records import Score
-from tunecast.results import ConstantAnswer
+from tunecast.results import ConstantAnswer, SampleOutput
 from tunecast.session.prepare import PreparedTask
 from tunecast.training.losses import get_loss
 from tunecast.training.metrics import with_metric
@@ -35,6 +36,13 @@ class ConstantRival:
     nats: np.ndarray | None
     texts: tuple[str, ...]
 
+    def outputs(self, others: Sequence[SampleOutput]) -> list[SampleOutput]:
+        """Return its answers to the prompts of a model's outputs."""
+        return [
+            replace(output, after=text, confidence=None)
+            for output, text in zip(others, self.texts, strict=True)
+        ]
+
 
 def constant_rivals(prepared: PreparedTask, metric: str, *, seed: int) -> list[ConstantRival]:
     """Score the constant answers of a task on its test split.
@@ -47,8 +55,8 @@ def constant_rivals(prepared: PreparedTask, metric: str, *, seed: int) -> list[C
         seed: Seed of bootstrap intervals.
     """
     examples = prepared.training_task.test_examples if metric else ()
-    if prepared.answers is not None:
-        majority = prepared.answers.majority
+    if prepared.kind.answers is not None:
+        majority = prepared.kind.answers.majority
         nats = _prior_nats(prepared)
         training_task = prepared.training_task
         score = get_loss(training_task.loss).score(training_task.test, nats, interval_seed=seed)
@@ -70,7 +78,7 @@ def majority_loss(prepared: PreparedTask) -> float | None:
 
     In nats per label token, before a session chooses the validation examples that it can afford.
     """
-    training_task, answers = prepared.training_task, prepared.answers
+    training_task, answers = prepared.training_task, prepared.kind.answers
     if answers is None:
         return None
     nats = sum(answers.nats(answer_of(one)) for one in training_task.validation_examples)
@@ -99,9 +107,9 @@ def _rival(
 
 def _prior_nats(prepared: PreparedTask) -> np.ndarray:
     """Return the nats of each test example under the shares of training answers."""
-    assert prepared.answers is not None
+    assert prepared.kind.answers is not None
     training_task = prepared.training_task
-    return np.array([prepared.answers.nats(answer_of(one)) for one in training_task.test_examples])
+    return np.array([prepared.kind.answers.nats(answer_of(one)) for one in training_task.test_examples])
 
 
 def _question(example: Example) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tunecast.data import LOSS
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors import start_executor
 from tunecast.executors.base import Broken, Crash
@@ -16,9 +17,11 @@ from tunecast.models.delivered import delivered_folder
 from tunecast.paths import expanded
 from tunecast.progress import Progress
 from tunecast.results import Evaluation
+from tunecast.session.classification import classify
 from tunecast.session.prepare import prepare_task
 from tunecast.session.provenance import Origin
 from tunecast.session.settings import SessionSettings
+from tunecast.training.metrics import get_metric
 from tunecast.training.runner import Scored
 
 SPLITS = ("test", "validation")
@@ -56,21 +59,23 @@ def evaluate(
         read_adapter("--adapter", Path(adapter))
     elif (Path(settings.model) / ADAPTER_FILE).is_file():
         adapter, settings = settings.model, replace(settings, model=base_of(Path(settings.model)))
-    metric = settings.objective if settings.objective != "loss" else ""
-    request = ScoreModel(
-        None,
-        0,
-        split,
-        metric=metric,
-        generate_limit=sys.maxsize if metric else 0,
-        interval_seed=settings.seed,
-    )
     with start_executor(settings.executor, 1, worker_threads(settings.threads, settings.workers)) as executor:
         prepared = prepare_task(settings, progress)
+        metric = prepared.task.metric if prepared.task.metric != LOSS else ""
+        request = ScoreModel(
+            None,
+            0,
+            split,
+            metric=metric,
+            generate_limit=sys.maxsize if metric else 0,
+            interval_seed=settings.seed,
+        )
         progress.start(f"Scoring the {split} examples")
         executor.open(TrainingPlace(replace(prepared.training_task, adapter=adapter)))
         scored = _scored(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
+    by_labels = bool(metric) and get_metric(metric).by_labels
+    labels = [label.text for label in prepared.training_task.labels] if by_labels else []
     diagnostics = origin.warnings(prepared.dataset, settings.seed) if origin else []
     return Evaluation(
         model=settings.model,
@@ -79,6 +84,7 @@ def evaluate(
         split=split,
         score=scored.score,
         warnings=(*prepared.warnings, *diagnostics),
+        classification=classify(scored.outputs, labels, settings.positive_label) if labels else None,
     )
 
 

@@ -12,14 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from tunecast.budget import Budget
+from tunecast.data import LOSS
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
 from tunecast.records import Run, Score
-from tunecast.results import Contender, Margin, SampleOutput, SessionRecord, TrainedOn
+from tunecast.results import (
+    Classification,
+    Contender,
+    Margin,
+    SampleOutput,
+    SessionRecord,
+    TrainedOn,
+)
 from tunecast.search import get_strategy
 from tunecast.session.budget_tracker import MOST_FOR_COMPARING
+from tunecast.session.classification import classify
 from tunecast.session.constant_answers import ConstantRival, constant_rivals
 from tunecast.session.folder import OutputFolder
 from tunecast.session.margins import Margins
@@ -30,9 +39,10 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.status import wait_text
 from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
+from tunecast.training.answers import most_answers
 from tunecast.training.checkpoint import sync
 from tunecast.training.losses import get_loss
-from tunecast.training.runner import ANSWERS, Scored
+from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrialSpec
 
 FINALISTS = 3
@@ -92,10 +102,13 @@ class Judge:
 
     def __init__(self, objective: str) -> None:
         self.metric = "" if objective == "loss" else objective
+        self.by_labels = False
         if self.metric:
             from tunecast.training.metrics import get_metric
 
-            self._sign = -1.0 if get_metric(self.metric).higher_is_better else 1.0
+            metric = get_metric(self.metric)
+            self.by_labels = metric.by_labels
+            self._sign = -1.0 if metric.higher_is_better else 1.0
 
     def badness(self, score: Score) -> tuple[float, ...]:
         """Lower is better."""
@@ -141,7 +154,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class FinalScoring:
-    """Chooses the winner on validation, within the budget; then scores and delivers it, outside of it."""
+    """Chooses the winner on validation, within the budget; then scores and delivers it, outside of it.
+
+    ``answers`` counts the validation answers that the base model gave; every other model gives as many.
+    """
 
     settings: SessionSettings
     prepared: PreparedTask
@@ -149,17 +165,18 @@ class FinalScoring:
     store: Store
     ask: Ask
     progress: Progress
-    answers: int = ANSWERS[-1]
+    answers: int = 0
 
     def score_base(self, budget: Budget) -> Scored:
         """Score the base model on validation by the session's objective.
 
         Its answers are the longest, so they tell how many can be compared within a budget in seconds.
         """
-        judge, within = Judge(self.settings.objective), None
+        judge, within, limit = Judge(self.prepared.task.metric), None, 0
         if budget.seconds is not None:
             within = MOST_FOR_COMPARING * budget.seconds / (COMPARED * SCORING_MARGIN)
-        limit = self.answers if judge.metric else 0
+        if judge.metric:
+            limit = most_answers(self.prepared.training_task, by_labels=judge.by_labels)
         request = ScoreModel(
             None,
             0,
@@ -179,7 +196,7 @@ class FinalScoring:
 
         The first trial is the baseline's. ``base_scored`` is what :meth:`score_base` returned.
         """
-        judge = Judge(self.settings.objective)
+        judge = Judge(self.prepared.task.metric)
         warnings = trials.warnings(get_strategy(self.settings.strategy).first_name)
         for warning in warnings:
             self.progress.log(f"Note: {warning}")
@@ -188,7 +205,7 @@ class FinalScoring:
 
     def challenge(self, comparison: Comparison, trial: Trial) -> Comparison:
         """Let the best checkpoint of a final training compete; the winner stays if that is not better."""
-        judge = Judge(self.settings.objective)
+        judge = Judge(self.prepared.task.metric)
         finalist = best_checkpoint(trial)
         if finalist is None:
             text = "The final training of the winner reached no point with a finite loss."
@@ -213,7 +230,7 @@ class FinalScoring:
 
     def deliver(self, comparison: Comparison, account: Account) -> SessionRecord:
         """Score all contenders on the test split, and write the winner to ``best/``."""
-        judge = Judge(self.settings.objective)
+        judge = Judge(self.prepared.task.metric)
         contenders, validation, winner = comparison.contenders, comparison.validation, comparison.winner
         test = self._score_on_test(contenders, judge)
         for name, finalist in contenders.items():
@@ -226,7 +243,7 @@ class FinalScoring:
         return SessionRecord(
             id=account.session,
             task=self.prepared.task,
-            objective=self.settings.objective,
+            objective=self.prepared.task.metric,
             strategy=self.settings.strategy,
             seed=self.settings.seed,
             budget=account.budget.text,
@@ -242,6 +259,7 @@ class FinalScoring:
                     test[name].score,
                     validation[c.key].score,
                     c.trained_on,
+                    self._classified(test[name].outputs) if judge.by_labels else None,
                 )
                 for name, c in contenders.items()
             ),
@@ -255,11 +273,20 @@ class FinalScoring:
             ahead_on_test=tuple(
                 name for name in contenders if judge.prefers(test[name].score, test[winner].score)
             ),
-            constant_answers=tuple(rival.answer for rival in constants),
+            constant_answers=tuple(
+                replace(rival.answer, classification=self._classified(rival.outputs(test[winner].outputs)))
+                if judge.by_labels
+                else rival.answer
+                for rival in constants
+            ),
             margins=self._margins("test", judge, contenders, winner, test, constants),
             validation_margins=comparison.margins,
             only_answer=_only_answer(test[winner]) if judge.metric else None,
         )
+
+    def _classified(self, outputs: Sequence[SampleOutput]) -> Classification | None:
+        labels = [label.text for label in self.prepared.training_task.labels]
+        return classify(outputs, labels, self.settings.positive_label)
 
     def _contenders(
         self, trials: Trials, zero_shot: Run, judge: Judge, base_scored: Scored
@@ -270,7 +297,7 @@ class FinalScoring:
         baseline = best_checkpoint(trials[0])
         if get_strategy(self.settings.strategy).has_baseline and baseline is not None:
             contenders["baseline"] = baseline
-        leading = leading_checkpoints(trials)
+        leading = leading_checkpoints(trials, judge)
         finalists = [one for one in (*contenders.values(), *leading) if one.key != base.key]
         validation = {base.key: base_scored} | self._validate(finalists, judge)
         incumbent = min(leading, key=lambda one: judge.badness(validation[one.key].score), default=base)
@@ -376,10 +403,18 @@ def best_checkpoint(trial: Trial) -> Finalist | None:
     return Finalist(trial.run, trial, trial.best_point.step)
 
 
-def leading_checkpoints(trials: Iterable[Trial]) -> list[Finalist]:
-    """Return the best checkpoints of the leading trials by loss on the validation subset, at most three."""
+def leading_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
+    """Return the best checkpoints of the leading trials on the validation subset, at most three.
+
+    They lead by loss. If points measured the metric that decides, they lead by it and by loss in turns.
+    """
     found = [finalist for trial in trials if (finalist := best_checkpoint(trial))]
-    return sorted(found, key=_subset_loss)[:FINALISTS]
+    by_loss = sorted(found, key=lambda one: _subset_score(one).loss)
+    if not judge.by_labels or any(_subset_score(one).metric_name != judge.metric for one in found):
+        return by_loss[:FINALISTS]
+    by_metric = sorted(found, key=lambda one: judge.badness(_subset_score(one)))
+    turns = [one for pair in zip(by_metric, by_loss, strict=True) for one in pair]
+    return list({one.key: one for one in turns}.values())[:FINALISTS]
 
 
 def is_scored(finalist: Finalist) -> bool:
@@ -388,22 +423,27 @@ def is_scored(finalist: Finalist) -> bool:
     return trial is not None and trial.measured is not None and finalist.step == trial.plan.total_steps
 
 
-def most_to_score(trials: Iterable[Trial], advanced: Collection[int], settings: SessionSettings) -> int:
+def most_to_score(
+    trials: Iterable[Trial], advanced: Collection[int], settings: SessionSettings, metric: str
+) -> int:
     """Count the checkpoints that a comparison after the next steps would have to score, at most.
 
     Args:
         trials: The trials; the first is the baseline's if the strategy has one.
         advanced: Places of those that the next steps advance: each may be among the leaders then.
-        settings: The session's; answers to a metric are never known from the end of a trial.
+        settings: The session's.
+        metric: What decides; answers to a metric are never known from the end of a trial.
     """
     found = {place: one for place, trial in enumerate(trials) if (one := best_checkpoint(trial))}
     first = get_strategy(settings.strategy).has_baseline
     always = {0: found[0]} if first and 0 in found and 0 not in advanced else {}
-    others = sorted((place for place in found if place not in advanced), key=lambda p: _subset_loss(found[p]))
+    others = sorted(
+        (place for place in found if place not in advanced), key=lambda p: _subset_score(found[p]).loss
+    )
 
     def unscored(count: int) -> int:
         compared = always | {place: found[place] for place in others[:count]}
-        return sum(settings.objective != "loss" or not is_scored(one) for one in compared.values())
+        return sum(metric != LOSS or not is_scored(one) for one in compared.values())
 
     beside = first and 0 in advanced
     return max(
@@ -431,10 +471,10 @@ def _scored(finalist: Finalist, request: ScoreModel, ask: Ask, progress: Progres
     return scored
 
 
-def _subset_loss(finalist: Finalist) -> float:
+def _subset_score(finalist: Finalist) -> Score:
     point = finalist.run.best_point
     assert point is not None
-    return point.validation.loss
+    return point.validation
 
 
 def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:

@@ -126,7 +126,7 @@ class Search:
     def keep_for_comparing(self, *following: int) -> None:
         """Reserve the seconds to compare the leaders after the steps under way and those of other trials."""
         advanced = {*following, *(step.index for step in self._under_way.values())}
-        models = most_to_score(self.trials, advanced, self._settings)
+        models = most_to_score(self.trials, advanced, self._settings, self.trials.metric)
         self._budget_tracker.reserve_for_comparing(models * self._seconds_to_compare)
 
     def fits(self, index: int, reserved: int | None = None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +11,21 @@ import numpy as np
 from tunecast import data, models
 from tunecast.data.dependence import UNRELATED, is_unrelated
 from tunecast.data.meta_features import DEPENDENCE
-from tunecast.errors import ConfigurationError, DataError
+from tunecast.data.problems import listed
+from tunecast.errors import ConfigurationError, DataError, did_you_mean
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.machine import find_device, has_accelerator, has_kernels
 from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, ModelFacts, Task
 from tunecast.session.settings import SessionSettings
+from tunecast.training.label_metrics import OF_ONE_LABEL, label_metric
+from tunecast.training.label_points import is_cheap
 from tunecast.training.losses import COMPLETION, get_loss
 from tunecast.training.training_task import TrainingTask
 
 if TYPE_CHECKING:
-    from tunecast.data import ClosedAnswers, Dataset, EncodedExample
+    from tunecast.data import Dataset, EncodedExample, TaskKind
     from tunecast.models.load import ResolvedModel
 
 LOSS = COMPLETION
@@ -36,14 +39,14 @@ class PreparedTask:
 
     Args:
         warnings: Warnings for the user, one sentence each.
-        answers: The answers of the dataset if they come from a small set.
+        kind: What the completions are.
     """
 
     training_task: TrainingTask
     task: Task
     dataset: DatasetFacts
     warnings: tuple[str, ...]
-    answers: ClosedAnswers | None = None
+    kind: TaskKind
 
     def unique_examples(self, wanted: int | None) -> int:
         """Return how many training examples to use: ``wanted``, at most all; None means all."""
@@ -60,7 +63,8 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
     Raises:
         DataError: The dataset cannot be used.
         ModelError: The base model cannot be used.
-        ConfigurationError: The device does not exist, or the maximum length exceeds the context.
+        ConfigurationError: The device does not exist, the maximum length exceeds the context, or the metric
+            does not suit the kind of task.
     """
     from tunecast.data.describe import describe as describe_dataset
 
@@ -76,25 +80,59 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         seed=settings.seed,
         progress=progress,
     )
+    kind = data.task_kind(dataset, settings.kind)
+    metric = _metric(settings, kind)
     progress.advance(0, f"encoding {sum(len(examples) for _, examples in dataset.splits()):,} examples")
     max_length = settings.max_length or data.fitting_length(
         dataset, tokenizer, context=facts.context, architecture=facts.architecture
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
+    if kind.labels is not None:
+        labels = data.encode_labels(
+            kind.labels.counts, dataset.train, tokenizer, architecture=facts.architecture
+        )
+        cheap = label_metric(metric) is not None and is_cheap(labels, training_task.validation)
+        training_task = replace(training_task, labels=labels, point_metric=metric if cheap else "")
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test examples ({dataset.format}); "
         f"{facts.name}: {facts.parameters / 1e6:.1f}M parameters"
     )
-    task = Task(dataset.name, facts.name, settings.objective)
+    task = Task(dataset.name, facts.name, metric)
     described = describe_dataset(dataset, tokenizer)
-    warnings = list(dataset.warnings)
+    warnings = [*dataset.warnings, *kind.warnings]
     for name, examples in dataset.splits():
         warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
         warnings.append(UNRELATED)
-    return PreparedTask(training_task, task, described, tuple(warnings), data.closed_answers(dataset))
+    return PreparedTask(training_task, task, described, tuple(warnings), kind)
+
+
+def _metric(settings: SessionSettings, kind: TaskKind) -> str:
+    """Return the metric that the session is decided by, ``loss`` included.
+
+    Raises:
+        ConfigurationError: It needs labels and there are none, or no label of that name.
+    """
+    metric, positive = settings.objective, settings.positive_label
+    if metric == data.AUTO:
+        suits = f"{OF_ONE_LABEL}{positive}" if positive else kind.metric
+        metric = suits if kind.labels is not None or positive else data.LOSS
+    of_labels = label_metric(metric)
+    if kind.labels is None and (of_labels is not None or positive):
+        flag = f"--positive-label {positive}" if positive else f"--objective {metric}"
+        raise ConfigurationError(
+            f"{flag} needs a classification; the task was taken for {kind.text}.",
+            f"Use --objective {kind.metric}, or say --kind classification if the completions are labels.",
+        )
+    for label in filter(None, (positive, of_labels.positive if of_labels else "")):
+        if kind.labels is not None and label not in kind.labels.counts:
+            raise ConfigurationError(
+                f"No training example has the label {label!r} of --positive-label or --objective f1=LABEL.",
+                f"{did_you_mean(label, kind.labels.counts)}Labels: {listed(kind.labels.counts, 10)}.",
+            )
+    return metric
 
 
 def _encoded(

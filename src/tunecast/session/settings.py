@@ -35,7 +35,11 @@ class SessionSettings:
         budget: ``90s``, ``30m``, ``2h``, ``2M-tokens`` or ``20-trials``.
         output_dir: Where everything is written.
         strategy: Name of the strategy.
-        objective: ``loss`` or a metric's name.
+        objective: ``loss`` or a metric's name; ``auto`` takes the metric that suits a classification, and the
+            loss for other kinds of task.
+        kind: ``classification``, ``short-answers`` or ``generation``; ``auto`` recognises it.
+        positive_label: The label whose F1 is reported, and decides if ``objective`` is ``auto``; empty for
+            none.
         methods: Allowed methods, all when empty.
         fixed: Hyperparameters that the user fixed.
         ranges: Ranges that the user narrowed.
@@ -75,7 +79,9 @@ class SessionSettings:
     budget: str = "30m"
     output_dir: str = "tunecast-out"
     strategy: str = DEFAULT
-    objective: str = "loss"
+    objective: str = "auto"
+    kind: str = "auto"
+    positive_label: str = ""
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tunecast.budget import Budget
+from tunecast.data import AUTO, LOSS
 from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.space import check_pipeline
 from tunecast.predictor import Prediction
@@ -18,6 +19,7 @@ from tunecast.results import SessionRecord
 from tunecast.session.flags import flag_of
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
+from tunecast.training.label_metrics import label_metric
 from tunecast.training.plan import HALVINGS
 
 BATCH_SIZE = "per_device_train_batch_size"
@@ -83,6 +85,8 @@ class SessionState:
 
     Args:
         dataset_fingerprint: Hash of its data.
+        kind: Kind of its task; empty in sessions of earlier versions.
+        objective: What it is decided by; empty in sessions of earlier versions.
         dtype: Type of the base model's weights.
         started_at: Seconds since 1970.
         seconds_per_token: Measured training rate of the baseline, before the first trial.
@@ -106,6 +110,8 @@ class SessionState:
     configuration: Mapping[str, Any]
     dataset_fingerprint: str
     dtype: str = ""
+    kind: str = ""
+    objective: str = ""
     started_at: float = 0.0
     used_seconds: float = 0.0
     worker_bytes: int | None = None
@@ -126,6 +132,12 @@ class SessionState:
     diagnostics: list[str] = field(default_factory=list)
     earlier_scorings: int = 0
     record: SessionRecord | None = None
+
+    @property
+    def began_objective(self) -> str:
+        """What it is decided by; only a session that decided that itself differs from its configuration."""
+        configured = str(self.configuration["objective"])
+        return self.objective if self.objective and configured == AUTO else configured
 
     def as_json(self) -> str:
         """Return the content of ``session.json``: everything that is decided, one decision a line.
@@ -178,6 +190,12 @@ def _check_values(state: SessionState) -> None:
     if not set(state.halvings) <= set(HALVINGS):
         raise OutputError(
             f"session.json is damaged: halvings are {list(state.halvings)}.", "Choose another --output-dir."
+        )
+    # Nothing else follows from data, and a metric of the user would run code.
+    decided = state.configuration.get("objective") == AUTO and state.objective not in ("", LOSS)
+    if decided and label_metric(state.objective) is None:
+        raise OutputError(
+            f"session.json is damaged: objective is {state.objective!r}.", "Choose another --output-dir."
         )
     final = state.final if state.final is not None and state.final.pipeline is not None else None
     if final is not None and not 1 <= final.full_length_tokens <= MOST_TOKENS:
@@ -236,7 +254,7 @@ def state_of(
     if earlier is None:
         started = time.time()
         identifier = stable_hash([settings.as_json(), dataset_fingerprint, started])
-        return SessionState(identifier, settings.as_json(), dataset_fingerprint, dtype, started)
+        return SessionState(identifier, settings.as_json(), dataset_fingerprint, dtype, started_at=started)
     if earlier.dataset_fingerprint != dataset_fingerprint:
         raise ConfigurationError(
             f"--resume: {settings.data} is not the data that the session began with.",
@@ -256,6 +274,8 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     # Settings that an earlier version did not have count as their present defaults.
     began = SessionSettings(model="", data="").as_json() | dict(before)
     free.add("budget")  # which may grow
+    if (began["objective"], settings.objective) == (LOSS, AUTO):
+        free.add("objective")  # the loss was the default of earlier versions
     changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:
         flags = ", ".join(map(flag_of, changed))

@@ -266,6 +266,11 @@ class Trials:
             warnings.append(f"{count} broke down; the first one: {_ending(broken[0])}.")
         return warnings
 
+    @property
+    def metric(self) -> str:
+        """What the session is decided by, ``loss`` included; known once its data are."""
+        return self._prepared.task.metric
+
     def restore(self) -> None:
         """Take up the committed points of an earlier process of this session.
 

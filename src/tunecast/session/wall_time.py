@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunecast.data import LOSS
 from tunecast.recommender.recommend import EXPECTED_EVALUATION
 from tunecast.recommender.recommendation import Recommendation
 from tunecast.search import get_strategy
@@ -11,8 +12,10 @@ from tunecast.session.budget_tracker import MOST_FOR_COMPARING
 from tunecast.session.calibrate_length import LEAST_STEPS, SMALLEST_BATCH, BaseMeasurement
 from tunecast.session.final_evaluation import SAMPLES
 from tunecast.session.final_training import FINAL_SHARE
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import FORWARD_COST, LEAST_FOR_CHOICE
 from tunecast.session.settings import SessionSettings
+from tunecast.training.label_metrics import label_metric
 from tunecast.training.training_task import TrainingTask
 
 GENERATED_COST = 6.0
@@ -34,27 +37,28 @@ class Speed:
     answering: float
 
 
-def predicted_speed(training_task: TrainingTask, predicted: Recommendation) -> Speed:
+def predicted_speed(prepared: PreparedTask, predicted: Recommendation) -> Speed:
     """Return the speed that the first recommendation predicts."""
     first = predicted.recommendations[0]
     training = first.seconds / (1 + EXPECTED_EVALUATION) / first.full_length_tokens
-    return Speed(training, FORWARD_COST * training, _answering(training_task, training))
+    return Speed(training, FORWARD_COST * training, _answering(prepared, training))
 
 
-def measured_speed(training_task: TrainingTask, measured: BaseMeasurement) -> Speed:
+def measured_speed(prepared: PreparedTask, measured: BaseMeasurement) -> Speed:
     """Return the measured speed; without measured answers, theirs follows from that of training."""
     scored, training = measured.scored, measured.seconds_per_token
     scoring = scored.evaluation.wall / measured.scored_tokens
     if scored.outputs:
         return Speed(training, scoring, scored.answering_seconds / len(scored.outputs))
-    return Speed(training, scoring, _answering(training_task, training))
+    return Speed(training, scoring, _answering(prepared, training))
 
 
-def test_scoring_seconds(training_task: TrainingTask, settings: SessionSettings, speed: Speed) -> float:
+def test_scoring_seconds(prepared: PreparedTask, settings: SessionSettings, speed: Speed) -> float:
     """Return the expected seconds of scoring all contenders on the test split."""
+    training_task = prepared.training_task
     # The untouched model, the baseline and the incumbent.
     contenders = 3 + (settings.final_choice.kind != "none")
-    answers = SAMPLES if settings.objective == "loss" else len(training_task.test_examples)
+    answers = SAMPLES if prepared.task.metric == LOSS else len(training_task.test_examples)
     tokens = sum(example.tokens for example in training_task.test)
     return contenders * (speed.scoring * tokens + speed.answering * answers)
 
@@ -74,7 +78,11 @@ def final_training_seconds(training_task: TrainingTask, epochs: float, speed: Sp
     return (1 + EXPECTED_EVALUATION) * speed.training * epochs * training_task.train_tokens
 
 
-def _answering(training_task: TrainingTask, training: float) -> float:
-    """Return the seconds of an answer of the greatest length, by those of training on a token."""
+def _answering(prepared: PreparedTask, training: float) -> float:
+    """Return the seconds of an answer, generated in the greatest length, by those of training on a token."""
+    training_task = prepared.training_task
     prompt = sum(example.tokens for example in training_task.test) / len(training_task.test)
+    if label_metric(prepared.task.metric) is not None:  # a label is scored, not generated
+        labels = sum(len(label.ids) for label in training_task.labels)
+        return training * FORWARD_COST * (prompt + labels)
     return training * (FORWARD_COST * prompt + GENERATED_COST * training_task.max_new_tokens)

@@ -15,28 +15,28 @@ from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
 from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
 from tunecast.results import SampleOutput
+from tunecast.training.answers import Answerer
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.failures import DivergedError, describe_failure
+from tunecast.training.label_points import LabelledPoint, measure_labels
 from tunecast.training.live_trial import LiveTrial, Segment
 from tunecast.training.losses import get_loss
+from tunecast.training.metrics import get_metric, with_metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
-    from tunecast.data import EncodedExample, Example
+    from tunecast.data import EncodedExample
     from tunecast.training.training_task import TrainingTask, TrialSpec
 
     Examples = Sequence[EncodedExample]
 
 SPLITS = ("subset", "validation", "test")
-ANSWERS = (16, 32, 64, 100)
-"""Numbers of validation answers that may choose the winner where the objective is a metric."""
-
 SKIPPED = "skipped_steps"
 """In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
 HELD_BEFORE = "held_bytes"
@@ -85,7 +85,7 @@ class Scored:
     Args:
         evaluation: Duration of measuring the loss.
         measured: What :meth:`Loss.measure` gave for each example, in the order of the split.
-        answering_seconds: Wall seconds of generating ``outputs``.
+        answering_seconds: Wall seconds of giving ``outputs``.
     """
 
     score: Score
@@ -189,11 +189,12 @@ class Runner:
 
         Args:
             weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
-            metric: Metric to measure by generation; empty for none.
-            generate_limit: Number of examples to generate for, 0 for none.
+            metric: Metric to measure on answers; empty for none.
+            generate_limit: Number of examples to answer, 0 for none. A metric of classification chooses among
+                the labels, every other one generates.
             interval_seed: Seed of bootstrap intervals; None omits them.
-            answers_within: Seconds for loss and answers together. The least of :data:`ANSWERS` are generated
-                in any case, and tell how many more of ``generate_limit`` fit; None generates all.
+            answers_within: Seconds for loss and answers together. 16 are given in any case, and tell how many
+                more of ``generate_limit`` fit; None gives all.
         """
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
@@ -203,25 +204,15 @@ class Runner:
         score = self._loss.score(examples, measured, interval_seed=interval_seed)
         evaluation = clock.read()
         left = None if answers_within is None else answers_within - evaluation.wall
-        outputs = self._answers(model, split, generate_limit, left)
+        by_labels = bool(metric) and get_metric(metric).by_labels
+        answerer = Answerer(self.training_task, self._tokenizer, self._compute, by_labels=by_labels)
+        outputs = answerer.answers(model, split, generate_limit, left)
         answering = clock.read().wall - evaluation.wall
         if metric and outputs:
-            from tunecast.training.metrics import with_metric
-
             predictions = [output.after for output in outputs]
             references = [output.reference for output in outputs]
             score = with_metric(score, metric, predictions, references, interval_seed=interval_seed)
         return Scored(score, evaluation, measured, outputs, self._retrained[0], answering)
-
-    def _answers(self, model: Any, split: str, limit: int, seconds: float | None) -> tuple[SampleOutput, ...]:
-        """Generate ``limit`` answers to the first prompts of a split, or as many as the time allows."""
-        if seconds is None or limit <= ANSWERS[0]:
-            return self._generate(model, split, slice(0, limit)) if limit else ()
-        clock = SecondsClock(self.training_task.device)
-        first = self._generate(model, split, slice(0, ANSWERS[0]))
-        affordable = min(limit, seconds / max(clock.read().wall, 1e-9) * ANSWERS[0])
-        most = max((count for count in ANSWERS if count <= affordable), default=ANSWERS[0])
-        return first + self._generate(model, split, slice(ANSWERS[0], most))
 
     def save(
         self, spec: TrialSpec, step: int, folder: str, base_location: str, *, weights_hash: str = ""
@@ -398,12 +389,9 @@ class Runner:
         clock = SecondsClock(self.training_task.device)
         at_end = live.step == live.plan.total_steps
         if at_end:
-            measured = self._evaluator.measure(live.model, self._split("validation"))
-            whole = self._loss.score(self._split("validation"), measured)
-            places = self.training_task.subset_places
-            score = self._loss.score(self._split("subset"), measured[places])
+            score, whole, measured = self._scores_at_end(live.model)
         else:
-            score, whole, measured = self._evaluator.score(live.model, self._split("subset")), None, None
+            score, whole, measured = self._score_at_point(live.model), None, None
         evaluation = clock.read()
         beyond = 1 - self.training_task.subset_share if at_end else 0.0
         diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
@@ -434,6 +422,31 @@ class Runner:
         seconds = beyond * evaluation.wall
         return Measurement(spec.run, point, outcome, error, whole, measured, seconds, skipped_steps=skipped)
 
+    def _score_at_point(self, model: Any) -> Score:
+        examples = self._split("subset")
+        if not self.training_task.point_metric:
+            return self._evaluator.score(model, examples)
+        return self._labelled(examples, self._measure_labels(model, examples))
+
+    def _scores_at_end(self, model: Any) -> tuple[Score, Score, np.ndarray]:
+        """Score the subset and all validation examples, each example once, and return their measurements."""
+        places, split = self.training_task.subset_places, self._split("validation")
+        if self.training_task.point_metric:
+            point = self._measure_labels(model, split)
+            part = self._labelled(self._split("subset"), point.part(places))
+            return part, self._labelled(split, point), point.nats
+        measured = self._evaluator.measure(model, split)
+        part = self._loss.score(self._split("subset"), measured[places])
+        return part, self._loss.score(split, measured), measured
+
+    def _measure_labels(self, model: Any, examples: Examples) -> LabelledPoint:
+        return measure_labels(model, examples, self.training_task.labels, self._compute)
+
+    def _labelled(self, examples: Examples, point: LabelledPoint) -> Score:
+        score = self._loss.score(examples, point.nats)
+        metric = self.training_task.point_metric
+        return with_metric(score, metric, point.chosen, point.true, interval_seed=None)
+
     def _split(self, name: str) -> Examples:
         """Return the examples of a split, prepared for the loss when the base model was untouched."""
         source: Examples = getattr(self.training_task, name)
@@ -444,28 +457,3 @@ class Runner:
 
     def _prepared(self, examples: Examples) -> Examples:
         return self._loss.prepare(self._base, examples, self._compute)
-
-    def _generate(self, model: Any, split: str, which: slice) -> tuple[SampleOutput, ...]:
-        from tunecast.data import encode_prompt, reference
-        from tunecast.training.generate import generate
-
-        source = (
-            self.training_task.test_examples if split == "test" else self.training_task.validation_examples
-        )
-        examples: tuple[Example, ...] = source[which]
-        facts, longest = self.training_task.facts, self.training_task.max_length
-        if facts.context and facts.architecture == "decoder-only":  # the answer needs positions too
-            longest = max(1, min(longest, facts.context - self.training_task.max_new_tokens))
-        prompts = [
-            encode_prompt(example, self._tokenizer, max_length=longest, architecture=facts.architecture)
-            for example in examples
-        ]
-        texts = generate(
-            model, self._tokenizer, prompts, self._compute, max_new_tokens=self.training_task.max_new_tokens
-        )
-        return tuple(
-            SampleOutput(
-                self._tokenizer.decode(prompt, skip_special_tokens=True), reference(example), "", text
-            )
-            for example, prompt, text in zip(examples, prompts, texts, strict=True)
-        )

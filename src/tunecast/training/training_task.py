@@ -15,7 +15,7 @@ from tunecast.training.losses import COMPLETION
 from tunecast.training.plan import HALVINGS, TrialPlan, nested_subset, plan_trial
 
 if TYPE_CHECKING:
-    from tunecast.data import EncodedExample, Example
+    from tunecast.data import EncodedExample, EncodedLabel, Example
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class TrainingTask:
         max_new_tokens: Longest generated completion.
         deterministic: Whether the accelerator must compute bit-equal results.
         trust_remote_code: Whether code that comes with the model may run.
+        labels: The labels of a classification; empty for another kind of task.
+        point_metric: Metric of classification that points measure too; empty for none.
         loss: Name of the loss that is minimised and measured; see :mod:`tunecast.training.losses`.
     """
 
@@ -76,6 +78,8 @@ class TrainingTask:
     deterministic: bool = False
     trust_remote_code: bool = False
     adapter: str = ""
+    labels: tuple[EncodedLabel, ...] = ()
+    point_metric: str = ""
     loss: str = COMPLETION
 
     @property

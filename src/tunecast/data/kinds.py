@@ -1,0 +1,182 @@
+"""The kind of a task, recognised from its completions, and the metric that suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+from tunecast.data.answers import (
+    MOST_ANSWERS,
+    ClosedAnswers,
+    answer_of,
+    closed_answers,
+    training_answers,
+    trains_one_answer,
+)
+from tunecast.data.examples import Dataset, reference
+from tunecast.data.problems import listed
+from tunecast.errors import ConfigurationError, DataError, did_you_mean
+
+AUTO = "auto"
+"""The kind, or the objective, that follows from the data."""
+LOSS = "loss"
+SHORT_SHARE = 90
+"""Percentage of training completions that must be short."""
+MOST_WORDS = 12
+"""Words of a short answer."""
+EXACT_WORDS = 3
+"""Words of an answer so short that it is right or wrong as a whole."""
+LABELS_SHOWN = 5
+
+
+class Kind(StrEnum):
+    """What is asked of a model."""
+
+    CLASSIFICATION = "classification"
+    SHORT_ANSWERS = "short-answers"
+    GENERATION = "generation"
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """The kind of a dataset's task.
+
+    Args:
+        kind: The kind, recognised or named by the user.
+        answers: The training answers if they come from a small set; always those of a classification.
+        metric: The metric that suits the task.
+        reason: What it was recognised by, as a clause.
+        warnings: What the user should know about the labels of a classification, one sentence each.
+    """
+
+    kind: Kind
+    answers: ClosedAnswers | None
+    metric: str
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> ClosedAnswers | None:
+        """The labels of a classification, None for another kind."""
+        return self.answers if self.kind is Kind.CLASSIFICATION else None
+
+    @property
+    def text(self) -> str:
+        """The kind and what it was recognised by."""
+        return f"{self.kind.value.replace('-', ' ')} ({self.reason})"
+
+    @property
+    def measured(self) -> str:
+        """How the suggested metric is measured."""
+        if self.kind is Kind.CLASSIFICATION:
+            return "by the label that the model finds likeliest; nothing is generated"
+        return "in nats per label token" if self.metric == LOSS else "on generated answers"
+
+
+def check_kind(name: str) -> None:
+    """Refuse the name of a kind that does not exist.
+
+    Raises:
+        ConfigurationError: It is neither ``auto`` nor a kind.
+    """
+    known = (AUTO, *(kind.value for kind in Kind))
+    if name not in known:
+        raise ConfigurationError(
+            f"--kind: there is no {name!r}.", f"{did_you_mean(name, known)}Use {', '.join(known)}."
+        )
+
+
+def task_kind(dataset: Dataset, wanted: str = AUTO) -> TaskKind:
+    """Recognise the kind of a dataset's task.
+
+    A closed set of at least two completions is a classification. Otherwise answers are short if nine of ten
+    have at most :data:`MOST_WORDS` words.
+
+    Args:
+        wanted: The kind that the user named, or ``auto``.
+
+    Raises:
+        DataError: The user named a classification, and the completions cannot be labels.
+    """
+    answers = closed_answers(dataset)
+    if wanted == Kind.CLASSIFICATION:
+        return _classification(dataset, _labels(dataset))
+    if wanted == AUTO and answers is not None and len(answers.counts) > 1:
+        return _classification(dataset, answers)
+    lengths = sorted(len(reference(one).split()) for one in dataset.train)
+    words = lengths[SHORT_SHARE * (len(lengths) - 1) // 100]
+    is_short = words <= MOST_WORDS if wanted == AUTO else wanted == Kind.SHORT_ANSWERS
+    reason = f"{SHORT_SHARE}% of the completions have at most {words:,} word{'s' * (words != 1)}"
+    distinct = len(training_answers(dataset).counts)
+    if distinct == 1:
+        reason = f"all {len(dataset.train):,} training examples have the same completion"
+    elif is_short:
+        reason += f", {distinct:,} of {len(dataset.train):,} are different"
+    kind = Kind.SHORT_ANSWERS if is_short else Kind.GENERATION
+    short = "exact_match" if words <= EXACT_WORDS else "token_f1"
+    has_prompts = any(len(example.turns) > 1 for example in dataset.train)
+    metric = (short if is_short else "chrf") if has_prompts else LOSS
+    return TaskKind(kind, answers, metric, reason)
+
+
+def _classification(dataset: Dataset, labels: ClosedAnswers) -> TaskKind:
+    total = len(dataset.train)
+    shares = [f"{label!r} {count / total:.0%}" for label, count in labels.counts.items()]
+    metric = "macro_f1" if labels.is_skewed else "accuracy"
+    warnings = (*_unseen(dataset, labels), *_prefixes(labels))
+    reason = f"{len(shares)} labels: {listed(shares, LABELS_SHOWN)}"
+    return TaskKind(Kind.CLASSIFICATION, labels, metric, reason, warnings)
+
+
+def _labels(dataset: Dataset) -> ClosedAnswers:
+    """Return the training answers as labels, where the user says that they are some.
+
+    Raises:
+        DataError: They are too many or one alone, or an example has no prompt or several answers.
+    """
+    labels, hint = training_answers(dataset), "Leave out --kind, or give --kind short-answers."
+    what = f"{dataset.source} is not a classification"
+    for name, examples in dataset.splits():
+        if wrong := [one.row for one in examples if not trains_one_answer(one)]:
+            raise DataError(
+                f"{what}: {len(wrong)} {name} examples have no prompt or several trained answers "
+                f"(rows {listed(wrong)}).",
+                hint,
+            )
+    if len(labels.counts) == 1:
+        raise DataError(
+            f"{what}: all {len(dataset.train)} training examples have the same label, {labels.majority!r}.",
+            "Add examples of at least one other label.",
+        )
+    if len(labels.counts) > MOST_ANSWERS:
+        raise DataError(
+            f"{what}: its {len(dataset.train):,} training examples have {len(labels.counts):,} different "
+            f"completions, and a classification has at most {MOST_ANSWERS} labels.",
+            hint,
+        )
+    return labels
+
+
+def _unseen(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
+    """Name held-out labels that no training example has."""
+    for name, examples in (("validation", dataset.validation), ("test", dataset.test)):
+        unseen = [one for one in examples if answer_of(one) not in labels.counts]
+        if unseen:
+            names = listed(map(repr, dict.fromkeys(map(answer_of, unseen))), LABELS_SHOWN)
+            yield (
+                f"{name}: {len(unseen)} of {len(examples)} examples have a label that no training example "
+                f"has ({names}; rows {listed(one.row for one in unseen)}). No model can choose it, so they "
+                "count as errors."
+            )
+
+
+def _prefixes(labels: ClosedAnswers) -> Iterator[str]:
+    """Name labels that begin with another one; sorted, one of them directly follows that."""
+    pairs = [f"{one!r} and {two!r}" for one, two in pairwise(sorted(labels.counts)) if two.startswith(one)]
+    if pairs:
+        yield (
+            f"Some labels are the beginning of others ({listed(pairs, 3)}). Only the end-of-turn token tells "
+            "them apart, so label likelihood counts it."
+        )

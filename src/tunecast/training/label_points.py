@@ -1,0 +1,73 @@
+"""The loss and the labels of a trial's points, from one pass over encoded examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunecast.data.encode import IGNORED
+from tunecast.training.compute import Compute
+from tunecast.training.label_likelihood import label_nats, likeliest
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample, EncodedLabel
+
+    Examples = Sequence[EncodedExample]
+
+
+@dataclass(frozen=True)
+class LabelledPoint:
+    """What a point measures of a classifier.
+
+    Args:
+        nats: Nats of each example's true label, which is its loss; shape (examples,).
+        chosen: The likeliest label of each example.
+        true: Its true label.
+    """
+
+    nats: np.ndarray
+    chosen: tuple[str, ...]
+    true: tuple[str, ...]
+
+    def part(self, places: np.ndarray) -> LabelledPoint:
+        """Return the measures of some examples."""
+        chosen, true = (tuple(texts[place] for place in places) for texts in (self.chosen, self.true))
+        return LabelledPoint(self.nats[places], chosen, true)
+
+
+def is_cheap(labels: Sequence[EncodedLabel], examples: Examples) -> bool:
+    """Whether points may measure labels: all together are no longer than a mean prompt, and every example
+    ends with one of them. A completion that was cut, or has a label unseen in training, does not."""
+    known = {label.ids for label in labels}
+    prompts = sum(len(_prompt(example)) for example in examples) / len(examples)
+    return (
+        bool(labels)
+        and sum(map(len, known)) <= prompts
+        and all(_completion(example) in known for example in examples)
+    )
+
+
+def measure_labels(
+    model: Any, examples: Examples, labels: Sequence[EncodedLabel], compute: Compute
+) -> LabelledPoint:
+    """Measure the loss of examples and the labels that a model chooses; each prompt is computed once."""
+    places = {label.ids: place for place, label in enumerate(labels)}
+    true = [places[_completion(example)] for example in examples]
+    ids = [label.ids for label in labels]
+    nats = label_nats(model, [_prompt(example) for example in examples], ids, compute)
+    chosen, _ = likeliest(nats, ids)
+    texts = [tuple(labels[place].text for place in found) for found in (chosen, true)]
+    return LabelledPoint(nats[np.arange(len(true)), true], *texts)
+
+
+def _prompt(example: EncodedExample) -> tuple[int, ...]:
+    if example.architecture == "encoder-decoder":
+        return example.input_ids
+    return example.input_ids[: len(example.input_ids) - len(_completion(example))]
+
+
+def _completion(example: EncodedExample) -> tuple[int, ...]:
+    return tuple(label for label in example.labels if label != IGNORED)

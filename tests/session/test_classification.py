@@ -1,0 +1,200 @@
+"""Classification from a table of two columns: what decides, what is measured, and what a resumption keeps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import sessions
+from tunecast.errors import ConfigurationError, OutputError
+from tunecast.progress import Silent
+from tunecast.results import SessionRecord
+from tunecast.session.folder import OutputFolder
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
+from tunecast.session.state import earlier_state, read_state
+from tunecast.store import Store
+
+FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "6")
+
+
+def write_table(file: Path, rows: list[tuple[str, str]]) -> Path:
+    with file.open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["text", "label"])
+        table.writerows(rows)
+    return file
+
+
+def moods(count: int) -> list[tuple[str, str]]:
+    """Sentences whose last word tells their label."""
+    words = (("red", "bad"), ("green", "good"), ("blue", "bad"))
+    return [(f"{number} is {words[number % 3][0]}", words[number % 3][1]) for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("moods") / "moods.csv", moods(240))
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_llama: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> sessions.Finished:
+    """A session of one command on the table."""
+    folder = tmp_path_factory.mktemp("classified") / "out"
+    return sessions.finish(folder, tiny_llama, table, *FLAGS, "--fix", "learning_rate=0.02")
+
+
+@pytest.fixture(scope="module")
+def record(finished: sessions.Finished) -> SessionRecord:
+    return sessions.record_of(finished.folder)
+
+
+def test_one_command_makes_a_classifier(finished: sessions.Finished, record: SessionRecord) -> None:
+    assert "Kind of task: classification (2 labels: 'bad' 68%, 'good' 32%)" in finished.messages
+    assert "chosen by accuracy, measured by the label that the model finds likeliest" in finished.messages
+    assert record.objective == record.task.metric == "accuracy"
+    assert record.winner == "baseline"
+    scores = {one.name: one.test for one in record.contenders}
+    assert scores["baseline"].metric_name == "accuracy"
+    assert (scores["baseline"].metric or 0) > (scores["zero_shot"].metric or 0)
+    assert scores["baseline"].metric_examples == scores["baseline"].examples == 24
+    assert {sample.after for sample in record.samples} <= {"bad", "good"}
+
+
+def test_all_measures_stand_wherever_the_result_is(
+    finished: sessions.Finished, record: SessionRecord
+) -> None:
+    measured = record.contender(record.winner).classification
+    assert measured is not None
+    assert measured.measures["accuracy"] == record.contender(record.winner).test.metric
+    assert sum(map(sum, measured.confusion)) == 24
+    assert record.constant_answers[0].classification is not None
+    words = ("--model", str(finished.folder), *sessions.IN_PROCESS)
+    code, out, err = sessions.call_main("evaluate", *words)
+    assert code == 0, err
+    line = next(line for line in out.splitlines() if line.startswith("accuracy ") and "macro-F1" in line)
+    assert f"accuracy {measured.measures['accuracy']:.3f}, " in line
+    assert "chosen: bad" in out
+    code, out, _ = sessions.call_main("tune", "--resume", "--output-dir", str(finished.folder))
+    assert code == 0
+    assert f"On the test split: {line}." in out
+    for file in ("report.html", "best/README.md"):
+        assert "Classification" in (finished.folder / file).read_text(encoding="utf-8")
+
+
+def test_runs_name_the_metric(finished: sessions.Finished) -> None:
+    with Store.open(finished.folder / "runs.sqlite", create=False) as store:
+        runs = list(store.runs())
+    assert {run.test.metric_name for run in runs if run.test} == {"accuracy"}
+    trained = [point.validation for run in runs if run.is_candidate for point in run.curve]
+    assert {score.metric_name for score in trained} == {"accuracy"}
+    assert {score.metric_examples for score in trained} == {score.examples for score in trained}
+
+
+def test_a_resumed_session_keeps_its_kind_and_objective(
+    finished: sessions.Finished, record: SessionRecord, tmp_path: Path
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(finished.folder, folder)
+    state = sessions.unfinish(folder, keep=9)
+    assert (state["kind"], state["objective"]) == ("classification", "accuracy")
+    assert state["configuration"]["objective"] == "auto"
+    (folder / "session.json").write_text(json.dumps(state | {"objective": "matthews"}))
+    code, _, err = sessions.call_main("tune", "--resume", "--output-dir", str(folder), "--json")
+    assert code == 0, err
+    again = sessions.record_of(folder)
+    assert again.objective == "matthews", "it is what the session began with, not what the data suggest now"
+    assert again.contender("baseline").test.loss == record.contender("baseline").test.loss
+    outputs = [sample.after for sample in again.samples]
+    assert outputs == [sample.after for sample in record.samples]
+
+
+def test_a_folder_cannot_smuggle_a_function_in_as_the_objective(finished: sessions.Finished) -> None:
+    state = json.loads((finished.folder / "session.json").read_text())
+    with pytest.raises(OutputError, match="objective is 'os:system'"):
+        read_state(state | {"objective": "os:system"})
+
+
+def test_a_session_that_began_with_the_loss_goes_on_with_it(table: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote the loss into the configuration, as their default."""
+    settings = SessionSettings("model", str(table), threads=1)
+    folder = OutputFolder(tmp_path)
+    before = {**replace(settings, objective="loss").as_json()}
+    for name in ("kind", "positive_label"):
+        del before[name]
+    kept = {"id": "a", "configuration": before, "dataset_fingerprint": "b"}
+    folder.write_session(json.dumps(kept))
+    state = earlier_state(folder, settings, resume=True)
+    assert state is not None
+    assert state.began_objective == "loss"
+    folder.write_session(json.dumps(kept | {"configuration": before | {"objective": "chrf"}}))
+    with pytest.raises(ConfigurationError, match="other values of --objective"):
+        earlier_state(folder, settings, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [
+        ({}, "accuracy"),
+        ({"objective": "loss"}, "loss"),
+        ({"objective": "exact_match"}, "exact_match"),
+        ({"positive_label": "good"}, "f1=good"),
+        ({"positive_label": "good", "objective": "macro_f1"}, "macro_f1"),
+        ({"kind": "short-answers"}, "loss"),
+    ],
+)
+def test_what_decides(tiny_llama: Path, table: Path, changes: dict[str, str], metric: str) -> None:
+    prepared = prepare_task(
+        SessionSettings(str(tiny_llama), str(table), threads=1, **changes),  # type: ignore[arg-type]
+        Silent(),
+    )
+    assert prepared.task.metric == metric
+    assert bool(prepared.training_task.labels) == (prepared.kind.kind == "classification")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positive_label": "god"}, "No training example has the label 'god'"),
+        ({"objective": "f1=worse"}, "No training example has the label 'worse'"),
+        ({"kind": "generation", "objective": "macro_f1"}, "--objective macro_f1 needs a classification"),
+        ({"kind": "generation", "positive_label": "good"}, "--positive-label good needs a classification"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    tiny_llama: Path, table: Path, changes: dict[str, str], message: str
+) -> None:
+    settings = SessionSettings(str(tiny_llama), str(table), threads=1, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        prepare_task(settings, Silent())
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(f"text {n}", f"label {n % 1000}") for n in range(6000)], "have 1,000 different completions"),
+        ([(f"text {n}", "good") for n in range(60)], "have the same label, 'good'"),
+    ],
+    ids=["too many labels", "one class only"],
+)
+def test_what_is_no_classification_leaves_nothing_behind(
+    tiny_llama: Path, tmp_path: Path, rows: list[tuple[str, str]], message: str
+) -> None:
+    data, folder = write_table(tmp_path / "data.csv", rows), tmp_path / "out"
+    words = ("--model", str(tiny_llama), "--data", str(data), "--kind", "classification")
+    code, out, err = sessions.call_main(
+        "tune", *words, *sessions.FLAGS, *sessions.IN_PROCESS, "--output-dir", str(folder)
+    )
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not folder.exists() or not list(folder.glob("*.*"))
+    checked, _, said = sessions.call_main("data", "check", str(data), *words[:2], *words[4:])
+    assert checked == 2
+    assert message in said

@@ -1,0 +1,247 @@
+"""Label likelihood against scoring each label as a completion, on every architecture and kind of adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import workshop
+from tunecast import data, models
+from tunecast.methods import get_method
+from tunecast.training import label_likelihood
+from tunecast.training.answers import most_answers
+from tunecast.training.compute import Compute
+from tunecast.training.evaluate import Evaluator
+from tunecast.training.label_likelihood import label_nats
+from tunecast.training.label_points import is_cheap
+from tunecast.training.losses import COMPLETION, get_loss
+from tunecast.training.runner import Runner
+from tunecast.training.training_task import TrainingTask
+
+COLOURS = ("The apple is red.", "The house is green.", "It is blue, they say.")
+
+
+def examples(count: int) -> tuple[data.Example, ...]:
+    """Toy prompts, each with one of a few answers."""
+    answers = [COLOURS[number % len(COLOURS)] for number in range(count)]
+    return tuple(
+        replace(one, turns=(one.turns[0], data.Turn("assistant", answer, True)))
+        for one, answer in zip(workshop.toy_examples(count, seed=3), answers, strict=True)
+    )
+
+
+def labelled_task(model: Path) -> TrainingTask:
+    """The toy task with answers from a small set."""
+    task = workshop.training_task(model)
+    tokenizer, held_out = models.load_tokenizer(task.model), examples(20)
+    architecture = task.facts.architecture
+    encoded = tuple(data.encode(held_out, tokenizer, max_length=128, architecture=architecture))
+    labels = data.encode_labels(COLOURS, held_out, tokenizer, architecture=architecture)
+    return replace(
+        task,
+        train=encoded,
+        validation=encoded,
+        subset=encoded[:4],
+        test=encoded,
+        test_examples=held_out,
+        validation_examples=held_out,
+        labels=labels,
+    )
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "t5"])
+def task(request: pytest.FixtureRequest) -> TrainingTask:
+    return labelled_task(request.getfixturevalue(f"tiny_{request.param}"))
+
+
+@pytest.fixture(scope="module")
+def llama_task(tiny_llama: Path) -> TrainingTask:
+    return labelled_task(tiny_llama)
+
+
+def compute_of(task: TrainingTask) -> Compute:
+    tokenizer = models.load_tokenizer(task.model)
+    return Compute("cpu", "float32", task.facts.architecture, tokenizer.pad_token_id)
+
+
+def prompts_of(task: TrainingTask) -> list[tuple[int, ...]]:
+    tokenizer = models.load_tokenizer(task.model)
+    lengths = [12, 20, *[100] * 18]  # two prompts lose their beginning, so that padding differs
+    return [
+        data.encode_prompt(one, tokenizer, max_length=length, architecture=task.facts.architecture)
+        for one, length in zip(task.test_examples, lengths, strict=True)
+    ]
+
+
+def loud(model: torch.nn.Module) -> torch.nn.Module:
+    """Make a random model less monotonous, so that labels differ."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return model
+
+
+def test_nats_are_those_of_the_completion(task: TrainingTask) -> None:
+    """The column of the true label is what the loss measures on the whole example."""
+    model = loud(models.load_model(task.model, dtype=torch.float32, device="cpu"))
+    tokenizer, compute = models.load_tokenizer(task.model), compute_of(task)
+    prompts = [
+        data.encode_prompt(one, tokenizer, max_length=128, architecture=task.facts.architecture)
+        for one in task.test_examples
+    ]
+    nats = label_nats(model, prompts, [label.ids for label in task.labels], compute)
+    expected = Evaluator(compute, get_loss(COMPLETION)).measure(model, task.test)
+    true = [number % len(COLOURS) for number in range(len(prompts))]
+    assert nats[np.arange(len(prompts)), true] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [None, 1, 300])
+def test_sharing_prompts_changes_rounding_only(task: TrainingTask, batch_tokens: int | None) -> None:
+    model = loud(models.load_model(task.model, dtype=torch.float32, device="cpu"))
+    prompts, labels, compute = prompts_of(task), [one.ids for one in task.labels], compute_of(task)
+    plain = label_nats(model, prompts, labels, compute, shares_prompts=False)
+    shared = label_nats(model, prompts, labels, compute, batch_tokens=batch_tokens)
+    assert plain.shape == (20, 3)
+    assert shared == pytest.approx(plain, rel=1e-5)
+    assert np.ptp(plain, axis=1).min() > 0.1
+
+
+def test_labels_of_one_token_need_no_second_pass(llama_task: TrainingTask) -> None:
+    model = loud(models.load_model(llama_task.model, dtype=torch.float32, device="cpu"))
+    prompts, labels, compute = prompts_of(llama_task), [(5,), (9,)], compute_of(llama_task)
+    plain = label_nats(model, prompts, labels, compute, shares_prompts=False)
+    assert label_nats(model, prompts, labels, compute) == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["lora", "prompt_tuning", "prefix_tuning", "p_tuning", "full", "adalora"])
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_every_kind_of_adapter_is_scored_as_a_completion_is(
+    variant: str, family: str, request: pytest.FixtureRequest
+) -> None:
+    task = labelled_task(request.getfixturevalue(f"tiny_{family}"))
+    pipeline = workshop.pipeline(variant)
+    if reason := get_method(pipeline.method).applies(task.facts):
+        pytest.skip(reason)
+    base = models.load_model(task.model, dtype=torch.float32, device="cpu")
+    model = loud(get_method(pipeline.method).attach(base, pipeline, 0))
+    compute, labels = compute_of(task), [label.ids for label in task.labels]
+    expected = Evaluator(compute, get_loss(COMPLETION)).measure(model, task.test)
+    prompts = [
+        data.encode_prompt(
+            one, models.load_tokenizer(task.model), max_length=128, architecture=task.facts.architecture
+        )
+        for one in task.test_examples
+    ]
+    nats = label_nats(model, prompts, labels, compute)
+    true = [number % len(COLOURS) for number in range(len(prompts))]
+    assert nats[np.arange(len(prompts)), true] == pytest.approx(expected, rel=1e-4)
+
+
+def test_smaller_batches_follow_where_memory_runs_out(
+    llama_task: TrainingTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loud(models.load_model(llama_task.model, dtype=torch.float32, device="cpu"))
+    prompts, labels, compute = (
+        prompts_of(llama_task),
+        [one.ids for one in llama_task.labels],
+        compute_of(llama_task),
+    )
+    whole = label_nats(model, prompts, labels, compute)
+    shared, sizes = label_likelihood._shared, []
+
+    def limited(model: object, part: list[object], labels: object, compute: Compute, at_once: int) -> object:
+        sizes.append(len(part))
+        if len(part) > 4:
+            raise MemoryError
+        return shared(model, part, labels, compute, at_once)
+
+    monkeypatch.setattr(label_likelihood, "_shared", limited)
+    assert label_nats(model, prompts, labels, compute) == pytest.approx(whole, rel=1e-5)
+    assert sizes[0] == 20
+    assert max(sizes[-2:]) <= 4
+
+
+def test_a_runner_chooses_labels_and_generates_nothing(
+    llama_task: TrainingTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be generated")
+
+    monkeypatch.setattr("tunecast.training.generate.generate", refuse)
+    scored = Runner(llama_task).score(None, 0, "test", metric="accuracy", generate_limit=20, interval_seed=0)
+    assert {output.after for output in scored.outputs} <= set(COLOURS)
+    right = [output.after == output.reference for output in scored.outputs]
+    assert scored.score.metric == np.mean(right)
+    assert (scored.score.metric_name, scored.score.metric_examples) == ("accuracy", 20)
+    assert all(output.confidence and 0 < output.confidence <= 1 for output in scored.outputs)
+
+
+def test_answers_of_a_resumed_trial_are_equal(llama_task: TrainingTask, tmp_path: Path) -> None:
+    trial = workshop.spec(llama_task, workshop.pipeline(lora_dropout=0.1), tmp_path, epochs=2)
+    runner = Runner(llama_task)
+    step = workshop.run_trial(runner, trial)[-1].point.step  # type: ignore[union-attr]
+    first, again = (
+        one.score(trial, step, "test", metric="macro_f1", generate_limit=20)
+        for one in (runner, Runner(llama_task))
+    )
+    assert first.outputs == again.outputs
+
+
+def test_points_measure_loss_and_labels_in_one_pass(llama_task: TrainingTask, tmp_path: Path) -> None:
+    labelled = replace(llama_task, point_metric="accuracy")
+    trials = [
+        workshop.spec(llama_task, workshop.pipeline(), tmp_path / name) for name in ("plain", "labelled")
+    ]
+    plain, points = (
+        workshop.run_trial(Runner(task), trial)
+        for task, trial in zip((llama_task, labelled), trials, strict=True)
+    )
+    for one, two in zip(plain, points, strict=True):
+        assert one.point
+        assert two.point
+        assert two.point.validation.loss == pytest.approx(one.point.validation.loss, rel=1e-5)
+        assert one.point.validation.metric is None
+        assert two.point.validation.metric_name == "accuracy"
+        assert two.point.validation.metric_examples == len(llama_task.subset)
+        assert two.point.checkpoint_hash == one.point.checkpoint_hash, "training is not changed by it"
+    last = points[-1].validation
+    assert last
+    scored = Runner(labelled).score(
+        trials[1],
+        points[-1].point.step,
+        "validation",
+        metric="accuracy",
+        generate_limit=20,  # type: ignore[union-attr]
+    )
+    assert last.metric == scored.score.metric
+
+
+def test_a_point_that_is_resumed_measures_the_same(llama_task: TrainingTask, tmp_path: Path) -> None:
+    labelled = replace(llama_task, point_metric="macro_f1")
+    trial = workshop.spec(llama_task, workshop.pipeline(lora_dropout=0.1), tmp_path, epochs=2)
+    whole = workshop.run_trial(Runner(labelled), trial)
+    middle = whole[-2].point
+    assert middle
+    again = workshop.run_trial(Runner(labelled), trial, after=middle.step)
+    assert [one.point.validation for one in again if one.point] == [whole[-1].point.validation]  # type: ignore[union-attr]
+
+
+def test_points_measure_labels_only_where_that_is_cheap(llama_task: TrainingTask) -> None:
+    labels = llama_task.labels
+    assert is_cheap(labels, llama_task.validation)
+    assert not is_cheap((), llama_task.validation)
+    long = tuple(replace(one, ids=one.ids * 9) for one in labels)
+    assert not is_cheap((*labels, *long), llama_task.validation)
+    assert not is_cheap(labels[1:], llama_task.validation), "an example has a label of its own"
+
+
+def test_many_labels_leave_time_for_fewer_answers(llama_task: TrainingTask) -> None:
+    assert most_answers(llama_task, by_labels=False) == 100
+    assert most_answers(llama_task, by_labels=True) == 1024
+    many = replace(llama_task, labels=llama_task.labels * 50)
+    assert 100 < most_answers(many, by_labels=True) < 1024
