@@ -167,13 +167,15 @@ def test_only_checkpoints_that_may_lead_and_are_not_scored_cost_time(
 ) -> None:
     none = [a_trial(prepared, number, None) for number in range(6)]
     assert most_to_score(none, {0}, settings, "loss") == most_to_score(none, {3}, settings, "loss") == 1
-    assert most_to_score(none, (), settings, "loss") == 0
+    assert most_to_score(none, set(), settings, "loss") == 0
     assert most_to_score(none, {0, 1, 2, 3, 4}, settings, "loss") == 1 + FINALISTS
     ends = [a_trial(prepared, 0, 3.0, is_scored=True), a_trial(prepared, 1, 2.0, is_scored=True)]
     begun = [*ends, a_trial(prepared, 2, 2.5), a_trial(prepared, 3, 4.0), a_trial(prepared, 4, None)]
-    assert most_to_score(begun, (), settings, "loss") == 1, "the trial at place 3 is not among the leaders"
+    assert most_to_score(begun, set(), settings, "loss") == 1, "the trial at place 3 is not among the leaders"
     assert most_to_score(begun, {2}, settings, "loss") == 1
     assert most_to_score(begun, {3}, settings, "loss") == most_to_score(begun, {4}, settings, "loss") == 2
-    assert most_to_score(begun, (), settings, "exact_match") == 3, "answers are scored at the end of no trial"
+    assert most_to_score(begun, set(), settings, "exact_match") == 3, (
+        "answers are scored at the end of no trial"
+    )
     alone = replace(settings, strategy="fixed-baseline")
     assert most_to_score([ends[0]], {0}, alone, "loss") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -423,9 +423,7 @@ def is_scored(finalist: Finalist) -> bool:
     return trial is not None and trial.measured is not None and finalist.step == trial.plan.total_steps
 
 
-def most_to_score(
-    trials: Iterable[Trial], advanced: Collection[int], settings: SessionSettings, metric: str
-) -> int:
+def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: SessionSettings, metric: str) -> int:
     """Count the checkpoints that a comparison after the next steps would have to score, at most.
 
     Args:
@@ -435,20 +433,18 @@ def most_to_score(
         metric: What decides; answers to a metric are never known from the end of a trial.
     """
     found = {place: one for place, trial in enumerate(trials) if (one := best_checkpoint(trial))}
-    first = get_strategy(settings.strategy).has_baseline
-    always = {0: found[0]} if first and 0 in found and 0 not in advanced else {}
-    others = sorted(
-        (place for place in found if place not in advanced), key=lambda p: _subset_score(found[p]).loss
-    )
+    known = sorted(found.keys() - set(advanced), key=lambda place: _subset_score(found[place]).loss)
+    has_baseline = get_strategy(settings.strategy).has_baseline
+    baseline_anew = has_baseline and 0 in advanced
+    baseline = {0} if has_baseline and 0 in known else set()
 
-    def unscored(count: int) -> int:
-        compared = always | {place: found[place] for place in others[:count]}
-        return sum(metric != LOSS or not is_scored(one) for one in compared.values())
+    def unscored(places: Iterable[int]) -> int:
+        return sum(metric != LOSS or not is_scored(found[place]) for place in places)
 
-    beside = first and 0 in advanced
+    newcomers = min(FINALISTS, len(advanced) - baseline_anew)
     return max(
-        new + beside + unscored(FINALISTS - new)
-        for new in range(1 + min(FINALISTS, len([place for place in advanced if place or not first])))
+        new + baseline_anew + unscored(baseline.union(known[: FINALISTS - new]))
+        for new in range(newcomers + 1)
     )
 
 

@@ -195,7 +195,6 @@ class Search:
     def _submit(self, index: int) -> None:
         trial = self.trials[index]
         following = self.last_step(index) or trial.next_step
-        self.keep_for_comparing(index)
         assert following is not None
         trial.running = True
         self._show()
