@@ -48,7 +48,7 @@ def best_rates(runs: Sequence[Run]) -> list[Row]:
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in _rated(runs):
-        groups[run.pipeline.method, _setting(run)].append(run)
+        groups[run.pipeline.method, setting(run)].append(run)
     best: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for group in groups.values():
         if len({_adamw_rate(run) for run in group}) >= LEAST_RUNS:
@@ -90,9 +90,9 @@ def fidelity_correlations(runs: Sequence[Run]) -> list[Row]:
     Groups are the runs of one setting, as a session compares them.
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
-    for run in _trained(runs):
+    for run in trained(runs):
         if run.outcome is Outcome.COMPLETED:
-            groups[_setting(run)].append(run)
+            groups[setting(run)].append(run)
     rows: list[Row] = []
     for share in SHARES:
         found = []
@@ -145,12 +145,12 @@ def _between(
     tables: dict[Hashable, dict[str, dict[Hashable, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
-    for run in _trained(runs):
+    for run in trained(runs):
         if run.extra.get("number", -1) >= 0 and run.outcome in (Outcome.COMPLETED, Outcome.DIVERGED):
             tables[inside(run)][across(run)][_draw(run), besides(run)].append(_final(run))
     found: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-    for table in tables.values():
-        once = {name: _only(losses) for name, losses in table.items()}
+    for draws in tables.values():
+        once = {name: _only(losses) for name, losses in draws.items()}
         for first, second in combinations(sorted(once, key=_natural), 2):
             common = once[first].keys() & once[second].keys()
             pairs = [(once[first][draw], once[second][draw]) for draw in common]
@@ -174,7 +174,7 @@ def _only(losses: dict[Hashable, list[float]]) -> dict[Hashable, float]:
 def evaluation_share(runs: Iterable[Run]) -> list[float]:
     """Processor seconds of evaluation over those of training, for every completed run that records both."""
     shares = []
-    for run in _trained(runs):
+    for run in trained(runs):
         training = sum(point.training.cpu for point in run.curve)
         evaluation = sum(point.evaluation.cpu for point in run.curve)
         if run.outcome is Outcome.COMPLETED and training > 0 and math.isfinite(evaluation):
@@ -206,27 +206,27 @@ def markdown(runs: Sequence[Run]) -> str:
             f"Evaluation took a median of {np.median(shares):.0%} of training's processor seconds in "
             f"{len(shares)} completed runs, and over 15% in {np.mean(np.array(shares) > 0.15):.0%} of them."
         )
-    parts += [_table((name, *outcomes), counts(runs, key)) for name, key in keys.items()]
+    parts += [table((name, *outcomes), counts(runs, key)) for name, key in keys.items()]
     rates = ("method", "full length", "width", "groups", "best rate as AdamW's (median)", "quartiles")
-    parts.append(_table(rates, best_rates(runs)))
+    parts.append(table(rates, best_rates(runs)))
     multiples = ("method", "rate as AdamW's, times the width's", "runs", "diverged")
-    parts.append(_table(multiples, diverged_share(runs)))
-    parts.append(_table(("share", "groups", "correlation with the last"), fidelity_correlations(runs)))
-    parts.append(_table(("dataset", "dataset", "groups", "correlation"), _extremes(between_datasets(runs))))
-    parts.append(_table(("model", "model", "groups", "correlation"), between_models(runs)))
+    parts.append(table(multiples, diverged_share(runs)))
+    parts.append(table(("share", "groups", "correlation with the last"), fidelity_correlations(runs)))
+    parts.append(table(("dataset", "dataset", "groups", "correlation"), _extremes(between_datasets(runs))))
+    parts.append(table(("model", "model", "groups", "correlation"), between_models(runs)))
     return "\n\n".join(parts)
 
 
-def _trained(runs: Iterable[Run]) -> Iterator[Run]:
+def trained(runs: Iterable[Run]) -> Iterator[Run]:
     return (run for run in runs if run.pipeline.method != ZERO_SHOT.method)
 
 
 def _rated(runs: Iterable[Run]) -> Iterator[Run]:
     """Runs with a comparable rate; imported runs may lack the rate or the model's width."""
-    return (run for run in _trained(runs) if run.pipeline.number("learning_rate") > 0 and run.model.width > 0)
+    return (run for run in trained(runs) if run.pipeline.number("learning_rate") > 0 and run.model.width > 0)
 
 
-def _setting(run: Run) -> Hashable:
+def setting(run: Run) -> Hashable:
     """Dataset, base model, full length and number of examples; within it only pipelines differ."""
     return run.task.dataset, run.task.model, run.full_length_tokens, run.unique_examples
 
@@ -271,7 +271,7 @@ def _extremes(rows: list[Row], shown: int = 8) -> list[Row]:
     return [*(ordered if len(ordered) <= 2 * shown else ordered[:shown] + ordered[-shown:]), rows[-1]]
 
 
-def _table(names: Sequence[str], rows: Iterable[Row]) -> str:
+def table(names: Sequence[str], rows: Iterable[Row]) -> str:
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,0 +1,168 @@
+"""Prints how loss and metric go together in recorded runs: ``benchmarks/loss_and_metric.py [--store URL]``.
+
+A search that chooses by loss delivers the run of the lowest validation loss. What that costs in the task's
+metric is known where several runs of one setting (dataset, base model, full length, examples) have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from meta_dataset_figures import Row, rank_correlation, setting, table, trained
+from tunecast.data.answers import LEAST_REPEATS, MOST_ANSWERS
+from tunecast.data.kinds import Kind
+from tunecast.errors import mistakes_told
+from tunecast.records import DatasetFacts, Outcome, Run, Score
+
+LEAST_RUNS = 4
+"""Fewest runs of a setting for a choice among them."""
+LEAST_ANSWERS = 16
+"""Fewest generated answers of a metric; some of the first collected runs have less."""
+IN_POINTS = frozenset({"bleu", "chrf"})
+"""Metrics from 0 to 100; all others are from 0 to 1."""
+ALL = "all models"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What choosing by the lowest validation loss brings in one setting, in points of the metric.
+
+    Args:
+        runs: Number of runs to choose from.
+        correlation: Rank correlation of falling validation loss with the metric; None if the metric never
+            differs, or the loss.
+        test_correlation: The same of the loss on the test split, where the metric was measured.
+        chosen: Metric of the run with the lowest validation loss.
+        best: The best metric.
+        mean: The mean metric, which a choice at random brings.
+        half_width: Half of the 95% interval of the chosen run's metric.
+        clearly_worse: Whether the best metric lies above that interval.
+    """
+
+    runs: int
+    correlation: float | None
+    test_correlation: float | None
+    chosen: float
+    best: float
+    mean: float
+    half_width: float
+    clearly_worse: bool
+
+
+def kind(dataset: DatasetFacts) -> Kind:
+    """Return whether completions come from a closed set, by its facts. All else is generation."""
+    distinct, examples = dataset.facts["completions"]["distinct"], dataset.facts["examples"]
+    closed = 1 < distinct <= min(MOST_ANSWERS, examples / LEAST_REPEATS)
+    return Kind.CLASSIFICATION if closed else Kind.GENERATION
+
+
+def settings(runs: Iterable[Run]) -> list[list[Run]]:
+    """Return the trained runs with a metric, grouped by setting and metric; small groups are left out."""
+    groups: dict[Hashable, list[Run]] = defaultdict(list)
+    for run in trained(runs):
+        if run.outcome is Outcome.COMPLETED and run.test and run.test.metric_examples >= LEAST_ANSWERS:
+            groups[setting(run), run.test.metric_name].append(run)
+    return [group for group in groups.values() if len(group) >= LEAST_RUNS]
+
+
+def choice(group: Sequence[Run]) -> Choice:
+    """Return what choosing by validation loss brings among the runs of one setting."""
+    tests = [_test(run) for run in group]
+    metrics = [_points(test, test.metric) for test in tests]
+    chosen = min(range(len(group)), key=lambda place: group[place].end_loss)
+    low, high = (_points(tests[chosen], end) for end in (tests[chosen].metric_low, tests[chosen].metric_high))
+    return Choice(
+        runs=len(group),
+        correlation=rank_correlation(list(zip((-run.end_loss for run in group), metrics, strict=True))),
+        test_correlation=rank_correlation(list(zip((-test.loss for test in tests), metrics, strict=True))),
+        chosen=metrics[chosen],
+        best=max(metrics),
+        mean=fmean(metrics),
+        half_width=(high - low) / 2,
+        clearly_worse=max(metrics) > high,
+    )
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Return the table's rows, by kind of task and metric, over all base models and for each.
+
+    Columns: kind, metric, base model, settings, runs, settings whose metric differs among runs, correlation
+    of the metric with validation and with test loss, metric of the chosen, regret, regret of a choice at
+    random, half-width of the 95% interval, and the share of settings whose best metric is above it.
+    """
+    found: dict[tuple[str, str, str], list[Choice]] = defaultdict(list)
+    for group in settings(runs):
+        first = group[0]
+        task = kind(first.dataset).value, _test(first).metric_name
+        for model in (ALL, first.model.name):
+            found[*task, model].append(choice(group))
+    by_place = sorted(found.items(), key=lambda item: (*item[0][:2], item[0][2] != ALL, item[0][2]))
+    return [(*place, *_summary(choices)) for place, choices in by_place]
+
+
+def _summary(choices: Sequence[Choice]) -> Row:
+    differing = [one for one in choices if one.best > min(one.mean, one.chosen)]
+    figures = [
+        _mean([one.correlation for one in differing], ".2f"),
+        _mean([one.test_correlation for one in differing], ".2f"),
+        _mean([one.chosen for one in choices], ".1f"),
+        _mean([one.best - one.chosen for one in choices], ".1f"),
+        _mean([one.best - one.mean for one in choices], ".1f"),
+        _mean([one.half_width for one in choices], ".1f"),
+        f"{fmean(one.clearly_worse for one in choices):.0%}",
+    ]
+    return (str(len(choices)), str(sum(one.runs for one in choices)), str(len(differing)), *figures)
+
+
+def _mean(values: Iterable[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(fmean(known), form) if known else "-"
+
+
+def _test(run: Run) -> Score:
+    assert run.test is not None
+    return run.test
+
+
+def _points(score: Score, value: float | None) -> float:
+    """Return a value of a score's metric in points; the metric itself stands for an unknown end."""
+    known = score.metric if value is None else value
+    assert known is not None
+    return known if score.metric_name in IN_POINTS else 100 * known
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """Return the table in Markdown."""
+    places = ("kind", "metric", "base model", "settings", "runs", "metric differs in")
+    figures = (
+        "correlation",
+        "with test loss",
+        "chosen",
+        "regret",
+        "regret at random",
+        "±",
+        "best clearly above",
+    )
+    return table((*places, *figures), rows(runs))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table for a store, or for the shipped meta-dataset.
+
+    Raises:
+        SystemExit: With code 2, after a message, if the store does not exist.
+    """
+    from tunecast.store import open_for_reading
+
+    parser = argparse.ArgumentParser("loss_and_metric.py", description=__doc__)
+    parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
+    with mistakes_told(), open_for_reading(parser.parse_args(arguments).store) as store:
+        print(markdown(list(store.runs())))
+
+
+if __name__ == "__main__":
+    main()
