@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from replay.made_up import task_runs
@@ -51,3 +53,8 @@ def test_what_may_be_known(fold: Fold, known: set[tuple[str, str]]) -> None:
     assert {(run.task.dataset, run.model.name) for run in context.runs} == known
     assert context.dataset.name == "f_a"
     assert context.full_length_tokens == case.full_length_tokens
+    assert context.bytes_per_label_token == pytest.approx(
+        case.zero_shot.curve[0].validation.loss
+        / (math.log(2) * case.zero_shot.curve[0].validation.bits_per_byte)
+    )
+    assert context.bytes_per_label_token != 1.0

@@ -91,7 +91,7 @@ def recorded(runs: Sequence[Run]) -> list[Ending]:
 def trial_of(run: Run, start: float | None) -> Trial:
     """Return a run as a trial with a zero-shot loss in nats per label token, or an unknown one."""
     task = TaskDescription(
-        run.dataset, run.model, run.full_length_tokens, run.unique_examples, start, _bytes_per_token(run)
+        run.dataset, run.model, run.full_length_tokens, run.unique_examples, start, bytes_per_label_token(run)
     )
     return Trial(task, run.pipeline, run.total_steps)
 
@@ -105,7 +105,7 @@ def observations(endings: Sequence[Ending]) -> list[RateObservation]:
     ]
 
 
-def _bytes_per_token(run: Run) -> float:
+def bytes_per_label_token(run: Run) -> float:
     """Return completion bytes per label token, from a loss in both units; 1 if no point has both."""
     for point in run.curve:
         loss, bits = point.validation.loss, point.validation.bits_per_byte

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+from tunecast.predictor.endings import bytes_per_label_token
 from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.search import Context
@@ -41,6 +42,7 @@ def context_of(case: Case, runs: Sequence[Run], fold: Fold, family_of: dict[str,
         full_length_tokens=case.full_length_tokens,
         unique_examples=first.unique_examples,
         zero_shot_loss=case.zero_shot.curve[0].validation.loss,
+        bytes_per_label_token=bytes_per_label_token(case.zero_shot),
         evaluation_seconds=case.evaluation_seconds,
         machine=first.machine,
         runs=runs_known,
