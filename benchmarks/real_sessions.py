@@ -11,7 +11,9 @@ seed, so that other load affects all of them alike. Outcomes are kept in the fol
 per base model that several calls may add to. They are not measured again with the same runs, prior and code.
 
 A session delivers the base model, the baseline or its incumbent, whichever has the lowest validation loss. A
-second table has the incumbent's test loss, whatever was delivered.
+second table has the incumbent's test loss, whatever was delivered. ``advised+final`` is ``advised`` with half
+of the budget kept for a longer training of its winner (``--final-training budget``), which may be delivered
+too.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from tunecast_benchmarks.whole_sessions import DELIVERED, INCUMBENT, Kept, Outco
 
 BASELINE = "fixed-baseline"
 STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", BASELINE)
+FINAL = "+final"
+"""Ends the name of a strategy whose winner is trained for longer within the budget."""
 METRICS = {DELIVERED: "metric", INCUMBENT: "incumbent_metric"}
 """The metric beside each loss."""
 
@@ -75,8 +79,9 @@ class Setting:
             if Path(task).is_dir():
                 data = _shortened(Path(task), Path(folder), self.test_rows)
             flags = {
-                "--model": self.model, "--strategy": strategy, "--seed": str(seed),
+                "--model": self.model, "--strategy": strategy.removesuffix(FINAL), "--seed": str(seed),
                 "--budget": self.budget_of(strategy), "--threads": str(self.threads),
+                "--final-training": "budget" if strategy.endswith(FINAL) else "none",
             }  # fmt: skip
             return session(Path(folder) / "out", data, flags, "--no-forecast", metric=metric)
 

@@ -69,6 +69,17 @@ def test_strategies_take_turns_and_what_is_kept_is_not_measured_again(tmp_path: 
     assert lines[2:] == ["| b | 0 | 1 | 2 |", "| b | 1 | 3 | 5 |", "| a | 0 | 6 | 7 |", "| a | 1 | 8 | 9 |"]
 
 
+def test_half_of_a_budget_may_be_kept_for_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Mapping[str, str]] = []
+    monkeypatch.setattr(real_sessions, "session", lambda output, data, flags, *more, **_: asked.append(flags))
+    setting = real_sessions.Setting("models/a", "5m", 2, 1, "1 a")
+    for strategy in ("advised", "advised+final"):
+        setting.session("stdlib", "", strategy, 0)
+    assert [flags["--strategy"] for flags in asked] == ["advised", "advised"]
+    assert [flags["--final-training"] for flags in asked] == ["none", "budget"]
+    assert setting.key("t", "", "advised", 0) != setting.key("t", "", "advised+final", 0)
+
+
 def test_nothing_is_lost_where_several_add(tmp_path: Path) -> None:
     def add(lane: int) -> None:
         kept = real_sessions.Kept(tmp_path / "kept" / "model.json")
