@@ -2,12 +2,10 @@
 
     python benchmarks/ablations.py [--store URL] [--model NAME] [--seeds N]
 
-Every prior is trained without the family of the replayed tasks, and kept in the cache. All priors use the
-shipped prior's family of surrogates, so they differ in knowledge alone. That family was chosen on all tasks,
-including the replayed ones. A second table asks whether knowledge of other models carries over to a larger
-one. It predicts the final losses of the larger model's runs, before the first point and after it. Each
-prediction is made from runs of the other models (which are named), from the larger model's own runs on other
-tasks, and from both.
+Every prior is trained without the family of the replayed tasks, and kept in the cache. A second table asks
+whether knowledge of other models carries over to a larger one. It predicts the final losses of the larger
+model's runs, before the first point and after it. Each prediction is made from runs of the other models
+(which are named), from the larger model's own runs on other tasks, and from both.
 """
 
 from __future__ import annotations
@@ -16,21 +14,17 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from scipy.special import log_ndtr
 
 from tunecast.arrays import Floats
-from tunecast.predictor import Prior, load_prior
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.examples import Examples, examples_of
-from tunecast.predictor.features import DATASET, columns
-from tunecast.predictor.regressors import FAMILIES, Family, Regressor
-from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.features import DATASET
 from tunecast.predictor.task_groups import task_group
 from tunecast.predictor.train import MIN_GROUPS
-from tunecast.predictor.validation import Choice, choose, score
+from tunecast.predictor.validation import score
 from tunecast.progress import Progress
 from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
@@ -45,10 +39,9 @@ from tunecast.search.acquisition import LEAST_DEVIATION, Acquisition, ExpectedIm
 from tunecast.search.task_predictor import TELLING, TaskPredictor, TrialPredictions
 from tunecast.search.transfer import IMPROVEMENT, MOST_UNCERTAINTY, Guided, transfer
 from tunecast.store import open_for_reading
+from tunecast_benchmarks.regressors import FAMILIES
+from tunecast_benchmarks.regressors.choice import Choice, choose
 from tunecast_benchmarks.verdict import Verdict
-
-if TYPE_CHECKING:
-    pass
 
 WHOLE = "whole"
 HIDDEN: Mapping[str, tuple[str, ...]] = {
@@ -59,32 +52,17 @@ HIDDEN: Mapping[str, tuple[str, ...]] = {
         "log_layers",
         "log_vocabulary",
         "log_pretraining_ratio",
+        "log_language_loss",
+        "language_left",
     ),
-    "without zero-shot loss": ("log_zero_shot",),
+    "without zero-shot loss": ("log_zero_shot", "log_zero_shot_per_byte"),
 }
-"""Features that are hidden from a surrogate, by the name of the ablation."""
+"""Features that forests do not learn from, by the name of the ablation."""
 FEWER_TASKS = (4, 8, 16)
 """Numbers of tasks to learn from; they are drawn for every family of tasks that is left out."""
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
-INNER = "inner."
-"""Prefix of the inner surrogate's arrays inside a blind one."""
-
-
-class Blind(Regressor):
-    """A surrogate that sees a constant in some columns, whatever their values are.
-
-    Its arrays are those of the inner surrogate, the letters of its family's name, and the columns.
-    """
-
-    def __init__(self, arrays: Arrays) -> None:
-        super().__init__(arrays)
-        learned = {name.removeprefix(INNER): a for name, a in arrays.items() if name.startswith(INNER)}
-        self._inner = FAMILIES[arrays["family"].tobytes().decode()].regressor(learned)
-        self._hidden = [int(column) for column in arrays["hidden"]]
-
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Predict with the inner surrogate from rows without these columns."""
-        return self._inner.predict(_hide(features, self._hidden))
+FOREST = "forest"
+"""The family of regressors of the second table."""
 
 
 class WithoutCurves(TaskPredictor):
@@ -106,67 +84,27 @@ class WithoutCurves(TaskPredictor):
         )
 
 
-class Blinded(Family):
-    """A family that learns without some features.
-
-    Args:
-        family: Name of the inner family.
-        hidden: Names of features.
-    """
-
-    name: ClassVar[str] = "blinded"
-    regressor: ClassVar[type[Regressor]] = Blind
-
-    def __init__(self, family: str, hidden: Sequence[str]) -> None:
-        self._family, self._hidden = family, columns(hidden)
-
-    def fit(self, examples: Examples, seed: int) -> Blind:
-        """Learn from rows without these columns."""
-        shown = replace(examples, features=_hide(examples.features, self._hidden))
-        inner = FAMILIES[self._family].fit(shown, seed).arrays
-        family, hidden = np.frombuffer(self._family.encode(), np.uint8), np.array(self._hidden)
-        return Blind(
-            {**{f"{INNER}{name}": of for name, of in inner.items()}, "family": family, "hidden": hidden}
-        )
-
-
-def _hide(features: Floats, hidden: Sequence[int]) -> Floats:
-    shown = features.copy()
-    shown[:, list(hidden)] = 0.0
-    return shown
-
-
-def _registered(family: str, hidden: Sequence[str]) -> str:
-    """The name of a family without these features; its priors are kept and read under this name."""
-    name = f"{family} without {' '.join(hidden)}"
-    FAMILIES.setdefault(name, Blinded(family, hidden))
-    return name
-
-
 def probability_of_improvement(mean: Floats, deviation: Floats, incumbent: float, seconds: Floats) -> Floats:
     """The log probability of an improvement by 0.01, over the root of the seconds."""
     z = (incumbent - 0.01 - mean) / np.maximum(deviation, LEAST_DEVIATION)
     return np.asarray(log_ndtr(z) - 0.5 * np.log(seconds))
 
 
-def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
+def variants() -> dict[str, Callable[[Context], Policy]]:
     """Variants of ``transfer`` by name; each differs in its prior's knowledge or in its use."""
 
-    def prior_of(runs: Sequence[Run], learner: str) -> Prior:
-        return kept_prior(runs, families=(learner,))
-
-    def of(learner: str) -> Callable[[Context], Policy]:
-        return lambda context: transfer(replace(context, prior=prior_of(context.runs, learner)))
+    def of(hidden: Sequence[str]) -> Callable[[Context], Policy]:
+        return lambda context: transfer(replace(context, prior=kept_prior(context.runs, hidden)))
 
     def without_seconds(context: Context) -> Policy:
-        prior = replace(prior_of(context.runs, family), cost={})
+        prior = replace(kept_prior(context.runs), cost={})
         return Guided(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
     def by(
         acquisition: Acquisition, most_uncertainty: float = MOST_UNCERTAINTY
     ) -> Callable[[Context], Policy]:
         def chosen_by(context: Context) -> Policy:
-            predictor = TaskPredictor(context, prior_of(context.runs, family))
+            predictor = TaskPredictor(context, kept_prior(context.runs))
             return Guided(predictor, context, acquisition, most_uncertainty=most_uncertainty)
 
         return chosen_by
@@ -174,20 +112,20 @@ def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
     def without_curves(context: Context) -> Policy:
         # The rules around what is predicted go on with the true history: which trials have begun, and how
         # far.
-        return Guided(WithoutCurves(context, prior_of(context.runs, family)), context)
+        return Guided(WithoutCurves(context, kept_prior(context.runs)), context)
 
     def refitted(context: Context) -> Policy:
-        return transfer(replace(context, prior=prior_of(context.runs, family)), learns_residuals=True)
+        return transfer(replace(context, prior=kept_prior(context.runs)), learns_residuals=True)
 
     def of_fewer(tasks: int) -> Callable[[Context], Policy]:
         def learned(context: Context) -> Policy:
-            return transfer(replace(context, prior=prior_of(_of_fewer_tasks(context, tasks), family)))
+            return transfer(replace(context, prior=kept_prior(_of_fewer_tasks(context, tasks))))
 
         return learned
 
     return {
-        WHOLE: of(family),
-        **{name: of(_registered(family, hidden)) for name, hidden in HIDDEN.items()},
+        WHOLE: of(()),
+        **{name: of(hidden) for name, hidden in HIDDEN.items()},
         "without partial curve": without_curves,
         "without seconds": without_seconds,
         "without a limit to hope": by(IMPROVEMENT, most_uncertainty=math.inf),
@@ -214,7 +152,7 @@ def _of_fewer_tasks(context: Context, tasks: int) -> tuple[Run, ...]:
 
 def replayed(cases: Sequence[Case], runs: Sequence[Run], seeds: int, progress: Progress) -> Comparison:
     """Run every variant on the same replays."""
-    own = {name: built_once(build) for name, build in variants(load_prior().family).items()}
+    own = {name: built_once(build) for name, build in variants().items()}
     names = [*own, "asha", "random"]
     return compare_strategies(
         cases, runs, names, seeds=seeds, budgets=BUDGETS, fold=Fold.FAMILY, thinking_seconds=0.0, own=own,
@@ -253,7 +191,6 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
         model: The base model whose runs are predicted.
         seed: Seed of folds and training.
     """
-    family = load_prior().family
     examples = examples_of(runs)
     own = {place for place, run in enumerate(_in_order(runs, examples)) if run.task.model == model}
     is_own = np.isin(examples.run, sorted(own))
@@ -272,8 +209,8 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
         mean, variance = np.zeros(len(examples)), np.ones(len(examples))
         for number in np.unique(relatives[is_own]):
             asked, known = is_own & (relatives == number), examples.where(source & (relatives != number))
-            predicted = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
-            trusted = choose(known, seed, (family,))
+            predicted = FAMILIES[FOREST].fit(known, seed).predict(examples.features[asked])
+            trusted = choose(known, seed, (FOREST,))
             calibration = calibration_for(model, known, trusted)
             mean[asked] = predicted[0]
             variance[asked] = calibration.corrected(predicted[1], examples.share[asked])[0]

@@ -21,14 +21,17 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.methods.rates import STEPS_EXPONENT
-from tunecast.predictor.endings import trial_of
-from tunecast.predictor.examples import ZeroShotLosses, teaching_runs
+from tunecast.methods.rates import STEPS_EXPONENT, with_rate_for_steps
+from tunecast.predictor.endings import recorded
+from tunecast.predictor.examples import ZeroShotLosses, examples_of, teaching_runs
+from tunecast.predictor.published_endings import published_endings
+from tunecast.predictor.quality import Trial
 from tunecast.predictor.quality_training import fit_quality
+from tunecast.predictor.task import task_of
 from tunecast.records import Outcome, Run
 from tunecast.store import Store, published_runs
 from tunecast.store.shipping import shipped_runs
@@ -127,15 +130,23 @@ def show_gains(runs: Sequence[Run]) -> None:
     by_task = defaultdict(list)
     for pair in pairs(runs):
         by_task[pair[0].task.dataset].append(pair)
-    zero_shot, tables = ZeroShotLosses.of(runs), published_runs()
+    zero_shot, tables = ZeroShotLosses.of(runs), published_endings(published_runs())
     predicted, measured = [], []
     for task, of_task in by_task.items():
-        quality = fit_quality([run for run in runs if run.task.dataset != task], tables)
+        known = [run for run in runs if run.task.dataset != task]
+        quality = fit_quality(examples_of(known), known, [*recorded(known), *tables])
         for pair in of_task:
-            trials = [trial_of(run, zero_shot.for_run(run)) for run in pair]
             # As a session asks: the longer run has a rate that suits its steps as well.
-            long = replace(trials[1], steps=trials[0].steps)
-            before, after = quality.predict([trials[0], long]).mean
+            found_in = pair[0].total_steps
+            trials = [
+                Trial(
+                    task_of(run, zero_shot.for_run(run)),
+                    with_rate_for_steps(run.pipeline, found_in, run.total_steps),
+                    run.total_steps,
+                )
+                for run in pair
+            ]
+            before, after = quality.predict(trials).mean
             predicted.append(after - before)
             measured.append(math.log(pair[1].end_loss / pair[0].end_loss))
     falls = np.array(predicted) < 0

@@ -20,10 +20,14 @@ from collections.abc import Callable
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.predictor import TaskDescription, load_prior
 from tunecast.predictor.features import feature_rows
+from tunecast.predictor.quality import Trial
 from tunecast.search import Context
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.limits import CANDIDATES, too_slow, verdict
 from tunecast_benchmarks.rivals.quicktune import QuickTune, meta_trained
+
+STEPS = 200
+"""Steps of the schedule of candidates."""
 
 
 def main() -> None:
@@ -46,11 +50,12 @@ def main() -> None:
     rival = QuickTune(process, context, pipelines, 0, cost_aware=False)
 
     features = feature_rows(setting, pipelines)
+    trials = [Trial(setting, pipeline, STEPS) for pipeline in pipelines]
     times: dict[str, list[tuple[float, float]]] = {"whole": [], "rows": [], "theirs": []}
     for turn in range(chosen.repeats + 1):
         measured = {
-            "whole": _timed(lambda: prior.predict(setting, feature_rows(setting, pipelines))),
-            "rows": _timed(lambda: prior.predict(setting, features)),
+            "whole": _timed(lambda: prior.quality.predict(trials)),
+            "rows": _timed(lambda: prior.quality.before(trials, features)),
             "theirs": rival.milliseconds(),
         }
         for name, pair in measured.items() if turn else ():  # the first turn includes one-time work

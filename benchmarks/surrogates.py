@@ -1,4 +1,4 @@
-"""Measures the accuracy of regressors on held-out tasks and base models, and their speed.
+"""Measures the accuracy of the prior and of other regressors on what was left out, and the prior's speed.
 
 python benchmarks/surrogates.py [--store URL] [--prior FILE] [--no-scores]
 
@@ -19,15 +19,18 @@ from pathlib import Path
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.predictor import Prior, TaskDescription, read_prior, shipped_prior
 from tunecast.predictor.features import feature_rows
-from tunecast.predictor.regressors import FAMILIES
+from tunecast.predictor.quality import Trial
 from tunecast.predictor.train import learnable, report, table, train
-from tunecast.predictor.validation import score_unseen_models
 from tunecast.records import Run
-from tunecast.store import open_for_reading
+from tunecast.store import open_for_reading, published_runs
 from tunecast_benchmarks.limits import CANDIDATES, LEARNED_FROM, too_slow, verdict
-from tunecast_benchmarks.processes import PROCESSES
+from tunecast_benchmarks.regressors import FAMILIES
+from tunecast_benchmarks.regressors.choice import nested, score_unseen_models
+from tunecast_benchmarks.regressors.processes import PROCESSES
 
 REPEATS = 20
+STEPS = 200
+"""Steps of the schedule of candidates."""
 READING = """
 import sys, time
 started = time.perf_counter()
@@ -43,13 +46,14 @@ def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, flo
     setting = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, loss)
     drawn = sample_pipelines(pipeline_space(run.model), CANDIDATES)
     features = feature_rows(setting, drawn)
+    trials = [Trial(setting, pipeline, STEPS) for pipeline in drawn]
     whole, busy, alone = [], [], []
     for _ in range(REPEATS):
         started, working = time.perf_counter(), time.process_time()
-        prior.predict(setting, feature_rows(setting, drawn))
+        prior.quality.predict(trials)
         between = time.perf_counter()
         busy.append(time.process_time() - working)
-        prior.predict(setting, features)
+        prior.quality.before(trials, features)
         alone.append(time.perf_counter() - between)
         whole.append(between - started)
     wall, processor, predicting = (1e3 * statistics.median(found) for found in (whole, busy, alone))
@@ -66,7 +70,7 @@ def learning_seconds(runs: Sequence[Run]) -> float:
     """Seconds to train a prior on :data:`LEARNED_FROM` random runs, or on all if there are fewer."""
     drawn = random.Random(0).sample(list(runs), min(LEARNED_FROM, len(runs)))
     started = time.perf_counter()
-    train(drawn)
+    train(drawn, published_runs())
     return time.perf_counter() - started
 
 
@@ -79,16 +83,19 @@ def main() -> None:
     with open_for_reading(chosen.store) as store:
         runs = list(store.runs())
     path = chosen.prior or shipped_prior()
-    prior = read_prior(path) if path else train(runs)
+    prior = read_prior(path) if path else train(runs, published_runs())
     if not chosen.no_scores:
         FAMILIES.update(PROCESSES)
-        print(report(runs, prior, seed=0, families=tuple(FAMILIES)), "\n")
-        print(f"{prior.family}, with a base model left out, which then stands for the family:\n")
-        print(table(score_unseen_models(prior.family, learnable(runs))), "\n")
+        print(report(runs, published_runs(), prior), "\n")
+        examples = learnable(runs)
+        scores, taken = nested(examples, 0, tuple(FAMILIES))
+        print(table(scores, "one regressor for all points"), "\n")
+        print(", ".join(f"{name} {count}" for name, count in taken.items() if count), "\n")
+        print(table(score_unseen_models("forest", examples), "forest, left out"), "\n")
     run = next(run for run in runs if run.curve)
     whole, busy, alone = milliseconds(prior, run, prior.provenance.zero_shot_loss)
     print(
-        f"{prior.family}: {CANDIDATES} candidates scored in {whole:.1f} ms "
+        f"{CANDIDATES} candidates scored in {whole:.1f} ms "
         f"({busy:.1f} ms of processor time), {alone:.1f} ms without features"
     )
     loading = loading_seconds(path) if path else 0.0

@@ -307,7 +307,7 @@ def test_gguf_headers(tmp_path: Path) -> None:
 
 
 def test_priors(tmp_path: Path) -> None:
-    train(planted_runs(), families=("forest",)).save(tmp_path / "sound")
+    train(planted_runs()).save(tmp_path / "sound")
     with safe_open(tmp_path / "sound", framework="numpy") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         header = json.loads(file.metadata()["prior"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,11 +15,9 @@ from scipy.stats import norm
 import ablations
 from planted_runs import ZERO_SHOT_LOSS, planted_model, planted_runs
 from replay.made_up import many_tasks
+from tunecast.predictor import Prior
 from tunecast.predictor.examples import examples_of
-from tunecast.predictor.features import columns
-from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import train
-from tunecast.predictor.validation import choose
 from tunecast.records import Outcome, Run
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import built_once, compare_strategies
@@ -29,6 +26,7 @@ from tunecast.search import Context, History, Remaining, TrialView
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
 from tunecast.search.task_predictor import TaskPredictor
 from tunecast.search.transfer import IMPROVEMENT
+from tunecast_benchmarks.regressors.choice import choose
 
 
 @pytest.fixture(autouse=True)
@@ -37,33 +35,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "priors"
 
 
-@pytest.fixture(autouse=True)
-def families() -> Iterator[None]:
-    """Takes away the families of regressors that a test registers."""
-    known = set(FAMILIES)
-    yield
-    for name in set(FAMILIES) - known:
-        del FAMILIES[name]
-
-
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
     return planted_runs(tasks=10, runs=16)
 
 
-def test_a_blinded_surrogate_does_not_see_what_is_hidden(runs: list[Run]) -> None:
-    examples = examples_of(runs)
-    rate, share = columns(["log_rate"]), columns(["share"])
-    blind = ablations.Blinded("forest", ["log_rate", "log_effective_rate", "log_travel"]).fit(examples, 0)
-    again = ablations.Blind(blind.arrays)
-    assert np.array_equal(again.predict(examples.features)[0], blind.predict(examples.features)[0])
-    sighted = FAMILIES["forest"].fit(examples, 0)
-    for column, hidden in ((rate, True), (share, False)):
-        moved = examples.features.copy()
-        moved[:, column] += 3.0
-        same = np.array_equal(blind.predict(moved)[0], blind.predict(examples.features)[0])
-        assert same is hidden
-        assert not np.array_equal(sighted.predict(moved)[0], sighted.predict(examples.features)[0])
+@pytest.fixture(scope="module")
+def prior(runs: list[Run]) -> Prior:
+    return train(context_of(runs).runs)
 
 
 def views(runs: list[Run], shown: dict[int, int]) -> History:
@@ -92,9 +71,8 @@ def context_of(runs: list[Run]) -> Context:
     )
 
 
-def test_without_curves_a_trial_under_way_is_no_measurement(runs: list[Run]) -> None:
+def test_without_curves_a_trial_under_way_is_no_measurement(runs: list[Run], prior: Prior) -> None:
     context = context_of(runs)
-    prior = train(context.runs, families=("ridge",))
     blind, sighted = ablations.WithoutCurves(context, prior), TaskPredictor(context, prior)
     ended, under_way = {0: 4, 1: 4}, {2: 2, 3: 1, 4: 3, 5: 2, 6: 1}
     found = blind.predict(views(runs, ended | under_way))
@@ -109,8 +87,9 @@ def test_without_curves_a_trial_under_way_is_no_measurement(runs: list[Run]) -> 
 
 
 def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
-    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+    runs: list[Run], prior: Prior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ablations, "kept_prior", lambda *_: prior)
     judged: list[int] = []
 
     def watched(predicted: np.ndarray, *_: object, **__: object) -> bool:
@@ -119,7 +98,7 @@ def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
 
     monkeypatch.setattr(import_module("tunecast.search.task_predictor"), "orders_rightly", watched)
     context = context_of(runs)
-    strategy = ablations.variants("ridge")["without partial curve"](context)
+    strategy = ablations.variants()["without partial curve"](context)
     strategy(views(runs, {0: 4, 1: 4, 2: 2, 3: 2, 4: 3}), Remaining(0.5, 1000.0))
     assert judged[-1] == 2
 
@@ -146,7 +125,7 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     hidden = ("log_rate", "log_effective_rate", "log_travel")
     monkeypatch.setattr(ablations, "HIDDEN", {"without rate": hidden})
     monkeypatch.setattr(ablations, "FEWER_TASKS", (4,))
-    own = {name: built_once(build) for name, build in ablations.variants("forest").items()}
+    own = {name: built_once(build) for name, build in ablations.variants().items()}
     cases = cases_of(runs)[0][:2]
     found = compare_strategies(
         cases, runs, [*own], seeds=2, budgets=(1.0, 4.0), fold=Fold.FAMILY, thinking_seconds=0.0, own=own
@@ -166,10 +145,13 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     assert np.array_equal(again.regrets[0], found.regrets[found.strategies.index("without rate")])
 
 
-def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(runs: list[Run]) -> None:
+def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(
+    runs: list[Run], prior: Prior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablations, "kept_prior", lambda *_: prior)
     context = context_of(runs)
     history = views(runs, {0: 4, 1: 4, 2: 2, 3: 1})
-    own = ablations.variants("ridge")
+    own = ablations.variants()
     seen: list[Acquisition] = []
     rule = ExpectedImprovement.__call__
 

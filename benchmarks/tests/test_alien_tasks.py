@@ -216,7 +216,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
 
     def watched_prior(known: Sequence[Run]) -> Prior:
         learned.append({run.task.dataset for run in known})
-        return train(known, families=("nearest-task",))
+        return train(known)
 
     def watched_compare(cases: Sequence[Case], known: Sequence[Run], *rest: Any, **more: Any) -> Comparison:
         replayed.append(({case.task for case in cases}, {run.task.dataset for run in known}))

@@ -7,9 +7,9 @@ from scipy.stats import spearmanr
 
 from planted_runs import planted_runs
 from tunecast.predictor.examples import Examples, examples_of
-from tunecast.predictor.regressors.base import Scaling
-from tunecast.predictor.regressors.process import ProcessModel
-from tunecast_benchmarks.processes import PROCESSES, _arrays_of, _built
+from tunecast.predictor.scaling import Scaling
+from tunecast_benchmarks.regressors.process import ProcessModel
+from tunecast_benchmarks.regressors.processes import PROCESSES, _arrays_of, _built
 
 gpytorch = pytest.importorskip("gpytorch")
 families = pytest.mark.parametrize("name", PROCESSES)

@@ -51,7 +51,7 @@ def table_run(run: Run, rate: float, value: float | None, name: str = "large") -
 @pytest.fixture(scope="module")
 def tables(runs: list[Run]) -> list[Run]:
     def loss(rate: float, best: float) -> float | None:
-        return None if rate > 2e-3 else math.exp(0.5 + 0.015 * linex(math.log(rate / best), 1.4))
+        return None if rate > 2e-3 else math.exp(0.5 + 0.015 * float(linex(np.log(rate / best), 1.4)))
 
     rates = (4e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     models = {"one": 1e-3, "two": 6e-4, "three": 3e-4}

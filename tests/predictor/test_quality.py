@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from planted_runs import ZERO_SHOT_LOSS, planted_runs
-from tunecast.predictor.endings import trial_of
-from tunecast.predictor.examples import ZeroShotLosses, teaching_runs
+from tunecast.predictor.examples import ZeroShotLosses, examples_of, teaching_runs
+from tunecast.predictor.features import feature_rows
 from tunecast.predictor.quality import Forests, Quality, Trial
 from tunecast.predictor.quality_training import fit_forests
 from tunecast.predictor.rate_law import fit_rate_law
-from tunecast.predictor.task import TaskDescription
+from tunecast.predictor.task import TaskDescription, task_of
 from tunecast.records import Pipeline, Run
 
 
@@ -24,7 +25,7 @@ def runs() -> list[Run]:
 
 @pytest.fixture(scope="module")
 def forests(runs: list[Run]) -> Forests:
-    return fit_forests(runs)
+    return fit_forests(examples_of(runs), runs)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,22 @@ def test_a_measured_loss_moves_every_prediction_at_once(quality: Quality, runs: 
     assert high > low + 0.5
 
 
+def test_points_move_the_predicted_end(quality: Quality, runs: list[Run]) -> None:
+    run = teaching_runs(runs)[0]
+    task = task_of(run, ZERO_SHOT_LOSS)
+    low, high = (
+        [replace(p, validation=replace(p.validation, loss=p.validation.loss * times)) for p in run.curve]
+        for times in (0.5, 1.0)
+    )
+    for points in (1, 3):
+        rows = feature_rows(task, [run.pipeline] * 2, [low[:points], high[:points]])
+        found = quality.after(task, rows)
+        assert found.mean[0] < found.mean[1]
+    end = math.log(run.curve[-1].validation.loss)
+    late = quality.after(task, feature_rows(task, [run.pipeline], [run.curve[:3]]))
+    assert abs(late.mean[0] - end) < 2 * math.sqrt(late.variance[0])
+
+
 def test_without_a_measured_loss_intervals_are_not_narrower(quality: Quality, runs: list[Run]) -> None:
     run = teaching_runs(runs)[0]
     known, unknown = (quality.predict([trial(run, loss)]) for loss in (3.0, None))
@@ -63,7 +80,7 @@ def test_without_a_measured_loss_intervals_are_not_narrower(quality: Quality, ru
 
 
 def test_an_unknown_zero_shot_loss_is_predicted(quality: Quality, runs: list[Run]) -> None:
-    task = trial_of(teaching_runs(runs)[0], None).task
+    task = task_of(teaching_runs(runs)[0], None)
     found = quality.zero_shot(task)
     assert found.loss == pytest.approx(ZERO_SHOT_LOSS, rel=0.05)
     other = replace(task.model, weights_hash="other", parameters=10 * task.model.parameters)

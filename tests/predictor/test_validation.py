@@ -2,86 +2,52 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from planted_runs import planted_model, planted_runs
-from tunecast.predictor.calibration import Calibration
+from planted_runs import planted_runs
+from tunecast.predictor.endings import Ending, recorded
 from tunecast.predictor.examples import Examples, examples_of
-from tunecast.predictor.regressors import FAMILIES
-from tunecast.predictor.regressors.base import Family
-from tunecast.predictor.validation import CHOSEN, calibrate_unseen, choose, nested, score, score_unseen_models
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-FAST = ("nearest-task", "ridge")
+from tunecast.predictor.validation import held_out_scores, score, score_divergence
+from tunecast.records import Run
 
 
 @pytest.fixture(scope="module")
-def examples() -> Examples:
-    return examples_of(planted_runs(tasks=8, runs=12))
+def runs() -> list[Run]:
+    return planted_runs(tasks=8, runs=12)
 
 
-def test_the_better_family_is_chosen(examples: Examples) -> None:
-    chosen = choose(examples, 0, FAST)
-    assert chosen.log_scores[chosen.family] == max(chosen.log_scores.values())
+@pytest.fixture(scope="module")
+def examples(runs: list[Run]) -> Examples:
+    return examples_of(runs)
 
 
-class Seen(Family):
-    """Notes which datasets and base models it learned from, and which it predicts."""
-
-    name: ClassVar[str] = "seen"
-
-    def __init__(self, examples: Examples) -> None:
-        rows = zip(examples.features, examples.model.tolist(), examples.task.tolist(), strict=True)
-        self.known = {row.tobytes(): (model, task) for row, model, task in rows}
-        self.pairs: list[tuple[set[tuple[int, int]], set[tuple[int, int]]]] = []
-
-    def of(self, features: NDArray[np.float64]) -> set[tuple[int, int]]:
-        return {self.known[row.tobytes()] for row in features}
-
-    def fit(self, examples: Examples, seed: int) -> Any:
-        learned = self.of(examples.features)
-
-        def predict(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            self.pairs.append((learned, self.of(features)))
-            return np.zeros(len(features)), np.ones(len(features))
-
-        return SimpleNamespace(predict=predict)
-
-
-def test_for_an_unknown_base_model_neither_it_nor_the_task_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    models = [planted_model(width) for width in (128, 192, 256)]
-    examples = examples_of([run for n, model in enumerate(models) for run in planted_runs(8, 6, n, model)])
-    spy = Seen(examples)
-    monkeypatch.setitem(FAMILIES, "seen", spy)
-    calibration = Calibration(np.ones(4), np.zeros(4))
-    assert np.all(calibrate_unseen("seen", examples, 0, calibration).inflation >= 1)
-    assert len(spy.pairs) == 3
-    for learned, predicted in spy.pairs:
-        assert predicted
-        assert not {model for model, _ in predicted} & {model for model, _ in learned}
-        assert not {task for _, task in predicted} & {task for _, task in learned}
-    spy.pairs.clear()
-    found = score_unseen_models("seen", examples)
-    assert sum(row.rows for row in found) == len(examples)
-
-
-def test_nested_scores(examples: Examples) -> None:
-    scores, taken = nested(examples, 0, FAST)
-    assert sum(taken.values()) == 8
-    assert {row.name for row in scores} == {*FAST, CHOSEN}
-    for row in scores:
+def test_ends_are_known_better_with_a_curve_and_with_a_measured_zero_shot_loss(runs: list[Run]) -> None:
+    rows = {(row.name, row.stage): row for row in held_out_scores(runs)}
+    assert set(rows) == {
+        *(("measured", stage) for stage in ("no curve", "to 0.2", "to 0.7")),
+        ("unknown", "no curve"),
+    }
+    for row in rows.values():
         assert row.groups == 8
         assert 0.5 < row.coverage <= 1.0
-    late = next(row for row in scores if row.stage == "to 0.7" and row.name == "ridge")
-    early = next(row for row in scores if row.stage == "no curve" and row.name == "ridge")
+    late, early = rows["measured", "to 0.7"], rows["measured", "no curve"]
     assert late.rank_correlation > 0.8
     assert late.log_score > early.log_score
+    assert early.log_score > rows["unknown", "no curve"].log_score - 0.1
+
+
+def test_odds_of_divergence_are_judged_where_some_diverged(runs: list[Run]) -> None:
+    endings = recorded(runs)
+    found = score_divergence(endings)
+    assert found is not None
+    assert found.auc > 0.9
+    assert found.log_loss < found.base_log_loss
+    assert score_divergence([one for one in endings if not one.diverged]) is None
+    table: list[Ending] = [replace(one, table="published") for one in endings]
+    assert score_divergence(table) is None
 
 
 def test_perfect_predictions_score_best(examples: Examples) -> None:

@@ -14,6 +14,8 @@ from replay.made_up import BEST_RATE, START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import BASELINE
 from tunecast.predictor import Prior, load_prior
+from tunecast.predictor.endings import recorded
+from tunecast.predictor.examples import examples_of
 from tunecast.predictor.quality_training import fit_quality
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Run
@@ -167,7 +169,7 @@ def test_advice_is_replayed_without_what_it_must_not_know(
     cases: list[Case], runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quick(known: Sequence[Run]) -> Prior:
-        return replace(load_prior(), quality=fit_quality(known, []))
+        return replace(load_prior(), quality=fit_quality(examples_of(known), known, recorded(known)))
 
     case = cases[0]
     family_of = dataset_families(run.task.dataset for run in runs)

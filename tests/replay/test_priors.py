@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from planted_runs import planted_runs
 from replay.made_up import many_tasks
 from tunecast.predictor import Prior
+from tunecast.predictor.features import FEATURES
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.predictor.train import train
 from tunecast.records import Outcome, Run
@@ -20,8 +20,6 @@ from tunecast.replay.cases import Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
-
-QUICK = ("ridge",)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +34,7 @@ def runs() -> list[Run]:
 
 
 def same(left: Prior, right: Prior) -> bool:
-    ours, theirs = left.performance.arrays, right.performance.arrays
-    return left.family == right.family and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    return left.identity == right.identity
 
 
 def test_a_prior_is_trained_once(runs: list[Run], cache: Path) -> None:
@@ -51,16 +48,19 @@ def test_a_prior_is_trained_once(runs: list[Run], cache: Path) -> None:
     assert file.stat().st_size > 100
 
 
-def test_families_that_compete_have_a_prior_of_their_own(runs: list[Run], cache: Path) -> None:
-    found = [kept_prior(runs, families=(name,)).family for name in ("ridge", "forest", "ridge")]
-    assert found == ["ridge", "forest", "ridge"]
+def test_hidden_features_are_not_learned_from(runs: list[Run], cache: Path) -> None:
+    hidden = ("log_effective_rate", "log_rate", "log_travel", "surplus", "surplus_above", "surplus_below")
+    columns = [FEATURES.index(name) for name in hidden]
+    for names, sees in (((), True), (hidden, False)):
+        gain = kept_prior(runs, names).quality.forests.gain
+        assert bool(set(columns) & set(gain.arrays["feature"].tolist())) is sees
     assert len(list(cache.iterdir())) == 2
 
 
 def test_a_run_that_went_on_makes_another_prior(runs: list[Run], cache: Path) -> None:
     paused = [replace(runs[-1], outcome=Outcome.PAUSED, curve=runs[-1].curve[:1])]
-    kept_prior([*runs[:-1], *paused], QUICK)
-    kept_prior(runs, QUICK)
+    kept_prior([*runs[:-1], *paused])
+    kept_prior(runs)
     assert len(list(cache.iterdir())) == 2
 
 
@@ -68,7 +68,7 @@ def test_another_clock_makes_another_prior(runs: list[Run], cache: Path) -> None
     other = [replace(p, training=replace(p.training, cpu=2 * p.training.cpu + 1.0)) for p in runs[0].curve]
     timed = [replace(runs[0], curve=tuple(other)), *runs[1:]]
     for clock in Clock:
-        kept_prior(on_clock(timed, clock), QUICK)
+        kept_prior(on_clock(timed, clock))
     assert len(list(cache.iterdir())) == 2
 
 
@@ -83,22 +83,19 @@ def test_whatever_determines_a_prior_is_in_its_key(runs: list[Run], monkeypatch:
         replace(first, model=replace(first.model, width=2 * first.model.width)),
         replace(first, machine=replace(first.machine, threads=first.machine.threads + 1)),
     ]
-    competing = ("ridge", "forest")
-    keys = [
-        priors._key([other if run is first else run for run in runs], competing) for other in (first, *others)
-    ]
-    keys.append(priors._key(runs, ("ridge",)))
+    keys = [priors._key([other if run is first else run for run in runs], ()) for other in (first, *others)]
+    keys.append(priors._key(runs, ("log_rate",)))
     assert len(set(keys)) == len(keys)
     monkeypatch.setattr(priors, "version", lambda name: "another" if name == "scikit-learn" else "0")
-    keys.append(priors._key(runs, competing))
+    keys.append(priors._key(runs, ()))
     monkeypatch.setattr(priors, "version", lambda name: "another" if name == "scipy" else "0")
-    keys.append(priors._key(runs, competing))
+    keys.append(priors._key(runs, ()))
     assert len(set(keys)) == len(keys)
 
 
 def test_the_code_that_computes_features_is_in_the_key() -> None:
     rooms = {file.parent.name for file in priors._sources()}
-    assert {"tunecast", "data", "estimate", "methods", "models", "predictor", "regressors"} <= rooms
+    assert {"tunecast", "data", "estimate", "methods", "models", "predictor"} <= rooms
 
 
 def test_other_code_makes_other_priors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -116,12 +113,12 @@ def test_a_library_that_is_missing_is_said_by_training_not_by_the_key(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(priors, "LIBRARIES", ("no-such-library",))
-    assert len(priors._key(runs, ("ridge",))) == 32
+    assert len(priors._key(runs, ("log_rate",))) == 32
 
 
 def test_a_cache_that_takes_nothing_is_no_trouble(runs: list[Run], cache: Path) -> None:
     cache.parent.write_text("a file, where a folder is wanted")
-    assert kept_prior(runs, QUICK).provenance.runs > 0
+    assert kept_prior(runs).provenance.runs > 0
 
 
 @pytest.mark.parametrize("fold", [Fold.TASK, Fold.FAMILY])
@@ -132,7 +129,7 @@ def test_nothing_of_the_case_is_in_its_prior(fold: Fold, monkeypatch: pytest.Mon
 
     def watched(allowed: Sequence[Run]) -> Prior:
         known.append({run.task.dataset for run in allowed})
-        return train(allowed, families=("nearest-task",))
+        return train(allowed)
 
     monkeypatch.setattr(comparing, "kept_prior", watched)
     compare_strategies(cases, runs, ("transfer",), seeds=1, budgets=(1.0,), fold=fold, thinking_seconds=0.0)

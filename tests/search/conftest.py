@@ -21,7 +21,7 @@ from tunecast.records import Run
 
 @pytest.fixture(scope="session")
 def prior() -> Prior:
-    return train(planted_runs(tasks=8, runs=30), families=("forest",))
+    return train(planted_runs(tasks=8, runs=30))
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: 
         def __init__(self, part: float) -> None:
             self.part = part
 
-        def probability(self, features: np.ndarray) -> np.ndarray:
+        def probability(self, _distances: object, _steps: object, features: np.ndarray) -> np.ndarray:
             rates = features[:, columns(("log_effective_rate",))[0]]
             return np.where(rates > np.quantile(rates, 1 - self.part), 0.9, 0.1)
 
@@ -44,11 +44,12 @@ def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: 
 
     def diverging(part: float) -> set[str]:
         rows = np.array([pipeline_row(pipeline, MODEL) for pipeline in pipelines])
-        odds = Odds(part).probability(rows)
+        odds = Odds(part).probability(None, None, rows)
         return {pipeline.id for pipeline, chance in zip(pipelines, odds, strict=True) if chance > 0.5}
 
     for part, most in ((0.5, 0), (0.9, 20)):
-        kept = ranked(context(prior=replace(prior, failure=Odds(part))), pipelines, 40)
+        quality = replace(prior.quality, divergence=Odds(part))
+        kept = ranked(context(prior=replace(prior, quality=quality)), pipelines, 40)
         assert len({pipeline.id for pipeline in kept}) == 40
         assert len(diverging(part) & {pipeline.id for pipeline in kept}) == most
 

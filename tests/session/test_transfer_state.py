@@ -102,8 +102,8 @@ def test_another_prior_is_noticed() -> None:
     state = SessionState("id", {}, "of these rows")
     keep(state, get_strategy("transfer"), begun, [run.pipeline], baseline_fits=True)
     assert as_begun(begun, state).is_prior_kept
-    wider = replace(prior.calibration, inflation=2 * prior.calibration.inflation)
-    other = replace(prior, calibration=wider)
+    steeper = replace(prior.quality.law, curvature=2 * prior.quality.law.curvature)
+    other = replace(prior, quality=replace(prior.quality, law=steeper))
     assert other.provenance == prior.provenance
     assert not as_begun(replace(begun, prior=other), state).is_prior_kept
 

@@ -15,11 +15,11 @@ from tunecast.predictor.features import feature_rows, log_loss
 from tunecast.predictor.quality import Forests, Quality, Trial
 from tunecast.predictor.quality_training import fit_forests, join
 from tunecast.predictor.rate_law import USUAL_SCALE, RateLaw, fit_rate_law
-from tunecast.predictor.regressors import FAMILIES
-from tunecast.predictor.regressors.base import Regressor
-from tunecast.predictor.validation import choose
 from tunecast.records import ZERO_SHOT, Run
 from tunecast_benchmarks.quality.endings import Answer, by_group
+from tunecast_benchmarks.regressors import FAMILIES
+from tunecast_benchmarks.regressors.base import Fitted as FittedRegressor
+from tunecast_benchmarks.regressors.choice import choose
 
 
 class Fitted(Protocol):
@@ -102,7 +102,7 @@ class PriorFitted:
 
     def __init__(
         self,
-        regressor: Regressor,
+        regressor: FittedRegressor,
         calibration: Calibration,
         unseen: Calibration,
         known: set[str],
@@ -153,7 +153,7 @@ class RatesFitted:
         levels = self._levels.answer(endings)
         costs = [
             math.exp(USUAL_SCALE[bool(one.table)])
-            * self._law.cost(one.task.model, one.pipeline, one.total_steps)
+            * self._law.judge(one.task.model, [(one.pipeline, one.total_steps)])[1][0]
             for one in endings
         ]
         return Answer(levels.mean + np.array(costs), levels.variance, levels.shared)
@@ -173,7 +173,7 @@ class Joint:
         runs = [*recorded_runs(endings), *untouched]
         ids = frozenset(run.id for run in runs)
         if self._forests is None or self._forests[0] != ids:
-            self._forests = ids, fit_forests(runs)
+            self._forests = ids, fit_forests(examples_of(runs), runs)
         return JointFitted(join(self._forests[1], endings))
 
 

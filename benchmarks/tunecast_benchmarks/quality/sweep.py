@@ -6,8 +6,8 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from tunecast.predictor.divergence import fit_divergence
 from tunecast.predictor.endings import Ending, observations
+from tunecast.predictor.quality_training import divergence_of, odds_of
 from tunecast.predictor.rate_law import fit_rate_law
 
 SWEEP = "tinker_sft_sweep"
@@ -65,18 +65,22 @@ def report(endings: Sequence[Ending]) -> list[str]:
     for family in {of[0].family for of in table.values()}:
         known = [ending for ending in endings if not (ending.table and ending.family == family)]
         laws[family] = fit_rate_law(observations(known))
-        odds[family] = fit_divergence(laws[family], [ending.attempt for ending in known])
+        odds[family] = divergence_of(laws[family], known)
 
     def by_law(name: str) -> Choose:
         law = laws[table[name][0].family]
-        return lambda of: min(of, key=lambda one: law.cost(one.task.model, one.pipeline, one.total_steps))
+
+        def cost(one: Ending) -> float:
+            return float(law.judge(one.task.model, [(one.pipeline, one.total_steps)])[1][0])
+
+        return lambda of: min(of, key=cost)
 
     constant = best_constant(table)
     asked = [ending for of in table.values() for ending in of]
     chances = []
     for ending in asked:
         found = odds[ending.family]
-        chances.append(found.probability([ending.attempt])[0] if found else 0.0)
+        chances.append(odds_of(laws[ending.family], found, [ending])[0] if found else 0.0)
     return [
         f"{SWEEP}: {len(table)} models, each with its family left out, mean nats above the best measured",
         f"rate law: {mean_regret(table, by_law):.5f}",

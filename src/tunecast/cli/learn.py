@@ -20,7 +20,7 @@ def command(
         int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of folds and training.")
     ] = 0,
     scores: Annotated[
-        bool, typer.Option("--scores/--no-scores", help="Score every regressor on held-out tasks.")
+        bool, typer.Option("--scores/--no-scores", help="Score predictions on held-out tasks.")
     ] = True,
 ) -> None:
     """Train the predictor on recorded runs, and write the prior that transfer and quick-tune use."""

@@ -2,13 +2,12 @@
 
 from tunecast.predictor.memory import WorkerCapacity
 from tunecast.predictor.prediction import Prediction
-from tunecast.predictor.prior import Prior, PriorPredictions, load_prior, prior_at, read_prior, shipped_prior
+from tunecast.predictor.prior import Prior, load_prior, prior_at, read_prior, shipped_prior
 from tunecast.predictor.task import TaskDescription
 
 __all__ = [
     "Prediction",
     "Prior",
-    "PriorPredictions",
     "TaskDescription",
     "WorkerCapacity",
     "load_prior",

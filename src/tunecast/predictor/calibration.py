@@ -9,7 +9,7 @@ import numpy as np
 
 from tunecast.arrays import Floats, Ints
 from tunecast.predictor.examples import Examples
-from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.named_arrays import Arrays
 
 EDGES = (1e-9, 0.2, 0.7)
 """Shares of the schedule that separate the stages: before the first point, early, middle, late."""

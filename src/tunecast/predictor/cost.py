@@ -1,4 +1,4 @@
-"""Seconds per training token of pipelines relative to each other, and the odds that one diverges."""
+"""Seconds per training token of pipelines relative to each other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from tunecast.arrays import Floats
 from tunecast.predictor.features import PIPELINE, columns, feature_rows
 from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
-from tunecast.predictor.regressors.base import Scaling
-from tunecast.predictor.task import TaskDescription
-from tunecast.records import ZERO_SHOT, Outcome, Run
+from tunecast.predictor.task import task_of
+from tunecast.records import Run
 
 COST_FEATURES = (
     *(name for name in PIPELINE if name.startswith(("method_", "optimizer_"))),
@@ -21,11 +20,6 @@ COST_FEATURES = (
     *("log_tokens_per_update", "log_parameters", "log_width"),
 )
 """Features that the seconds of a step depend on, besides the number of operations."""
-FAILURE_FEATURES = (
-    *("log_effective_rate", "trains_weights", "low_rank", "log_travel", "log_parameters"),
-    *(name for name in PIPELINE if name.startswith("optimizer_")),
-    *("schedule_constant", "warmup"),
-)
 EXCLUSIVE_WEIGHT = 5.0
 """Weight of a run with the machine to itself: its seconds are accurate, but few methods have such runs."""
 
@@ -46,32 +40,6 @@ class CostModel:
     def log_seconds_per_token(self, features: Floats) -> Floats:
         """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,)."""
         return _log_operations(features) + self.line(features[:, columns(COST_FEATURES)])
-
-
-@dataclass(frozen=True)
-class FailureModel:
-    """The logit of the odds that a trial diverges, as a logistic regression."""
-
-    line: Line
-
-    def probability(self, features: Floats) -> Floats:
-        """Predict the probability of divergence, shape (rows,), from the whole feature matrix."""
-        logits = np.clip(self.line(features[:, columns(FAILURE_FEATURES)]), -30.0, 30.0)
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
-
-
-@dataclass(frozen=True)
-class FailureScores:
-    """The accuracy of the odds of divergence on held-out families of datasets.
-
-    ``log_loss`` is in nats per run; ``base_log_loss`` is the same for the share of other runs that diverged,
-    which ignores the pipeline. ``auc`` is the probability that a run which diverged was given higher odds
-    than one which did not.
-    """
-
-    log_loss: float
-    base_log_loss: float
-    auc: float
 
 
 def fit_cost(runs: Sequence[Run]) -> dict[str, CostModel]:
@@ -108,61 +76,6 @@ def _fit_cost(timed: Sequence[tuple[Run, float]]) -> CostModel:
     return CostModel(*fit_line(features, shared[:, None], target, families_of(runs), weight))
 
 
-def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
-    """Learn which pipelines diverge; return None if no run did.
-
-    Runs that ran out of memory do not count, because that depends on the session's worker; see
-    :mod:`tunecast.predictor.memory`.
-    """
-    ended = _ended(runs)
-    return _fit_failure(_features(ended), _diverged(ended)) if ended else None
-
-
-def score_failure(runs: Sequence[Run]) -> FailureScores | None:
-    """Judge :func:`fit_failure` on held-out families; None if no run diverged, or there is one family."""
-    from sklearn.metrics import log_loss, roc_auc_score
-
-    ended = _ended(runs)
-    diverged, groups = _diverged(ended), families_of(ended)
-    if not _is_mixed(diverged) or len(np.unique(groups)) < 2:
-        return None
-    features = _features(ended)
-    odds, base = np.zeros(len(ended)), np.zeros(len(ended))
-    for group in np.unique(groups):
-        out = groups == group
-        learned = _fit_failure(features[~out], diverged[~out])
-        # Laplace's rule of succession: no odds of 0 or 1, whatever was seen.
-        base[out] = (diverged[~out].sum() + 1.0) / ((~out).sum() + 2.0)
-        odds[out] = learned.probability(features[out]) if learned else base[out]
-    return FailureScores(
-        float(log_loss(diverged, odds)), float(log_loss(diverged, base)), float(roc_auc_score(diverged, odds))
-    )
-
-
-def _ended(runs: Sequence[Run]) -> list[Run]:
-    known = (Outcome.COMPLETED, Outcome.DIVERGED)
-    return [run for run in runs if run.pipeline.method != ZERO_SHOT.method and run.outcome in known]
-
-
-def _diverged(ended: Sequence[Run]) -> Floats:
-    return np.array([run.outcome is Outcome.DIVERGED for run in ended], dtype=float)
-
-
-def _is_mixed(diverged: Floats) -> bool:
-    return bool(diverged.any() and not diverged.all())
-
-
-def _fit_failure(features: Floats, diverged: Floats) -> FailureModel | None:
-    if not _is_mixed(diverged):
-        return None
-    from sklearn.linear_model import LogisticRegression
-
-    rows = features[:, columns(FAILURE_FEATURES)]
-    scaling = Scaling.of(rows)
-    odds = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(scaling(rows), diverged)
-    return FailureModel(Line(scaling, np.array([*odds.intercept_, *odds.coef_[0]])))
-
-
 def _log_operations(features: Floats) -> Floats:
     """Return the logarithm of the operations to train on one token, shape (rows,).
 
@@ -182,7 +95,5 @@ def _seconds_per_token(run: Run) -> float | None:
 
 
 def _features(runs: Sequence[Run]) -> Floats:
-    """Return features of runs before their first point; the zero-shot loss is not used here and set to 1."""
-    tasks = (TaskDescription(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
-    rows = [feature_rows(task, [run.pipeline]) for task, run in zip(tasks, runs, strict=True)]
-    return np.concatenate(rows)
+    """Return features of runs before their first point; the zero-shot loss is not used here."""
+    return np.concatenate([feature_rows(task_of(run, None), [run.pipeline]) for run in runs])

@@ -1,73 +1,61 @@
-"""Odds that a finetuning diverges, by how far its rate is above the best, its rank, width and steps."""
+"""Odds that a finetuning diverges, by how far its rate is above the best, and by pipeline and model."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.arrays import Floats
+from tunecast.arrays import Flags, Floats
+from tunecast.predictor.features import PIPELINE, columns
 from tunecast.predictor.linear import Line
-from tunecast.predictor.rate_law import LORA, RANK, STEPS, WIDTH, RateLaw
-from tunecast.predictor.regressors.base import Scaling
-from tunecast.records import ModelFacts, Pipeline
+from tunecast.predictor.scaling import Scaling
 
-
-@dataclass(frozen=True)
-class Attempt:
-    """A finetuning that diverged or did not."""
-
-    model: ModelFacts
-    pipeline: Pipeline
-    steps: int
-    diverged: bool
+OF_TRIAL = (
+    *("trains_weights", "low_rank", "log_rank", "schedule_constant", "warmup"),
+    *(name for name in PIPELINE if name.startswith("optimizer_")),
+    *("log_width", "language_left"),
+)
+"""Features that the odds depend on, besides the distance from the best rate and the steps."""
+STEPS = 800
+"""Optimiser steps of the reference."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """A logistic regression on distances from a law's best rates."""
+    """A logistic regression on distances from a law's best rates and on features."""
 
-    law: RateLaw
     line: Line
 
-    def probability(self, attempts: Sequence[Attempt]) -> Floats:
-        """Return the probability that each attempt diverges, shape (attempts,); its outcome is ignored."""
-        return np.asarray(1.0 / (1.0 + np.exp(-self.line(_rows(self.law, attempts)))))
+    def probability(self, distances: Floats, steps: Sequence[int], features: Floats) -> Floats:
+        """Return the probability that each trial diverges, shape (trials,).
+
+        Args:
+            distances: Logarithms of rates over the best ones, shape (trials,).
+            steps: Optimiser steps of the schedules.
+            features: Shape (trials, features), in the order of :data:`tunecast.predictor.features.FEATURES`.
+        """
+        return np.asarray(1.0 / (1.0 + np.exp(-self.line(_rows(distances, steps, features)))))
 
 
-def fit_divergence(law: RateLaw, attempts: Sequence[Attempt]) -> Divergence | None:
-    """Learn from attempts with a learning rate; None if all or none of them diverged."""
+def fit_divergence(
+    distances: Floats, steps: Sequence[int], features: Floats, diverged: Flags
+) -> Divergence | None:
+    """Learn from trials, described as in :meth:`Divergence.probability`; None if all or none diverged."""
     from sklearn.linear_model import LogisticRegression
 
-    rated = [one for one in attempts if one.pipeline.number("learning_rate") > 0]
-    outcomes = np.array([one.diverged for one in rated])
-    if not outcomes.any() or outcomes.all():
+    if not diverged.any() or diverged.all():
         return None
-    rows = _rows(law, rated)
+    rows = _rows(distances, steps, features)
     scaling = Scaling.of(rows)
-    found = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(scaling(rows), outcomes)
-    return Divergence(law, Line(scaling, np.array([*found.intercept_, *found.coef_[0]])))
+    found = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(scaling(rows), diverged)
+    return Divergence(Line(scaling, np.array([*found.intercept_, *found.coef_[0]])))
 
 
-def _rows(law: RateLaw, attempts: Sequence[Attempt]) -> Floats:
-    rows = []
-    for one in attempts:
-        above = law.distance(one.model, one.pipeline, one.steps)
-        is_lora = one.pipeline.method in LORA
-        width = math.log(max(1, one.model.width or WIDTH) / WIDTH)
-        rank = math.log(max(1.0, one.pipeline.number("lora_r", RANK)) / RANK) if is_lora else 0.0
-        positive = max(0.0, above)
-        rows.append(
-            [
-                above,
-                positive,
-                positive * width,
-                rank,
-                width,
-                math.log(max(1, one.steps) / STEPS),
-                float(is_lora),
-            ]
-        )
-    return np.array(rows, dtype=np.float64).reshape(len(rows), 7)
+def _rows(distances: Floats, steps: Sequence[int], features: Floats) -> Floats:
+    above = np.maximum(distances, 0.0)
+    width, left = features[:, columns(("log_width", "language_left"))].T
+    log_steps = np.log(np.maximum(steps, 1) / STEPS)
+    own = np.stack([distances, above, above * width, above * left, log_steps], axis=1)
+    return np.concatenate([own, features[:, columns(OF_TRIAL)]], axis=1)

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tunecast.predictor.divergence import Attempt
 from tunecast.predictor.examples import WORST, ZeroShotLosses, teaching_runs
 from tunecast.predictor.features import log_loss
-from tunecast.predictor.quality import Trial
 from tunecast.predictor.rate_law import RateObservation
-from tunecast.predictor.task import TaskDescription
+from tunecast.predictor.task import TaskDescription, task_of
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Outcome, Pipeline, Run
 
@@ -55,11 +53,6 @@ class Ending:
         """Return the same ending as it is asked about before the base model was measured."""
         return replace(self, task=replace(self.task, zero_shot_loss=None))
 
-    @property
-    def attempt(self) -> Attempt:
-        """The finetuning as one that diverged or did not."""
-        return Attempt(self.task.model, self.pipeline, self.total_steps, self.diverged)
-
 
 def recorded(runs: Sequence[Run]) -> list[Ending]:
     """Return the endings of the runs that the predictor learns from."""
@@ -74,7 +67,7 @@ def recorded(runs: Sequence[Run]) -> list[Ending]:
         end = math.inf if diverged else log_loss(run.curve[-1].validation.loss)
         found.append(
             Ending(
-                task=trial_of(run, start).task,
+                task=task_of(run, start),
                 pipeline=run.pipeline,
                 total_steps=run.total_steps,
                 value=min(end, log_loss(start) + WORST),
@@ -88,14 +81,6 @@ def recorded(runs: Sequence[Run]) -> list[Ending]:
     return found
 
 
-def trial_of(run: Run, start: float | None) -> Trial:
-    """Return a run as a trial with a zero-shot loss in nats per label token, or an unknown one."""
-    task = TaskDescription(
-        run.dataset, run.model, run.full_length_tokens, run.unique_examples, start, bytes_per_label_token(run)
-    )
-    return Trial(task, run.pipeline, run.total_steps)
-
-
 def observations(endings: Sequence[Ending]) -> list[RateObservation]:
     """Return what a law of rates learns from: losses of runs that did not diverge."""
     return [
@@ -103,12 +88,3 @@ def observations(endings: Sequence[Ending]) -> list[RateObservation]:
         for one in endings
         if one.is_loss and not one.diverged
     ]
-
-
-def bytes_per_label_token(run: Run) -> float:
-    """Return completion bytes per label token, from a loss in both units; 1 if no point has both."""
-    for point in run.curve:
-        loss, bits = point.validation.loss, point.validation.bits_per_byte
-        if math.isfinite(loss) and loss > 0 and math.isfinite(bits) and bits > 0:
-            return loss / (bits * math.log(2))
-    return 1.0

@@ -11,7 +11,7 @@ import numpy as np
 
 from tunecast.arrays import Flags, Floats, Ints
 from tunecast.predictor.features import FEATURES, PIPELINE, curve_row, joined, log_loss, pipeline_row
-from tunecast.predictor.task import TaskDescription
+from tunecast.predictor.task import task_of
 from tunecast.predictor.task_groups import group_folds
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
@@ -186,7 +186,7 @@ class _RunRows:
 
 def _rows(run: Run, start: float, end: float) -> _RunRows:
     """Make the rows of a run from its zero-shot loss and the logarithm of its final loss."""
-    task = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+    task = task_of(run, start)
     points = [p for p in run.curve if 0 < p.share < END_SHARE and math.isfinite(p.validation.loss)]
     prefixes = [points[:count] for count in range(len(points) + 1)]
     curves = np.array([curve_row(prefix, start, run.pipeline.number("learning_rate")) for prefix in prefixes])

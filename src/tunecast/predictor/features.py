@@ -15,11 +15,12 @@ import numpy as np
 
 from tunecast.arrays import Floats
 from tunecast.methods import central_rate
-from tunecast.methods.rates import optimizer_multiple
+from tunecast.methods.rates import STEPS_EXPONENT, optimizer_multiple
+from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ModelFacts, Pipeline, Point
 
-FEATURES_VERSION = 3
+FEATURES_VERSION = 4
 """Incremented when a feature is added or changes its meaning."""
 LEAST_LOSS = 0.01
 """Floor of losses in nats per label token before taking logarithms: a memorised task has a loss of 0."""
@@ -75,8 +76,13 @@ PIPELINE = (
     "label_smoothing",
 )
 """Features of the pipeline on its model."""
-COURSE = ("log_steps", "log_tokens_per_update", "log_travel")
-"""Features of pipeline and setting together; ``log_travel`` is the rate's multiple times the steps."""
+COURSE = ("log_steps", "log_tokens_per_update", "log_travel", "surplus", "surplus_above", "surplus_below")
+"""Features of pipeline and setting together.
+
+``log_travel`` is the rate's multiple times the steps. ``surplus`` compares the rate with the best one, which
+falls with the number of steps. Its squares on either side are apart, because a rate above the best one costs
+otherwise than one below.
+"""
 DATASET = (
     "log_examples",
     "prompt_log_tokens_mean",
@@ -93,19 +99,28 @@ DATASET = (
     "label_entropy_nats",
     "top_completion_share",
     "copied_words_share",
+    "log_distinct_completions",
+    "prompt_log_bytes_mean",
+    "completion_log_bytes_mean",
 )
 """Meta-features of the dataset that are used, by their own names; a missing one is 0."""
 SETTING = (
     *(f"dataset_{name}" for name in DATASET),
     "log_zero_shot",
+    "log_zero_shot_per_byte",
+    "log_bytes_per_token",
+    "log_compressed_bits",
     "log_full_length",
     "log_unique_examples",
+    "log_unique_completion_tokens",
     "log_epochs",
     "log_parameters",
     "log_width",
     "log_layers",
     "log_vocabulary",
     "log_pretraining_ratio",
+    "log_language_loss",
+    "language_left",
 )
 """Features that all trials of a session share."""
 CURVE = (
@@ -126,6 +141,10 @@ FEATURES = (*PIPELINE, *COURSE, *SETTING, *CURVE)
 RATE = "learning_rate"
 START_SHARE = 1 / 128
 """Half the first fidelity, used for a share of 0 in logarithms."""
+BLANK = (0.0, math.log(START_SHARE), 0.0, 0.0, math.log(START_SHARE), 0.0, 0.0, 1.0, 0.0, 0.0)
+"""Features of a curve without points."""
+LEAST_RATIO = 0.005
+"""Floor of a compression ratio."""
 SMALL_SHARE = 1e-3
 """Trainable share of methods that train vectors, prompts or norms."""
 
@@ -150,7 +169,7 @@ def feature_rows(
 ) -> Floats:
     """Return features of trials of one session, shape (trials, features), in the order of :data:`FEATURES`.
 
-    ``curves`` are the points so far; None if no trial has started.
+    ``curves`` are the points so far; None if no trial has started. With points, the zero-shot loss is known.
     """
     rows = np.array([pipeline_row(pipeline, task.model) for pipeline in pipelines])
     if curves is None:
@@ -166,15 +185,17 @@ def joined(task: TaskDescription, pipelines: Floats, curves: Floats | None = Non
     Without ``curves``, no trial has started.
     """
     if curves is None:
-        curves = np.tile(curve_row((), task.start_loss), (len(pipelines), 1))
+        curves = np.tile(BLANK, (len(pipelines), 1))
     mean_tokens = task.mean_tokens
     log_batch = pipelines[:, PIPELINE.index("log_batch")]
     per_update = log_batch + math.log(mean_tokens)
     # A batch cannot be larger than the data.
     per_update = np.minimum(per_update, math.log(mean_tokens * max(1, task.unique_examples)))
     steps = np.maximum(math.log(task.full_length_tokens) - per_update, 0.0)
-    travel = pipelines[:, PIPELINE.index("log_effective_rate")] + steps
-    course = np.stack([steps, per_update, travel], axis=1)
+    rate = pipelines[:, PIPELINE.index("log_effective_rate")]
+    surplus = rate + STEPS_EXPONENT * steps
+    above, below = np.maximum(surplus, 0.0) ** 2, np.minimum(surplus, 0.0) ** 2
+    course = np.stack([steps, per_update, rate + steps, surplus, above, below], axis=1)
     shared = np.broadcast_to(_task_row(task, mean_tokens), (len(pipelines), len(SETTING)))
     return np.concatenate([pipelines, course, shared, curves], axis=1)
 
@@ -224,7 +245,7 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
         peak_rate: The trial's learning rate; at least the highest rate seen is used.
     """
     if not curve:
-        return [0.0, math.log(START_SHARE), 0.0, 0.0, math.log(START_SHARE), 0.0, 0.0, 1.0, 0.0, 0.0]
+        return list(BLANK)
     start = log_loss(zero_shot_loss)
     last = curve[-1]
     before_share = curve[-2].share if len(curve) > 1 else START_SHARE
@@ -260,20 +281,36 @@ def standardised(rows: Floats) -> Floats:
     return np.asarray((rows - rows.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0))
 
 
+def _log_compressed_bits(task: TaskDescription) -> float:
+    """Return the logarithm of the completions' compressed bits per byte; 0 if not measured."""
+    ratio = task.dataset.meta_features.get("completion_compression_ratio", 0.0)
+    return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
+
+
 def _task_row(task: TaskDescription, mean_tokens: float) -> list[float]:
     model, features = task.model, task.dataset.meta_features
     unique = max(1, task.unique_examples)
+    # An unknown loss has the same features as one of 1 nat; another forest learned from such rows.
+    is_known = task.zero_shot_loss is not None
+    start = log_loss(task.start_loss) if is_known else 0.0
+    per_token = task.log_bytes_per_token
     return [
         *(float(features.get(name, 0.0)) for name in DATASET),
-        log_loss(task.start_loss),
+        start,
+        start - per_token if is_known else 0.0,
+        per_token,
+        _log_compressed_bits(task),
         math.log(task.full_length_tokens),
         math.log(unique),
+        features.get("completion_log_tokens_mean", 0.0) + math.log(unique),
         math.log(task.full_length_tokens / (unique * mean_tokens)),
         math.log(model.parameters),
         math.log(model.width),
         math.log(model.layers),
         math.log(model.vocabulary),
         math.log(model.likely_pretraining_tokens / model.parameters),
+        ln_language_loss(model),
+        excess_share(model),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from tunecast.arrays import Floats, Ints
-from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.named_arrays import Arrays
 from tunecast.records import Run
 
 TASK_FEATURES = (

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.arrays import Floats, Ints
-from tunecast.predictor.regressors.base import Arrays, Scaling
+from tunecast.predictor.named_arrays import Arrays
+from tunecast.predictor.scaling import Scaling
 from tunecast.predictor.task_groups import task_group
 from tunecast.records import Run, device_kind
 

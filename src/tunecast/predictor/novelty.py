@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.arrays import Floats
-from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.named_arrays import Arrays
 from tunecast.predictor.task_groups import task_group
 
 SUBSTANCE = (

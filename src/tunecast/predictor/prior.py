@@ -10,29 +10,25 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunecast.arrays import Floats
 from tunecast.atomic import written_whole
 from tunecast.errors import StoreError, first_line
 from tunecast.paths import expanded
-from tunecast.predictor.calibration import Calibration
-from tunecast.predictor.cost import CostModel, FailureModel
+from tunecast.predictor.cost import CostModel
 from tunecast.predictor.efficiency import Efficiency
-from tunecast.predictor.examples import WORST
-from tunecast.predictor.features import FEATURES, FEATURES_VERSION
+from tunecast.predictor.features import FEATURES, FEATURES_VERSION, feature_rows
 from tunecast.predictor.known_tasks import KnownTasks
 from tunecast.predictor.linear import Line
 from tunecast.predictor.memory import BytesModel
+from tunecast.predictor.named_arrays import part, prefixed
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.quality import Quality, Trial
-from tunecast.predictor.regressors import Arrays, Regressor, regressor_of
-from tunecast.predictor.regressors.base import part, prefixed
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import DatasetFacts, ModelFacts, Pipeline
 from tunecast.untrusted import parse_json
@@ -42,30 +38,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 7
 SHIPPED = "prior.safetensors"
-UNSEEN = "abroad"
-"""Name of the calibration for unseen base models in files."""
-SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
-"""Columns of features of a partial curve."""
-
-
-@dataclass(frozen=True)
-class PriorPredictions:
-    """Predictions for the trials of one session; all arrays have shape (trials,).
-
-    Args:
-        end: Mean of the logarithm of the loss at the end of the schedule over the zero-shot loss.
-        variance: Its variance.
-        shared: The part of the variance that all trials of the session have in common.
-        log_seconds_per_token: Expected logarithm of seconds per training token, up to a constant that all
-            trials share; None if such a device is unknown.
-        failure: Probability of divergence.
-    """
-
-    end: Floats
-    variance: Floats
-    shared: Floats
-    log_seconds_per_token: Floats | None
-    failure: Floats
 
 
 @dataclass(frozen=True)
@@ -74,7 +46,6 @@ class Provenance:
 
     Args:
         checksum: Over the ids of the runs.
-        log_scores: Mean log score by regressor on held-out tasks.
         zero_shot_loss: Typical zero-shot loss in nats, used if a task's is unknown.
         largest_model: Parameters of the largest base model.
     """
@@ -83,7 +54,6 @@ class Provenance:
     tasks: tuple[str, ...]
     models: Mapping[str, str]
     checksum: str
-    log_scores: Mapping[str, float]
     zero_shot_loss: float
     largest_model: int
 
@@ -93,43 +63,21 @@ class Prior:
     """The trained predictor.
 
     Args:
-        calibration: Corrections of its variance, for base models in the training runs.
-        unseen_calibration: Corrections for other base models, from holding these out together with tasks.
+        quality: Final losses, before any training and with points.
+        novelty: Which datasets are unlike all known ones.
         cost: Seconds by kind of device, for devices with enough runs.
         bytes: Bytes of workers by kind of device, likewise.
-        failure: Odds of divergence, None if no run diverged.
-        quality: Final losses before any training, from published runs too.
         known_tasks: The datasets of the training runs.
         efficiency: The share of the ideal speed that steps reach.
     """
 
-    family: str
-    performance: Regressor
-    calibration: Calibration
-    unseen_calibration: Calibration
+    quality: Quality
     novelty: Novelty
     cost: Mapping[str, CostModel]
     bytes: Mapping[str, BytesModel]
-    failure: FailureModel | None
-    quality: Quality
     known_tasks: KnownTasks
     efficiency: Efficiency
     provenance: Provenance
-
-    def predict(self, task: TaskDescription, features: Floats, device: str = "cpu") -> PriorPredictions:
-        """Predict the ends of one session's trials, and their seconds on a kind of ``device``.
-
-        ``features`` are those of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
-        """
-        known = task.model.identity in self.provenance.models
-        mean, variance = self.performance.predict(features)
-        share = features[:, SHARE]
-        whole, shared = (self.calibration if known else self.unseen_calibration).corrected(variance, share)
-        last = features[:, LAST_LOSS].clip(max=WORST)
-        cost = self.cost.get(device)
-        seconds = cost.log_seconds_per_token(features) if cost else None
-        failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
-        return PriorPredictions(last + mean, whole, shared, seconds, failure)
 
     @property
     def identity(self) -> str:
@@ -151,19 +99,15 @@ class Prior:
             unfinished.write_bytes(save(tensors, {"prior": text, "checksum": _checksum(tensors, text)}))
 
     def _taken_apart(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        parts: dict[str, Arrays] = {
-            "performance": self.performance.arrays,
-            "calibration": vars(self.calibration),
-            UNSEEN: vars(self.unseen_calibration),
-            "novelty": self.novelty.arrays(),
+        parts = {
             "quality": self.quality.arrays(),
+            "novelty": self.novelty.arrays(),
             "known_tasks": self.known_tasks.arrays(),
         }
         header: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "features_version": FEATURES_VERSION,
             "features": list(FEATURES),
-            "family": self.family,
             "novelty": list(self.novelty.names),
             "quality": self.quality.names(),
             "known_tasks": list(self.known_tasks.names),
@@ -173,8 +117,6 @@ class Prior:
         for name, models in (("cost", self.cost), ("bytes", self.bytes)):
             header[name] = {kind: model.deviation for kind, model in models.items()}
             parts |= {f"{name}.{kind}": model.line.arrays() for kind, model in models.items()}
-        if self.failure:
-            parts["failure"] = self.failure.line.arrays()
         tensors = {
             key: np.ascontiguousarray(values)
             for name, arrays in parts.items()
@@ -250,18 +192,16 @@ def _try(prior: Prior) -> None:
     Raises:
         ValueError: A prediction is not finite, or arrays do not fit each other.
     """
-    features = np.zeros((1, len(FEATURES)))
-    mean, variance = prior.performance.predict(features)
-    found = [mean, variance]
-    for calibration in (prior.calibration, prior.unseen_calibration):
-        found += calibration.corrected(variance, features[:, SHARE])
-    found += [model.log_seconds_per_token(features) for model in prior.cost.values()]
-    if prior.failure:
-        found.append(prior.failure.probability(features))
+    task = _made_up_task()
+    pipeline = Pipeline("lora", {"learning_rate": 1e-4, "lora_r": 16, "lora_alpha": 32})
+    features = feature_rows(task, [pipeline])
+    found = [model.log_seconds_per_token(features) for model in prior.cost.values()]
+    for loss in (1.0, None):
+        trial = Trial(replace(task, zero_shot_loss=loss), pipeline, 100)
+        found += vars(prior.quality.predict([trial])).values()
+    found += vars(prior.quality.after(task, features)).values()
     prior.novelty.distance({})
     prior.known_tasks.nearest({})
-    for loss in (1.0, None):
-        found += vars(prior.quality.predict([_made_up(loss)])).values()
     deviations = [model.deviation for model in prior.cost.values()]
     deviations += [model.deviation for model in prior.bytes.values()]
     if not all(isinstance(number, int | float) for number in deviations):
@@ -270,15 +210,13 @@ def _try(prior: Prior) -> None:
         raise ValueError("its predictions are no numbers")
 
 
-def _made_up(zero_shot_loss: float | None) -> Trial:
-    """Return a trial that any prior can be asked about."""
+def _made_up_task() -> TaskDescription:
+    """Return a task that any prior can be asked about."""
     model = ModelFacts(
         *("", "", "decoder-only", 10**8, 10**7, 12, 768, 3072, 12, 12, 50_000, 2048),
         *(True, False, False, {}),
     )
-    dataset = DatasetFacts("", "", "", {}, {}, {}, 0)
-    task = TaskDescription(dataset, model, 10**6, 1000, zero_shot_loss)
-    return Trial(task, Pipeline("lora", {"learning_rate": 1e-4, "lora_r": 16, "lora_alpha": 32}), 100)
+    return TaskDescription(DatasetFacts("", "", "", {}, {}, {}, 0), model, 10**6, 1000, 1.0)
 
 
 def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prior:
@@ -290,17 +228,10 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         }
 
     return Prior(
-        family=header["family"],
-        performance=regressor_of(header["family"])(part("performance", tensors)),
-        calibration=Calibration.from_arrays(part("calibration", tensors)),
-        unseen_calibration=Calibration.from_arrays(part(UNSEEN, tensors)),
+        quality=Quality.from_arrays(part("quality", tensors), header["quality"]),
         novelty=Novelty.from_arrays(part("novelty", tensors), header["novelty"]),
         cost={kind: CostModel(*line) for kind, line in lines("cost").items()},
         bytes={kind: BytesModel(*line) for kind, line in lines("bytes").items()},
-        failure=FailureModel(Line.from_arrays(part("failure", tensors)))
-        if part("failure", tensors)
-        else None,
-        quality=Quality.from_arrays(part("quality", tensors), header["quality"]),
         known_tasks=KnownTasks.from_arrays(part("known_tasks", tensors), header["known_tasks"]),
         efficiency=Efficiency.from_json(header["efficiency"]),
         provenance=_provenance(header["provenance"]),
@@ -315,7 +246,7 @@ def _provenance(given: Mapping[str, Any]) -> Provenance:
     """
     found = Provenance(**{**given, "tasks": tuple(given["tasks"])})
     texts = [found.checksum, *found.tasks, *found.models.keys(), *found.models.values()]
-    numbers = [found.runs, found.zero_shot_loss, found.largest_model, *found.log_scores.values()]
+    numbers = [found.runs, found.zero_shot_loss, found.largest_model]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("its provenance has a name that is not text")
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):

@@ -1,34 +1,34 @@
 """One predictor of final losses: forests among recorded runs, and the law of rates beyond them.
 
-The forests (:mod:`tunecast.predictor.regressors.forest`) learn from recorded runs before their first point,
-on the features of :mod:`tunecast.predictor.features` and some of the laws. One predicts the final loss over
-the zero-shot loss. As long as that is unknown, another predicts it, over the loss by the law of pretraining.
-Both are calibrated on families of tasks and on models that they did not see.
-Models far larger than the recorded ones get their level from a forest, and the differences between
-pipelines from the law of rates, with divergence as a second outcome.
+The forests (:mod:`tunecast.predictor.forest`) learn from recorded runs, on the features of
+:mod:`tunecast.predictor.features`. One predicts the final loss over the zero-shot loss, before the first
+point. As long as the zero-shot loss is unknown, another predicts it, over the loss by the law of pretraining.
+A third predicts how the loss of a trial with points goes on. All are calibrated on families of tasks and on
+models that they did not see. Models far larger than the recorded ones get their level from a forest, and the
+differences between pipelines from the law of rates, with divergence as a second outcome.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Self
 
 import numpy as np
 
 from tunecast.arrays import Floats
-from tunecast.methods.rates import STEPS_EXPONENT
 from tunecast.predictor.calibration import Calibration
-from tunecast.predictor.divergence import Attempt, Divergence
+from tunecast.predictor.divergence import Divergence
 from tunecast.predictor.examples import WORST
-from tunecast.predictor.features import columns, feature_rows, log_loss
-from tunecast.predictor.language_law import excess_share, ln_language_loss
+from tunecast.predictor.features import FEATURES, columns, feature_rows, log_loss
+from tunecast.predictor.forest import ForestModel
+from tunecast.predictor.language_law import ln_language_loss
 from tunecast.predictor.linear import Line
+from tunecast.predictor.named_arrays import Arrays, part, prefixed
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.rate_law import USUAL_SCALE, RateLaw
-from tunecast.predictor.regressors.base import Arrays, part, prefixed
-from tunecast.predictor.regressors.forest import ForestModel
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ModelFacts, Pipeline
 
@@ -47,11 +47,8 @@ ABILITY_SLOPE, LARGE_SLOPE, LEAST_DISTANCE = 0.4, 0.9, 0.01
 The first is for recorded sizes, the second for those far beyond: in published finetunings of five families of
 decoders from 124 million to 13 billion parameters, slopes differ by 0.9 (Lin et al., arXiv 2402.02314).
 """
-EFFECTIVE_RATE, START = columns(("log_effective_rate", "log_zero_shot"))
-PER_TOKEN, OVER_TOKEN = -5, -4
-"""Columns of a row, counted from its end."""
-META = ("log_distinct_completions", "prompt_log_bytes_mean", "completion_log_bytes_mean")
-LEAST_RATIO = 0.005
+START, PER_BYTE, PER_TOKEN = columns(("log_zero_shot", "log_zero_shot_per_byte", "log_bytes_per_token"))
+SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,9 @@ class Calibrations:
     known: Calibration
     unseen: Calibration
 
-    def corrected(self, variance: Floats, apart: float) -> tuple[Floats, Floats]:
-        """Return variances and their shared parts for a model off by this deviation, 0 for a known one."""
-        calibration = self.unseen if apart else self.known
-        whole, shared = calibration.corrected(variance, np.zeros(len(variance)))
-        return whole + apart**2, shared + apart**2
+    def corrected(self, variance: Floats, share: Floats, *, is_known: bool) -> tuple[Floats, Floats]:
+        """Return variances at shares of the schedule, and the parts that a task's trials have in common."""
+        return (self.known if is_known else self.unseen).corrected(variance, share)
 
     def arrays(self) -> Arrays:
         """Return everything learned."""
@@ -111,42 +106,64 @@ class Forests:
     """What recorded runs teach.
 
     Args:
-        gain: Predicts the logarithm of the final loss over the zero-shot loss.
+        gain: Predicts the logarithm of the final loss over the zero-shot loss, before the first point.
         start: Predicts the logarithm of the zero-shot loss over that of the law of pretraining.
+        rest: Predicts the logarithm of the final loss over that of the last point.
         measured: Corrects ``gain`` where the zero-shot loss is known.
-        unmeasured: Corrects the sum of both where it is not.
+        unmeasured: Corrects the sum of gain and start where it is not.
         untouched: Corrects ``start``.
+        begun: Corrects ``rest``.
         models: Identities of the base models, and the logarithms of their language losses.
     """
 
     gain: ForestModel
     start: ForestModel
+    rest: ForestModel
     measured: Calibrations
     unmeasured: Calibrations
     untouched: Calibrations
+    begun: Calibrations
     models: Mapping[str, float]
 
-    def predict(self, trials: Sequence[Trial]) -> tuple[Floats, Floats, Floats]:
-        """Return means, variances and shared variances of log losses of trials of one task and model."""
-        task = trials[0].task
-        rows = np.array([quality_row(trial) for trial in trials])
+    def before(self, task: TaskDescription, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return means, variances and shared variances of log losses of trials without points.
+
+        Args:
+            task: A task whose dataset and base model all trials share.
+            rows: Features of the trials, shape (trials, features).
+        """
         if task.zero_shot_loss is not None:
             start, uncertain, calibrations = log_loss(task.zero_shot_loss), 0.0, self.measured
         else:
             (start, uncertain), calibrations = self._start(task), self.unmeasured
             rows = with_start(rows, start)
         mean, variance = self.gain.predict(rows)
-        return (start + mean, *calibrations.corrected(variance + uncertain, self._apart(task.model)))
+        return (start + mean, *self._corrected(calibrations, variance + uncertain, task.model))
+
+    def after(self, task: TaskDescription, rows: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the same of trials with points, for a measured task."""
+        mean, variance = self.rest.predict(rows)
+        is_known = task.model.identity in self.models
+        now = log_loss(task.start_loss) + rows[:, LAST_LOSS].clip(max=WORST)
+        return (now + mean, *self.begun.corrected(variance, rows[:, SHARE], is_known=is_known))
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
         """Predict the loss of the base model."""
         mean, variance = self._start(task)
-        whole, _ = self.untouched.corrected(np.array([variance]), self._apart(task.model))
+        whole, _ = self._corrected(self.untouched, np.array([variance]), task.model)
         return Prediction(mean, math.sqrt(whole[0]))
 
     def _start(self, task: TaskDescription) -> tuple[float, float]:
         mean, variance = self.start.predict(untouched_row(task)[None])
         return untouched_level(task) + float(mean[0]), float(variance[0])
+
+    def _corrected(
+        self, calibrations: Calibrations, variance: Floats, model: ModelFacts
+    ) -> tuple[Floats, Floats]:
+        """Correct variances before the first point, which grow with a model's distance from known ones."""
+        apart = self._apart(model)
+        whole, shared = calibrations.corrected(variance, np.zeros(len(variance)), is_known=apart == 0)
+        return whole + apart**2, shared + apart**2
 
     def _apart(self, model: ModelFacts) -> float:
         """Return the deviation because a model's ability differs from known ones; 0 for these."""
@@ -162,21 +179,24 @@ class Forests:
         return {
             **prefixed("gain", self.gain.arrays),
             **prefixed("start", self.start.arrays),
+            **prefixed("rest", self.rest.arrays),
             **prefixed("measured", self.measured.arrays()),
             **prefixed("unmeasured", self.unmeasured.arrays()),
             **prefixed("untouched", self.untouched.arrays()),
+            **prefixed("begun", self.begun.arrays()),
             "models": np.array(list(self.models.values())),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, models: Sequence[str]) -> Self:
         """Rebuild them from the result of :meth:`arrays` and the identities of models in its order."""
-        gain, start = (ForestModel(part(name, arrays)) for name in ("gain", "start"))
-        measured, unmeasured, untouched = (
-            Calibrations.from_arrays(part(name, arrays)) for name in ("measured", "unmeasured", "untouched")
+        gain, start, rest = (ForestModel(part(name, arrays)) for name in ("gain", "start", "rest"))
+        measured, unmeasured, untouched, begun = (
+            Calibrations.from_arrays(part(name, arrays))
+            for name in ("measured", "unmeasured", "untouched", "begun")
         )
         losses = dict(zip(models, arrays["models"].tolist(), strict=True))
-        return cls(gain, start, measured, unmeasured, untouched, losses)
+        return cls(gain, start, rest, measured, unmeasured, untouched, begun, losses)
 
 
 @dataclass(frozen=True)
@@ -188,37 +208,48 @@ class Quality:
     divergence: Divergence | None
 
     def predict(self, trials: Sequence[Trial]) -> Ends:
-        """Predict the ends of trials that share a dataset and a base model."""
+        """Predict the ends of trials without points that share a dataset and a base model."""
         if not trials:
             return Ends(*np.zeros((4, 0)))
-        mean, variance, shared = self.forests.predict(trials)
-        model = trials[0].task.model
-        attempts = [Attempt(model, trial.pipeline, trial.steps, False) for trial in trials]
-        failure = self.divergence.probability(attempts) if self.divergence else np.zeros(len(trials))
-        costs = self._costs(trials)
+        rows = [feature_rows(task, of) for task, of in _by_task(trials)]
+        return self.before(trials, np.concatenate(rows))
+
+    def before(self, trials: Sequence[Trial], rows: Floats) -> Ends:
+        """Predict the same of at least one trial from known features, shape (trials, features)."""
+        task = trials[0].task
+        mean, variance, shared = self.forests.before(task, rows)
+        distances, costs = self._judged(trials)
+        failure = np.zeros(len(trials))
+        if self.divergence:
+            failure = self.divergence.probability(distances, [trial.steps for trial in trials], rows)
         level, least = self._reference(trials)
         # The likelier outcome counts: small odds are not known well enough to outweigh hundredths of nats.
         by_law = level + (costs - least) + WORST * (failure > 0.5)
         own = LEAST_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
-        weight = interpolated(model)
+        weight = interpolated(task.model)
         free = weight * (variance - shared) + (1 - weight) * own
         return Ends(weight * mean + (1 - weight) * by_law, shared + free, shared, failure)
+
+    def after(self, task: TaskDescription, rows: Floats) -> Ends:
+        """Predict the ends of trials of a measured task from features with points; none has diverged."""
+        return Ends(*self.forests.after(task, rows), np.zeros(len(rows)))
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
         """Predict the loss of the base model."""
         return self.forests.zero_shot(task)
 
-    def _costs(self, trials: Sequence[Trial]) -> Floats:
-        scale = math.exp(USUAL_SCALE[True])
-        costs = [self.law.cost(trial.task.model, trial.pipeline, trial.steps) for trial in trials]
-        return scale * np.array(costs)
+    def _judged(self, trials: Sequence[Trial]) -> tuple[Floats, Floats]:
+        """Return distances from the best rates, and costs as differences of log losses."""
+        plans = [(trial.pipeline, trial.steps) for trial in trials]
+        distances, costs = self.law.judge(trials[0].task.model, plans)
+        return distances, math.exp(USUAL_SCALE[True]) * costs
 
     def _reference(self, trials: Sequence[Trial]) -> tuple[float, float]:
         """Return mean and cost of LoRA at its best rate, from which the law counts, for the longest trial."""
         longest = max(trials, key=lambda trial: trial.task.full_length_tokens)
         pipeline = self.law.with_best_rate(longest.task.model, REFERENCE, longest.steps)
-        reference = [replace(longest, pipeline=pipeline)]
-        return float(self.forests.predict(reference)[0][0]), float(self._costs(reference)[0])
+        level = self.forests.before(longest.task, feature_rows(longest.task, [pipeline]))[0]
+        return float(level[0]), float(self._judged([replace(longest, pipeline=pipeline)])[1][0])
 
     def arrays(self) -> Arrays:
         """Return everything learned but names."""
@@ -240,12 +271,11 @@ class Quality:
         Raises:
             KeyError, TypeError, ValueError, IndexError: Something is missing or does not fit.
         """
-        law = RateLaw.from_arrays(part("law", arrays), names)
         line = part("divergence", arrays)
         return cls(
             Forests.from_arrays(part("forests", arrays), names["known_models"]),
-            law,
-            Divergence(law, Line.from_arrays(line)) if line else None,
+            RateLaw.from_arrays(part("law", arrays), names),
+            Divergence(Line.from_arrays(line)) if line else None,
         )
 
 
@@ -256,46 +286,24 @@ def interpolated(model: ModelFacts) -> float:
 
 def untouched_level(task: TaskDescription) -> float:
     """Return the logarithm of the loss of a base model by the law of pretraining, in nats per label token."""
-    return math.log(task.bytes_per_label_token) + ln_language_loss(task.model)
-
-
-def _ln_compressed(task: TaskDescription) -> float:
-    """Return the logarithm of the completions' compressed bits per byte; 0 if not measured."""
-    ratio = task.dataset.meta_features.get("completion_compression_ratio", 0.0)
-    return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
-
-
-def quality_row(trial: Trial) -> Floats:
-    """Return the features of a trial before its first point; see :func:`with_start`."""
-    task, model = trial.task, trial.task.model
-    start = 1.0 if task.zero_shot_loss is None else task.zero_shot_loss
-    completion = task.dataset.meta_features.get("completion_log_tokens_mean", 0.0)
-    per_token = math.log(task.bytes_per_label_token)
-    own = [
-        ln_language_loss(model),
-        excess_share(model),
-        _ln_compressed(task),
-        *(task.dataset.meta_features.get(name, 0.0) for name in META),
-        completion + math.log(max(1, task.unique_examples)),
-        math.log(max(1, trial.steps)),
-        per_token,
-        log_loss(start) - per_token,
-    ]
-    row = feature_rows(replace(task, zero_shot_loss=start), [trial.pipeline])[0]
-    # The best rate falls with the number of steps, and a rate above it costs otherwise than one below.
-    surplus = row[EFFECTIVE_RATE] + STEPS_EXPONENT * math.log(max(1, trial.steps))
-    return np.concatenate([row, own, [surplus, max(0.0, surplus) ** 2, min(0.0, surplus) ** 2]])
-
-
-def with_start(rows: Floats, log_start: Floats | float) -> Floats:
-    """Return rows of :func:`quality_row` with other logarithms of the zero-shot loss, shape (rows,)."""
-    changed = rows.copy()
-    changed[:, START] = log_start
-    changed[:, OVER_TOKEN] = log_start - changed[:, PER_TOKEN]
-    return changed
+    return task.log_bytes_per_token + ln_language_loss(task.model)
 
 
 def untouched_row(task: TaskDescription) -> Floats:
     """Return the features of a base model on a dataset, whatever a trial would be."""
     same = replace(task, zero_shot_loss=None, full_length_tokens=10**6, unique_examples=1000)
-    return quality_row(Trial(same, REFERENCE, 100))
+    return feature_rows(same, [REFERENCE])[0]
+
+
+def with_start(rows: Floats, log_start: Floats | float) -> Floats:
+    """Return features with other logarithms of the zero-shot loss, shape (rows,)."""
+    changed = rows.copy()
+    changed[:, START] = log_start
+    changed[:, PER_BYTE] = log_start - changed[:, PER_TOKEN]
+    return changed
+
+
+def _by_task(trials: Sequence[Trial]) -> Iterator[tuple[TaskDescription, list[Pipeline]]]:
+    """Yield the pipelines of neighbours with equal tasks."""
+    for task, of in groupby(trials, key=lambda trial: trial.task):
+        yield task, [trial.pipeline for trial in of]

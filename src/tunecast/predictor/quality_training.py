@@ -5,83 +5,132 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 
 from tunecast.arrays import Flags, Floats, Ints
 from tunecast.predictor.calibration import Calibration
-from tunecast.predictor.divergence import fit_divergence
-from tunecast.predictor.endings import Ending, observations, recorded, trial_of
-from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
-from tunecast.predictor.features import columns
+from tunecast.predictor.divergence import Divergence, fit_divergence
+from tunecast.predictor.endings import Ending, observations
+from tunecast.predictor.examples import Examples
+from tunecast.predictor.features import columns, feature_rows
+from tunecast.predictor.forest import ForestModel, grow
 from tunecast.predictor.language_law import ln_language_loss
-from tunecast.predictor.published_endings import published_endings
 from tunecast.predictor.quality import (
     START,
     Calibrations,
     Forests,
     Quality,
-    quality_row,
     untouched_level,
     untouched_row,
     with_start,
 )
-from tunecast.predictor.rate_law import fit_rate_law
-from tunecast.predictor.regressors.forest import Forest
+from tunecast.predictor.rate_law import RateLaw, fit_rate_law
+from tunecast.predictor.task import task_of
 from tunecast.records import Run
 
 FOLDS = 4
-LEAF = 2
-"""Runs in a leaf; with all points of curves as rows it is 5, because a run's points resemble each other."""
-FAMILY = Forest(LEAF)
+LEAF, LEAF_OF_POINTS = 2, 5
+"""Rows in a leaf before the first point, and with the points of curves, because a run's points are alike."""
 LEAST_SIZES = 3
 """Sizes of base models from which on these are left out, and not single base models."""
+Split = tuple[Flags, Flags]
+"""Rows to predict, and rows to learn from; each of shape (rows,)."""
+HeldOut = tuple[Floats, Floats, Flags]
+"""Means, variances, and whether a row was predicted; each of shape (rows,)."""
 
 
-def fit_quality(runs: Sequence[Run], published: Sequence[Run]) -> Quality:
+def fit_quality(
+    examples: Examples,
+    runs: Sequence[Run],
+    endings: Sequence[Ending],
+    *,
+    seed: int = 0,
+    hidden: Sequence[str] = (),
+) -> Quality:
     """Learn forests from recorded runs, and laws of rates and of divergence from published runs too.
 
     Args:
-        runs: Recorded runs, with those of untouched models among them.
-        published: Runs of published tables.
+        examples: Rows of recorded runs.
+        runs: The recorded runs, by which the rows' tasks are known.
+        endings: Of recorded and published runs.
+        seed: Seed of folds and trees.
+        hidden: Features that forests do not learn from.
     """
-    return join(fit_forests(runs), [*recorded(runs), *published_endings(published)])
+    return join(fit_forests(examples, runs, seed=seed, hidden=hidden), endings)
 
 
 def join(forests: Forests, endings: Sequence[Ending]) -> Quality:
     """Add laws that these endings teach to forests."""
     law = fit_rate_law(observations(endings))
-    return Quality(forests, law, fit_divergence(law, [ending.attempt for ending in endings]))
+    return Quality(forests, law, divergence_of(law, endings))
 
 
-def fit_forests(runs: Sequence[Run]) -> Forests:
-    """Learn from recorded runs, with those of untouched models among them."""
-    known = {run.id: run for run in runs}
-    examples = examples_of(runs)
-    examples = examples.where(examples.share == 0)
-    owned = [known[examples.runs[number]] for number in examples.run]
-    zero_shot = ZeroShotLosses.of(runs)
-    trials = [trial_of(run, zero_shot.for_run(run)) for run in owned]
-    gains = replace(examples, features=np.array([quality_row(trial) for trial in trials]))
-    places: dict[tuple[str, str], int] = {}
-    for place, run in enumerate(owned):
-        places.setdefault((run.dataset.identity, run.model.identity), place)
-    first = np.array(list(places.values()))
-    untouched = _Untouched(
-        np.array([untouched_row(trials[place].task) for place in first]),
-        np.array([untouched_level(trials[place].task) for place in first]),
-        np.array([list(places).index((run.dataset.identity, run.model.identity)) for run in owned]),
-        first,
+def fit_forests(
+    examples: Examples, runs: Sequence[Run], *, seed: int = 0, hidden: Sequence[str] = ()
+) -> Forests:
+    """Grow the forests and calibrate them; see :func:`fit_quality`."""
+    gains, begun = examples.where(examples.share == 0), examples.where(examples.share > 0)
+    if not len(begun):
+        begun = examples
+    by_id = {run.id: run for run in runs}
+    owners = [by_id[examples.runs[number]] for number in gains.run]
+    untouched = _Untouched.of(gains, owners)
+    before, after = _Grower(LEAF, seed, hidden), _Grower(LEAF_OF_POINTS, seed, hidden)
+    by_task, by_model = _splits(gains, seed)
+    known = _before(gains, untouched, by_task, before)
+    unseen = _before(gains, untouched, by_model, before) if by_model else list(known)
+    by_task, by_model = _splits(begun, seed)
+    known.append(_calibration(begun, _held_out(begun, by_task, after)))
+    unseen.append(_calibration(begun, _held_out(begun, by_model, after)) if by_model else known[-1])
+    measured, unmeasured, of_start, of_rest = (
+        Calibrations(one, one.at_least(other)) for one, other in zip(known, unseen, strict=True)
     )
-    measured, unmeasured, of_start = _calibrations(gains, untouched)
     return Forests(
-        FAMILY.fit(gains, 0),
-        FAMILY.fit(untouched.examples(gains), 0),
-        measured,
-        unmeasured,
-        of_start,
-        {run.model.identity: ln_language_loss(run.model) for run in owned},
+        gain=before.fit(gains),
+        start=before.fit(untouched.examples(gains)),
+        rest=after.fit(begun),
+        measured=measured,
+        unmeasured=unmeasured,
+        untouched=of_start,
+        begun=of_rest,
+        models={run.model.identity: ln_language_loss(run.model) for run in owners},
     )
+
+
+def divergence_of(law: RateLaw, endings: Sequence[Ending]) -> Divergence | None:
+    """Learn the odds of divergence from endings with a learning rate."""
+    rated = [one for one in endings if one.pipeline.number("learning_rate") > 0]
+    if not rated:
+        return None
+    return fit_divergence(*_described(law, rated), np.array([one.diverged for one in rated]))
+
+
+def odds_of(law: RateLaw, divergence: Divergence, endings: Sequence[Ending]) -> Floats:
+    """Return the odds that finetunings on any tasks diverge, shape (endings,); outcomes are ignored."""
+    return divergence.probability(*_described(law, endings))
+
+
+def _described(law: RateLaw, endings: Sequence[Ending]) -> tuple[Floats, list[int], Floats]:
+    """Return distances from the best rates, steps and features; see :class:`Divergence`."""
+    distances = [law.judge(one.task.model, [(one.pipeline, one.total_steps)])[0][0] for one in endings]
+    rows = [feature_rows(one.task, [one.pipeline]) for one in endings]
+    return np.array(distances), [one.total_steps for one in endings], np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class _Grower:
+    """How a forest is grown: rows in a leaf, seed, and features that it does not learn from."""
+
+    leaf: int
+    seed: int
+    hidden: Sequence[str]
+
+    def fit(self, examples: Examples) -> ForestModel:
+        shown = examples.features.copy()
+        shown[:, columns(self.hidden)] = 0.0  # no tree splits on a constant
+        return grow(replace(examples, features=shown), self.leaf, self.seed)
 
 
 @dataclass(frozen=True)
@@ -100,6 +149,15 @@ class _Untouched:
     pair: Ints
     first: Ints
 
+    @classmethod
+    def of(cls, gains: Examples, owners: Sequence[Run]) -> Self:
+        """Collect the pairs of rows without points, given the run of each."""
+        pairs = np.stack([gains.task, gains.model], axis=1)
+        _, first, pair = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        tasks = [task_of(owners[place], None) for place in first]
+        features = np.array([untouched_row(task) for task in tasks])
+        return cls(features, np.array([untouched_level(task) for task in tasks]), pair.ravel(), first)
+
     def examples(self, gains: Examples) -> Examples:
         """Return one row for each pair, whose target is the zero-shot loss over the law's."""
         chosen = {
@@ -111,36 +169,33 @@ class _Untouched:
         return replace(gains, **{**chosen, "features": self.features, "target": target})
 
 
-def _calibrations(gains: Examples, untouched: _Untouched) -> list[Calibrations]:
-    """Calibrate gains from measured losses, ends from predicted ones, and predicted zero-shot losses."""
-    folds = gains.folds(FOLDS, 0)
+def _splits(examples: Examples, seed: int) -> tuple[list[Split], list[Split]]:
+    """Leave out families of tasks; and base models, each together with a fold of tasks."""
+    folds = examples.folds(FOLDS, seed)
     by_task = [(folds == fold, folds != fold) for fold in np.unique(folds)]
-    models = _sizes(gains)
+    models = _sizes(examples)
     if len(np.unique(models)) < LEAST_SIZES:
-        models = gains.model
-    apart = []
+        models = examples.model
+    by_model = []
     for place, model in enumerate(np.unique(models)):
         # One fold of tasks for each, because all folds would take four times as long.
         present = np.unique(folds[models == model])
         fold = present[place % len(present)]
-        apart.append(((models == model) & (folds == fold), (models != model) & (folds != fold)))
-    usable = [(out, inside) for out, inside in apart if inside.any()]
-    known = _calibrated(gains, untouched, by_task)
-    unseen = _calibrated(gains, untouched, usable) if usable else known
-    return [Calibrations(one, one.at_least(other)) for one, other in zip(known, unseen, strict=True)]
+        by_model.append(((models == model) & (folds == fold), (models != model) & (folds != fold)))
+    return by_task, [(out, inside) for out, inside in by_model if inside.any()]
 
 
-def _calibrated(
-    gains: Examples, untouched: _Untouched, splits: Sequence[tuple[Flags, Flags]]
+def _before(
+    gains: Examples, untouched: _Untouched, splits: Sequence[Split], grower: _Grower
 ) -> list[Calibration]:
-    """Calibrate on rows that were left out together, as :func:`_calibrations` does."""
+    """Calibrate gains from measured losses, ends from predicted ones, and predicted zero-shot losses."""
     starts = untouched.examples(gains)
     found = np.zeros((3, 2, len(gains)))
     judged = np.zeros(len(gains), bool)
     for out, inside in splits:
         pairs = untouched.pair[out]
-        start, uncertain = FAMILY.fit(starts.where(inside[untouched.first]), 0).predict(starts.features)
-        forest, rows = FAMILY.fit(gains.where(inside), 0), gains.features[out]
+        start, uncertain = grower.fit(starts.where(inside[untouched.first])).predict(starts.features)
+        forest, rows = grower.fit(gains.where(inside)), gains.features[out]
         found[0][:, out] = forest.predict(rows)
         mean, variance = forest.predict(with_start(rows, (untouched.levels + start)[pairs]))
         # The target is over the true zero-shot loss.
@@ -152,13 +207,22 @@ def _calibrated(
     own = replace(gains, target=starts.target[untouched.pair])
     asked = ((gains, judged), (gains, judged), (own, judged & once))
     return [
-        _calibration(of, mean, variance, which)
+        _calibration(of, (mean, variance, which))
         for (of, which), (mean, variance) in zip(asked, found, strict=True)
     ]
 
 
-def _calibration(examples: Examples, mean: Floats, variance: Floats, judged: Flags) -> Calibration:
-    """Calibrate on judged rows; each size of models has the same weight."""
+def _held_out(examples: Examples, splits: Sequence[Split], grower: _Grower) -> HeldOut:
+    mean, variance, judged = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples), bool)
+    for out, inside in splits:
+        mean[out], variance[out] = grower.fit(examples.where(inside)).predict(examples.features[out])
+        judged |= out
+    return mean, variance, judged
+
+
+def _calibration(examples: Examples, held_out: HeldOut) -> Calibration:
+    """Calibrate on predicted rows; each size of models has the same weight."""
+    mean, variance, judged = held_out
     part = examples.where(judged)
     _, size, counts = np.unique(_sizes(part), return_inverse=True, return_counts=True)
     weight = (len(part) / len(counts) / counts)[size]

@@ -24,7 +24,7 @@ from tunecast.arrays import Floats, Ints
 from tunecast.methods import central_rate
 from tunecast.methods.rates import adapter_rate, optimizer_multiple
 from tunecast.predictor.language_law import excess_share
-from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.named_arrays import Arrays
 from tunecast.records import ModelFacts, Pipeline
 
 RATES: Mapping[str, tuple[float, float]] = {
@@ -97,6 +97,8 @@ HUBER = 1.5
 """Errors beyond this many deviations count linearly."""
 MOST_PUBLISHED_COST = 0.3
 """Published log losses further above their group's best are left out."""
+Plan = tuple[Pipeline, int]
+"""A pipeline and the optimiser steps of its schedule."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,24 @@ class _Names:
             methods=tuple(sorted({one.pipeline.method for one in observations} - {"lora"})),
         )
 
-    def rate_row(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> list[float]:
-        own = _covariates(model, pipeline, steps)
-        return [
-            *(own[name] for name in RATES),
+    def rate_rows(self, model: ModelFacts, plans: Sequence[Plan]) -> Floats:
+        of_model = [
             *_one_hot(self.families, model_stem(model.family)),
             *_one_hot(self.models, model.identity),
-            *_one_hot(self.methods, _own_method(pipeline.method)),
         ]
+        rows = []
+        for pipeline, steps in plans:
+            own = _covariates(model, pipeline, steps)
+            of_method = _one_hot(self.methods, _own_method(pipeline.method))
+            rows.append([*(own[name] for name in RATES), *of_model, *of_method])
+        return np.array(rows, dtype=np.float64).reshape(len(plans), len(self.rate_prior[0]))
 
-    def effect_row(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> list[float]:
-        own = _covariates(model, pipeline, steps)
-        return [*(own[name] for name in EFFECTS), *_one_hot(self.methods, pipeline.method)]
+    def effect_rows(self, model: ModelFacts, plans: Sequence[Plan]) -> Floats:
+        rows = []
+        for pipeline, steps in plans:
+            own = _covariates(model, pipeline, steps)
+            rows.append([*(own[name] for name in EFFECTS), *_one_hot(self.methods, pipeline.method)])
+        return np.array(rows, dtype=np.float64).reshape(len(plans), len(self.effect_prior[0]))
 
     @property
     def rate_prior(self) -> tuple[Floats, Floats]:
@@ -175,16 +183,8 @@ class RateLaw:
 
     def best(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> tuple[float, float]:
         """Return mean and deviation of the logarithm of a pipeline's best rate; its own rate is ignored."""
-        row = np.array(self.names.rate_row(model, pipeline, steps))
-        variance = float(row @ self.covariance @ row)
-        if model.identity not in self.names.models:
-            variance += MODEL_DEVIATION**2
-        if model_stem(model.family) not in self.names.families:
-            variance += FAMILY_DEVIATION**2
-        method = _own_method(pipeline.method)
-        if method and method not in self.names.methods:
-            variance += METHOD_DEVIATION**2
-        return float(row @ self.rates) + usual_multiple(model, pipeline), math.sqrt(variance)
+        mean, deviation = self._bests(model, [(pipeline, steps)])
+        return float(mean[0]), float(deviation[0])
 
     def recommended(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
         """Return the rate with the lowest expected loss."""
@@ -196,23 +196,33 @@ class RateLaw:
         rate = self.recommended(model, pipeline, steps)
         return replace(pipeline, hyperparameters={**pipeline.hyperparameters, "learning_rate": rate})
 
-    def distance(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
-        """Return the logarithm of a rate over the recommended one, within limits; 0 without a rate."""
-        rate = pipeline.number("learning_rate")
-        if rate <= 0:
-            return 0.0
-        return float(np.clip(math.log(rate / self.recommended(model, pipeline, steps)), *FARTHEST))
+    def judge(self, model: ModelFacts, plans: Sequence[Plan]) -> tuple[Floats, Floats]:
+        """Return the distances of rates from the recommended ones, and costs; each of shape (plans,).
 
-    def cost(self, model: ModelFacts, pipeline: Pipeline, steps: int) -> float:
-        """Return the expected loss over that at the reference, in units of the group's scale.
-
-        At the recommended rate, a best rate that is known to a deviation ``s`` costs ``k s^2 / 2``.
+        A distance is a logarithm within limits, 0 without a rate. A cost is the expected loss over that at
+        the reference, in units of the group's scale. At the recommended rate, a best rate that is known to a
+        deviation ``s`` costs ``k s^2 / 2``.
         """
-        row = np.array(self.names.effect_row(model, pipeline, steps))
-        expected = linex(self.distance(model, pipeline, steps), self.curvature)
-        if pipeline.number("learning_rate") > 0:
-            expected += self.curvature * self.best(model, pipeline, steps)[1] ** 2 / 2
-        return expected + float(row @ self.effects)
+        mean, deviation = self._bests(model, plans)
+        rates = np.array([pipeline.number("learning_rate") for pipeline, _ in plans])
+        margin = self.curvature * deviation**2 / 2
+        away = np.log(np.where(rates > 0, rates, 1.0)) - mean + margin
+        distances = np.where(rates > 0, np.clip(away, *FARTHEST), 0.0)
+        costs = linex(distances, self.curvature) + np.where(rates > 0, margin, 0.0)
+        return distances, costs + self.names.effect_rows(model, plans) @ self.effects
+
+    def _bests(self, model: ModelFacts, plans: Sequence[Plan]) -> tuple[Floats, Floats]:
+        """Return means and deviations of the logarithms of best rates, each of shape (plans,)."""
+        rows = self.names.rate_rows(model, plans)
+        variance = np.einsum("ij,jk,ik->i", rows, self.covariance, rows)
+        if model.identity not in self.names.models:
+            variance += MODEL_DEVIATION**2
+        if model_stem(model.family) not in self.names.families:
+            variance += FAMILY_DEVIATION**2
+        methods = [_own_method(pipeline.method) for pipeline, _ in plans]
+        variance += METHOD_DEVIATION**2 * np.array([bool(m) and m not in self.names.methods for m in methods])
+        usual = np.array([usual_multiple(model, pipeline) for pipeline, _ in plans])
+        return rows @ self.rates + usual, np.sqrt(variance)
 
     def arrays(self) -> Arrays:
         """Return everything learned but the names."""
@@ -269,9 +279,9 @@ def fit_rate_law(observations: Sequence[RateObservation]) -> RateLaw:
     )
 
 
-def linex(distance: float, curvature: float) -> float:
-    """Return the cost of a rate at the logarithmic distance from the best; 0 there."""
-    return math.expm1(curvature * distance) / curvature - distance
+def linex(distance: Floats, curvature: float) -> Floats:
+    """Return the costs of rates at logarithmic distances from the best; 0 there."""
+    return np.asarray(np.expm1(curvature * distance) / curvature - distance)
 
 
 def model_stem(family: str) -> str:
@@ -405,8 +415,12 @@ class _Problem:
         (rate_mean, rate_spread), (effect_mean, effect_spread) = names.rate_prior, names.effect_prior
         usual = np.where(published, USUAL_SCALE[True], USUAL_SCALE[False])
         return cls(
-            rates=np.array([names.rate_row(*one) for one in given]).reshape(-1, len(rate_mean)),
-            effects=np.array([names.effect_row(*one) for one in given]).reshape(-1, len(effect_mean)),
+            rates=np.array([names.rate_rows(m, [(p, steps)])[0] for m, p, steps in given]).reshape(
+                -1, len(rate_mean)
+            ),
+            effects=np.array([names.effect_rows(m, [(p, steps)])[0] for m, p, steps in given]).reshape(
+                -1, len(effect_mean)
+            ),
             log_rate=np.array(
                 [math.log(p.number("learning_rate")) - usual_multiple(m, p) for m, p, _ in given]
             ),

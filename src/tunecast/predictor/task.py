@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
-from tunecast.records import DatasetFacts, ModelFacts
+from tunecast.records import DatasetFacts, ModelFacts, Run
+
+LEAST_BYTES = 0.01
+"""Floor of bytes per label token: a completion may be empty."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class TaskDescription:
         return self.zero_shot_loss
 
     @property
+    def log_bytes_per_token(self) -> float:
+        """Logarithm of :attr:`bytes_per_label_token`."""
+        return math.log(max(self.bytes_per_label_token, LEAST_BYTES))
+
+    @property
     def mean_tokens(self) -> float:
         """Mean tokens of a training example, from the dataset's raw facts or its meta-features."""
         facts, features = self.dataset.facts, self.dataset.meta_features
@@ -51,3 +59,24 @@ class TaskDescription:
         if known is not None and math.isfinite(known):
             return self
         return replace(self, zero_shot_loss=zero_shot_loss)
+
+
+def task_of(run: Run, zero_shot_loss: float | None) -> TaskDescription:
+    """Describe the task of a recorded run, with a zero-shot loss in nats per label token or without."""
+    return TaskDescription(
+        run.dataset,
+        run.model,
+        run.full_length_tokens,
+        run.unique_examples,
+        zero_shot_loss,
+        bytes_per_label_token(run),
+    )
+
+
+def bytes_per_label_token(run: Run) -> float:
+    """Return completion bytes per label token, from a loss in both units; 1 if no point has both."""
+    for point in run.curve:
+        loss, bits = point.validation.loss, point.validation.bits_per_byte
+        if 0 < loss < math.inf and 0 < bits < math.inf:
+            return loss / (bits * math.log(2))
+    return 1.0

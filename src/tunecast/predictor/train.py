@@ -10,17 +10,18 @@ import numpy as np
 
 from tunecast.atomic import check_writable
 from tunecast.errors import ConfigurationError, StoreError
-from tunecast.predictor.cost import fit_cost, fit_failure, score_failure
+from tunecast.predictor.cost import fit_cost
 from tunecast.predictor.efficiency import Efficiency
+from tunecast.predictor.endings import recorded
 from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
 from tunecast.predictor.known_tasks import KnownTasks
 from tunecast.predictor.memory import fit_bytes
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prior import Prior, Provenance
+from tunecast.predictor.published_endings import published_endings
 from tunecast.predictor.quality_training import fit_quality
-from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.task_groups import task_group
-from tunecast.predictor.validation import CHOSEN, Scores, choose, nested
+from tunecast.predictor.validation import Scores, held_out_scores, score_divergence
 from tunecast.records import Run, stable_hash
 
 MIN_GROUPS = 3
@@ -32,7 +33,7 @@ def train(
     published: Sequence[Run] = (),
     *,
     seed: int = 0,
-    families: Sequence[str] = tuple(FAMILIES),
+    hidden: Sequence[str] = (),
 ) -> Prior:
     """Train the whole predictor.
 
@@ -40,36 +41,30 @@ def train(
         runs: Recorded runs, with those of untouched models among them.
         published: Runs of published tables.
         seed: Seed of folds and training.
-        families: Families of regressors to choose from.
+        hidden: Features that forests do not learn from.
 
     Raises:
         StoreError: There are too few tasks to judge predictions on held-out ones.
     """
     examples = learnable(runs)
-    chosen = choose(examples, seed, families)
-    known = set(examples.runs)
-    learned = [run for run in runs if run.id in known]
+    learned = _learned(runs, examples)
     datasets = {run.dataset.identity: run.dataset for run in learned}
+    models = {run.model.identity: run.model for run in learned}
+    endings = [*recorded(runs), *published_endings(published)]
     return Prior(
-        family=chosen.family,
-        performance=FAMILIES[chosen.family].fit(examples, seed),
-        calibration=chosen.calibration,
-        unseen_calibration=chosen.unseen_calibration,
+        quality=fit_quality(examples, learned, endings, seed=seed, hidden=hidden),
         novelty=Novelty.of((one.name, one.meta_features) for one in datasets.values()),
         cost=fit_cost(learned),
         bytes=fit_bytes(learned),
-        failure=fit_failure(learned),
-        quality=fit_quality(runs, published),
         known_tasks=KnownTasks.of(learned),
         efficiency=Efficiency.of(runs),
         provenance=Provenance(
             runs=len(examples.runs),
             tasks=examples.tasks,
-            models={run.model.identity: run.task.model for run in learned},
+            models={identity: model.name for identity, model in models.items()},
             checksum=stable_hash(sorted(examples.runs), 32),
-            log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
             zero_shot_loss=ZeroShotLosses.of(runs).median,
-            largest_model=max(run.model.parameters for run in learned),
+            largest_model=max(model.parameters for model in models.values()),
         ),
     )
 
@@ -91,9 +86,14 @@ def learnable(runs: Sequence[Run]) -> Examples:
     return examples
 
 
-def table(scores: Sequence[Scores]) -> str:
-    """Format scores as a Markdown table."""
-    names = ("family", "curve", "rows", "log score", "rank correlation", "regret", "in 90%", "groups")
+def _learned(runs: Sequence[Run], examples: Examples) -> list[Run]:
+    known = set(examples.runs)
+    return [run for run in runs if run.id in known]
+
+
+def table(scores: Sequence[Scores], first: str = "zero-shot loss") -> str:
+    """Format scores as a Markdown table; ``first`` is the head of their names."""
+    names = (first, "curve", "rows", "log score", "rank correlation", "regret", "in 90%", "groups")
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     lines += [
         f"| {row.name} | {row.stage} | {row.rows} | {row.log_score:.3f} | {row.rank_correlation:.3f} | "
@@ -103,37 +103,23 @@ def table(scores: Sequence[Scores]) -> str:
     return "\n".join(lines)
 
 
-def report(
-    runs: Sequence[Run], prior: Prior, *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
-) -> str:
-    """Describe the training runs, the choice of regressor, and the scores on held-out tasks."""
+def report(runs: Sequence[Run], published: Sequence[Run], prior: Prior, *, seed: int = 0) -> str:
+    """Describe what a prior learned from, and its scores on held-out tasks."""
     provenance = prior.provenance
     lines = [
         f"Learned from {provenance.runs} runs, {len(provenance.tasks)} tasks, "
-        f"{len(provenance.models)} base models; chosen: {prior.family}."
+        f"{len(provenance.models)} base models, and {len(published)} published runs."
     ]
-    examples = learnable(runs)
-    known = set(examples.runs)
-    lines += _figures(prior, [run for run in runs if run.id in known])
-    scores, taken = nested(examples, seed, families)
-    often = ", ".join(f"{name} {count}" for name, count in taken.items() if count)
-    lines += ["", table(scores), "", f"{CHOSEN}: {often} of {sum(taken.values())} folds."]
-    return "\n".join(lines)
-
-
-def _figures(prior: Prior, learned: Sequence[Run]) -> list[str]:
-    """Describe the accuracy of seconds, bytes and odds of divergence on held-out tasks."""
-    lines = [
-        f"{name} ({kind}), held-out tasks: within a factor {np.exp(model.deviation):.2f}."
-        for name, models in (("Seconds per token", prior.cost), ("Bytes", prior.bytes))
-        for kind, model in models.items()
-    ]
-    if odds := score_failure(learned):
+    for name, models in (("Seconds per token", prior.cost), ("Bytes", prior.bytes)):
+        for kind, model in models.items():
+            factor = np.exp(model.deviation)
+            lines.append(f"{name} ({kind}), held-out tasks: within a factor {factor:.2f}.")
+    if odds := score_divergence([*recorded(runs), *published_endings(published)]):
         lines.append(
             f"Divergence, held-out tasks: log loss {odds.log_loss:.3f} (of the base rate "
             f"{odds.base_log_loss:.3f}), AUC {odds.auc:.2f}."
         )
-    return lines
+    return "\n".join([*lines, "", table(held_out_scores(runs, seed))])
 
 
 def learn(
@@ -142,7 +128,6 @@ def learn(
     *,
     seed: int = 0,
     scores: bool = True,
-    families: Sequence[str] = tuple(FAMILIES),
     show: Callable[[str], None] = print,
 ) -> Prior:
     """Train the predictor on a store's runs, write the prior to ``output``, and report its accuracy.
@@ -159,14 +144,14 @@ def learn(
     started = time.monotonic()
     with open_for_reading(store) as opened:
         runs, own = list(opened.runs()), list(opened.runs(published=True))
-    published = {run.id: run for run in [*published_runs(), *own]}
-    prior = train(runs, list(published.values()), seed=seed, families=families)
+    published = list({run.id: run for run in [*published_runs(), *own]}.values())
+    prior = train(runs, published, seed=seed)
     try:
         prior.save(output)
     except OSError as error:  # a disk may fill up meanwhile
         raise ConfigurationError(f"--output {output} cannot be written: {error.strerror}.") from None
     if scores:
-        show(report(runs, prior, seed=seed, families=families))
+        show(report(runs, published, prior, seed=seed))
     size = output.stat().st_size / 1e6
     show(f"Wrote {output} ({size:.2f} MB, {time.monotonic() - started:.0f} s).")
     return prior

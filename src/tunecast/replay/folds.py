@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tunecast.predictor.endings import bytes_per_label_token
+from tunecast.predictor.task import bytes_per_label_token
 from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.search import Context

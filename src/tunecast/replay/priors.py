@@ -14,7 +14,6 @@ from tunecast.cache import cache_folder
 from tunecast.data import dependence
 from tunecast.errors import StoreError
 from tunecast.predictor import Prior, read_prior
-from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
 from tunecast.store import published_runs
@@ -23,22 +22,21 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn")
 """Libraries that train: another version learns something else from the same runs."""
 
 
-def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -> Prior:
+def kept_prior(runs: Sequence[Run], hidden: Sequence[str] = ()) -> Prior:
     """Return the prior of these runs, from the cache if the same code and libraries trained it before.
 
-    It learns from the shipped published tables too. The family of regressors and the calibration of its
-    intervals are chosen within these runs.
+    It learns from the shipped published tables too, but not from ``hidden`` features.
 
     Raises:
         StoreError: There are too few tasks among them.
     """
-    path = cache_folder() / "priors" / f"{_key(runs, families)}.safetensors"
+    path = cache_folder() / "priors" / f"{_key(runs, hidden)}.safetensors"
     if path.is_file():
         try:
             return read_prior(path)
         except StoreError:  # cut off while it was written, or of another version
             path.unlink(missing_ok=True)
-    prior = train(runs, _published(), families=families)
+    prior = train(runs, _published(), hidden=hidden)
     # A prior that cannot be cached is trained again next time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +44,12 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
     return prior
 
 
-def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
+def _key(runs: Sequence[Run], hidden: Sequence[str]) -> str:
     """Hash everything that makes a prior: its runs with every fact, the families, code and libraries."""
     # In full, because a run keeps its id when it goes on, or gets another clock or description.
     stands = sorted(_hash(run) for run in runs)
     libraries = [_version(name) for name in LIBRARIES]
-    return stable_hash([_code(), libraries, list(families), stands, _hash(_published())], 32)
+    return stable_hash([_code(), libraries, list(hidden), stands, _hash(_published())], 32)
 
 
 def _hash(anything: object) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunecast.arrays import Floats
-from tunecast.predictor.features import PIPELINE, feature_rows, standardised
+from tunecast.predictor.features import standardised
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
-from tunecast.search.failure import either, memory_odds
+from tunecast.search.task_predictor import before
 
 UNRANKED_SHARE = 0.25
 """Part of the candidates that is kept as drawn, for tasks on which the prior is wrong."""
@@ -34,17 +34,16 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     prior = context.needed_prior
     if not pipelines:
         return []
-    task = context.with_usual_loss(prior.provenance.zero_shot_loss)
-    features = feature_rows(task, pipelines)
-    found = prior.predict(task, features)
-    failure = either(found.failure, memory_odds(context, prior, pipelines))
-    own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
+    found = before(context, prior, pipelines)
+    ends, failure = found.ends, found.failure
+    own = np.sqrt(np.maximum(ends.variance - ends.shared, 0.0))
     feasible = np.flatnonzero(failure <= MOST_FAILURE)
     if len(feasible) < min(count, len(pipelines)):
         feasible = np.argsort(failure, kind="stable")[:count]
-    worth = (found.end - OPTIMISM * own)[feasible]
-    rows = features[feasible, : len(PIPELINE)]
-    chosen = feasible[_diverse(worth, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]
+    worth = (ends.mean - OPTIMISM * own)[feasible]
+    chosen = feasible[
+        _diverse(worth, own[feasible], found.rows[feasible], round((1 - UNRANKED_SHARE) * count))
+    ]
     is_chosen = set(chosen)
     rest = [place for place in sorted(feasible) if place not in is_chosen]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]

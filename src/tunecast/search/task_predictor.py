@@ -9,9 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunecast.arrays import Flags, Floats, Ints
-from tunecast.predictor import Prior, PriorPredictions
+from tunecast.predictor import Prior
 from tunecast.predictor.examples import WORST
-from tunecast.predictor.features import curve_row, joined, log_loss, pipeline_row, standardised
+from tunecast.predictor.features import (
+    FEATURES,
+    PIPELINE,
+    curve_row,
+    feature_rows,
+    joined,
+    log_loss,
+    standardised,
+)
+from tunecast.predictor.quality import Ends, Trial
 from tunecast.records import Outcome, Pipeline, device_kind
 from tunecast.search.context import Context
 from tunecast.search.failure import either, memory_odds
@@ -26,7 +35,7 @@ TELLING = (Outcome.COMPLETED, Outcome.DIVERGED)
 JUDGED_SHARE = 0.1
 """From this share of the schedule on, a trial tells whether the prior ordered it rightly."""
 LEAST_SECONDS = 1e-3
-NOTHING = PriorPredictions(np.zeros(0), np.zeros(0), np.zeros(0), None, np.zeros(0))
+LOG_STEPS = FEATURES.index("log_steps")
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,40 @@ class TrialPredictions:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Facts of a pipeline alone: its features, and the probability that it exceeds the memory."""
+class Before:
+    """Predictions of pipelines before their first point, which stay the same; arrays have a row for each.
 
-    pipeline: Pipeline
-    row: list[float]
-    beyond_memory: float
+    Args:
+        rows: Features of the pipelines alone, in the order of :data:`tunecast.predictor.features.PIPELINE`.
+        ends: Final losses, as of a quality predictor.
+        log_seconds_per_token: Expected logarithm of seconds per training token, up to a constant that all
+            pipelines share; None if such a device is unknown.
+        failure: Probability that a pipeline diverges or exceeds the memory.
+    """
+
+    pipelines: tuple[Pipeline, ...]
+    rows: Floats
+    ends: Ends
+    log_seconds_per_token: Floats | None
+    failure: Floats
+
+
+def before(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Before:
+    """Predict the pipelines of a session before anything runs.
+
+    If the zero-shot loss was not measured, the usual one takes its place.
+    """
+    task = context.with_usual_loss(prior.provenance.zero_shot_loss)
+    features = feature_rows(task, pipelines)
+    trials = [
+        Trial(task, pipeline, max(1, round(math.exp(row[LOG_STEPS]))))
+        for pipeline, row in zip(pipelines, features, strict=True)
+    ]
+    ends = prior.quality.before(trials, features)
+    cost = prior.cost.get(device_kind(context.machine.device) if context.machine else "cpu")
+    seconds = cost.log_seconds_per_token(features) if cost else None
+    failure = either(ends.failure, memory_odds(context, prior, pipelines))
+    return Before(tuple(pipelines), features[:, : len(PIPELINE)], ends, seconds, failure)
 
 
 class TaskPredictor:
@@ -70,111 +107,96 @@ class TaskPredictor:
         self.task = context.with_usual_loss(prior.provenance.zero_shot_loss)
         self.is_new = prior.novelty.is_new(context.dataset.meta_features)
         self._context = context
-        self._device = device_kind(context.machine.device) if context.machine else "cpu"
+        self._start = log_loss(self.task.start_loss)
         self._evaluation = context.evaluation_seconds or 0.0
-        self._known: dict[int, _Known] = {}
+        self._before: Before | None = None
 
     def predict(self, history: History) -> TrialPredictions:
         """Predict every candidate."""
         trials = history.trials
-        known = [self._facts_of(index, trial.pipeline) for index, trial in enumerate(trials)]
-        pipelines = np.array([one.row for one in known])
-        before = self._prior.predict(self.task, joined(self.task, pipelines), self._device)
+        before = self._before_any_point(tuple(trial.pipeline for trial in trials))
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
-        after = self._after(trials, begun, pipelines)
+        after = self._after(trials, begun, before.rows)
         went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
-        mean, variance = self._moved(pipelines, before, after, begun, went_on)
+        mean, variance = self._moved(before, after, begun, went_on)
         for place, index in enumerate(begun):
-            mean[index], variance[index] = after.end[place], after.variance[place]
+            mean[index], variance[index] = after.mean[place], after.variance[place]
             if trials[index].outcome is Outcome.COMPLETED:
-                mean[index], variance[index] = self._relative(trials[index]), KNOWN_DEVIATION**2
-        seconds = self._seconds_per_token(trials, before)
+                mean[index], variance[index] = self._end(trials[index]), KNOWN_DEVIATION**2
+        seconds = self._seconds_per_token(trials, before.log_seconds_per_token)
         step, end = _seconds(trials, seconds, self.task.full_length_tokens, self._evaluation)
-        failure = either(before.failure, np.array([one.beyond_memory for one in known]))
-        failure = np.where([bool(trial.curve) for trial in trials], 0.0, failure)
-        reliable = self._is_reliable(trials, begun, before, after)
-        return TrialPredictions(mean, np.sqrt(variance), step, end, failure, reliable)
+        failure = np.where([bool(trial.curve) for trial in trials], 0.0, before.failure)
+        reliable = self._is_reliable(trials, begun, before.ends, after)
+        return TrialPredictions(mean - self._start, np.sqrt(variance), step, end, failure, reliable)
 
-    def _facts_of(self, index: int, pipeline: Pipeline) -> _Known:
-        known = self._known.get(index)
-        if known is None or (known.pipeline is not pipeline and known.pipeline != pipeline):
-            odds = float(memory_odds(self._context, self._prior, [pipeline])[0])
-            row = pipeline_row(pipeline, self.task.model)
-            known = self._known[index] = _Known(pipeline, row, odds)
-        return known
+    def _before_any_point(self, pipelines: tuple[Pipeline, ...]) -> Before:
+        if self._before is None or self._before.pipelines != pipelines:
+            self._before = before(self._context, self._prior, pipelines)
+        return self._before
 
-    def _relative(self, trial: TrialView) -> float:
+    def _end(self, trial: TrialView) -> float:
+        """Return the logarithm of the loss of an ended trial."""
         if trial.outcome is Outcome.DIVERGED:
-            return WORST  # as in the training rows, whatever its last point was
-        return log_loss(trial.curve[-1].validation.loss) - log_loss(self.task.start_loss)
+            return self._start + WORST  # as in the training rows, whatever its last point was
+        return log_loss(trial.curve[-1].validation.loss)
 
-    def _after(self, trials: Sequence[TrialView], begun: Ints, pipelines: Floats) -> PriorPredictions:
+    def _after(self, trials: Sequence[TrialView], begun: Ints, pipelines: Floats) -> Ends:
         """Predict the trials that have points or have diverged, given these."""
         if not len(begun):
-            return NOTHING
-        start = self.task.start_loss
+            return Ends(*np.zeros((4, 0)))
         curves = []
         for index in begun:
             rate = trials[index].pipeline.number("learning_rate")
-            curves.append(curve_row(trials[index].curve, start, rate))
-        rows = joined(self.task, pipelines[begun], np.array(curves))
-        found = self._prior.predict(self.task, rows)
+            curves.append(curve_row(trials[index].curve, self.task.start_loss, rate))
+        found = self._prior.quality.after(self.task, joined(self.task, pipelines[begun], np.array(curves)))
         # The value of a finished or diverged trial is known; one that crashed might have ended like others.
         ended = np.array([trials[index].outcome in TELLING for index in begun])
-        last = np.array([self._relative(trials[index]) for index in begun])
+        last = np.array([self._end(trials[index]) for index in begun])
         return replace(
             found,
-            end=np.where(ended, last, found.end),
+            mean=np.where(ended, last, found.mean),
             variance=np.where(ended, KNOWN_DEVIATION**2, found.variance),
         )
 
-    def _moved(
-        self,
-        pipelines: Floats,
-        before: PriorPredictions,
-        after: PriorPredictions,
-        begun: Ints,
-        went_on: Flags,
-    ) -> tuple[Floats, Floats]:
+    def _moved(self, before: Before, after: Ends, begun: Ints, went_on: Flags) -> tuple[Floats, Floats]:
         """Move the predictions of trials without points by how far the prior missed those with points.
 
         A trial that diverged tells nothing about the level of the others.
         """
-        own = before.variance - before.shared
-        features = standardised(pipelines)
+        ends = before.ends
+        own = ends.variance - ends.shared
+        features = standardised(before.rows)
         known = begun[went_on]
         residuals = Residuals(
-            after.end[went_on] - before.end[known],
+            after.mean[went_on] - ends.mean[known],
             after.variance[went_on],
-            before.shared[known],
+            ends.shared[known],
             own[known],
             features[known],
         )
         if self._learns_residuals:
-            miss, variance = refit(residuals, before.shared, own, features)
+            miss, variance = refit(residuals, ends.shared, own, features)
         else:
-            miss, variance = condition(residuals, before.shared, own)
-        return before.end + miss, variance
+            miss, variance = condition(residuals, ends.shared, own)
+        return ends.mean + miss, variance
 
-    def _seconds_per_token(self, trials: Sequence[TrialView], before: PriorPredictions) -> Floats:
+    def _seconds_per_token(self, trials: Sequence[TrialView], expected: Floats | None) -> Floats:
         """Return seconds per token as measured, else as the prior predicts at this machine's speed."""
         tokens = float(self.task.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
         hinted = np.array([_hinted_seconds_per_token(trial, tokens, self._evaluation) for trial in trials])
-        if before.log_seconds_per_token is None:
+        if expected is None:
             usual = float(np.nanmedian(hinted)) if np.isfinite(hinted).any() else 1e-3
             guess = np.where(np.isfinite(hinted), hinted, usual)
         else:
-            guess = np.exp(before.log_seconds_per_token)
+            guess = np.exp(expected)
             for seen in (measured, hinted):
                 if np.isfinite(seen).any():
                     guess = guess * float(np.nanmedian(seen / guess))
                     break
         return np.where(np.isfinite(measured), measured, guess)
 
-    def _is_reliable(
-        self, trials: Sequence[TrialView], begun: Ints, before: PriorPredictions, after: PriorPredictions
-    ) -> bool:
+    def _is_reliable(self, trials: Sequence[TrialView], begun: Ints, before: Ends, after: Ends) -> bool:
         judged = [
             place
             for place, index in enumerate(begun)
@@ -182,7 +204,7 @@ class TaskPredictor:
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
-        return orders_rightly(before.end[those], np.sqrt(own), after.end[judged], is_new=self.is_new)
+        return orders_rightly(before.mean[those], np.sqrt(own), after.mean[judged], is_new=self.is_new)
 
 
 def _tells(trial: TrialView) -> bool:

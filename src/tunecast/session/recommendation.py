@@ -9,6 +9,7 @@ from tunecast.budget import Budget
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
+from tunecast.methods.rates import with_rate_for_steps
 from tunecast.predictor import Prior, TaskDescription, load_prior
 from tunecast.predictor.quality import Trial
 from tunecast.recommender.question import Question, Situation
@@ -52,12 +53,11 @@ def predicted_change(
         steps: Optimiser steps of the short training.
     """
     task = replace(_task(settings, prepared, _lengths(prepared)), zero_shot_loss=untouched)
-    trials = [
-        Trial(
-            replace(task, full_length_tokens=length.tokens, unique_examples=length.examples), pipeline, steps
-        )
-        for length in (short, long)
-    ]
+    trials = []
+    for length in (short, long):
+        own = replace(task, full_length_tokens=length.tokens, unique_examples=length.examples)
+        planned = max(1, round(steps * length.tokens / short.tokens))
+        trials.append(Trial(own, with_rate_for_steps(pipeline, steps, planned), planned))
     before, after = load_prior().quality.predict(trials).mean
     return float(after - before)
 
@@ -188,7 +188,7 @@ def _lengths(prepared: PreparedTask) -> TokenLengths:
         label_longest=labels[int(0.99 * (len(labels) - 1))],
         longest=max(tokens),
         max_length=prepared.training_task.max_length,
-        bytes_per_label_token=sum(example.completion_bytes for example in train) / sum(labels),
+        bytes_per_label_token=prepared.training_task.bytes_per_label_token,
         counted=True,
         cut=sum(example.truncated for example in train) / len(train),
         without_room=0.0,

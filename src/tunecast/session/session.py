@@ -326,6 +326,7 @@ class Session:
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples,
             zero_shot_loss=zero_shot_loss,
+            bytes_per_label_token=training_task.bytes_per_label_token,
             evaluation_seconds=evaluation_seconds,
             machine=self._asked.machine,
             room=WorkerCapacity(

@@ -100,6 +100,12 @@ class TrainingTask:
         return sum(example.tokens for example in self.train)
 
     @property
+    def bytes_per_label_token(self) -> float:
+        """Bytes of the training completions over their label tokens."""
+        labels = sum(example.label_tokens for example in self.train)
+        return sum(example.completion_bytes for example in self.train) / max(1, labels)
+
+    @property
     def validation_hash(self) -> str:
         """Hash of the validation subset."""
         return stable_hash([example.input_ids for example in self.subset])

@@ -1,14 +1,14 @@
-"""Gaussian processes of earlier priors, evaluated with numpy.
-
-No training has selected a process, so none is trained any more; the benchmarks still fit them to compare.
-"""
+"""Gaussian processes, evaluated with numpy."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tunecast.arrays import Floats
-from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Regressor, Scaling
+from tunecast.predictor.forest import LEAST_VARIANCE
+from tunecast.predictor.named_arrays import Arrays
+from tunecast.predictor.scaling import Scaling
+from tunecast_benchmarks.regressors.base import Regressor
 
 
 class ProcessModel(Regressor):

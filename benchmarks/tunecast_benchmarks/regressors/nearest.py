@@ -9,7 +9,10 @@ import numpy as np
 from tunecast.arrays import Floats
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.features import FEATURES, PIPELINE, columns
-from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor, Scaling
+from tunecast.predictor.forest import LEAST_VARIANCE
+from tunecast.predictor.named_arrays import Arrays
+from tunecast.predictor.scaling import Scaling
+from tunecast_benchmarks.regressors.base import Family, Regressor
 
 NEIGHBOURS = 3
 TASK = columns([name for name in FEATURES if name.startswith("dataset_") or name == "log_zero_shot"])
@@ -70,7 +73,6 @@ class NearestTask(Family):
     """The mean over nearest tasks."""
 
     name: ClassVar[str] = "nearest-task"
-    regressor: ClassVar[type[Regressor]] = NearestTaskMean
 
     def fit(self, examples: Examples, seed: int) -> NearestTaskMean:
         """Keep the examples."""

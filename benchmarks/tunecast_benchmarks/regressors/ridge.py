@@ -9,7 +9,10 @@ import numpy as np
 from tunecast.arrays import Floats, Ints
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.features import columns
-from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor, Scaling
+from tunecast.predictor.forest import LEAST_VARIANCE
+from tunecast.predictor.named_arrays import Arrays
+from tunecast.predictor.scaling import Scaling
+from tunecast_benchmarks.regressors.base import Family, Regressor
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 FOLDS = 8
@@ -58,7 +61,6 @@ class Ridge(Family):
     """Ridge regression with a penalty selected by cross-validation over tasks."""
 
     name: ClassVar[str] = "ridge"
-    regressor: ClassVar[type[Regressor]] = RidgeModel
 
     def fit(self, examples: Examples, seed: int) -> RidgeModel:
         """Fit the mean, then the variance of the residuals on held-out tasks."""

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tunecast.predictor.examples import Examples
-from tunecast.predictor.regressors.base import Arrays, Family, Regressor, Scaling
-from tunecast.predictor.regressors.process import ProcessModel
+from tunecast.predictor.named_arrays import Arrays
+from tunecast.predictor.scaling import Scaling
+from tunecast_benchmarks.regressors.base import Family
+from tunecast_benchmarks.regressors.process import ProcessModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +36,6 @@ class GaussianProcess(Family):
     """A Gaussian process with one length scale per feature."""
 
     name: ClassVar[str] = "gp"
-    regressor: ClassVar[type[Regressor]] = ProcessModel
     encodes: ClassVar[bool] = False
 
     def fit(self, examples: Examples, seed: int) -> ProcessModel:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunecast.arrays import Floats
 from tunecast.predictor.examples import Examples
-from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor
+from tunecast.predictor.named_arrays import Arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TREES = 48
-LEAST_LEAF = 5
+LEAST_VARIANCE = 1e-6
 SHARE_OF_FEATURES = 0.5
 
 
-class ForestModel(Regressor):
+class ForestModel:
     """Trees as flat arrays, one element per node of all trees.
 
     Args:
@@ -33,7 +33,7 @@ class ForestModel(Regressor):
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        super().__init__(arrays)
+        self.arrays = dict(arrays)
         nodes = {name: np.asarray(values) for name, values in arrays.items()}
         self._feature, self._threshold = nodes["feature"].astype(np.intp), nodes["threshold"]
         self._children = np.stack([nodes["right"], nodes["left"]], axis=1).astype(np.intp).ravel()
@@ -53,26 +53,23 @@ class ForestModel(Regressor):
         return means.mean(axis=1), np.maximum(variance, LEAST_VARIANCE)
 
 
-class Forest(Family):
-    """Extremely randomised trees; ``leaf`` is the least number of rows in a leaf."""
+def grow(examples: Examples, leaf: int, seed: int) -> ForestModel:
+    """Grow trees on at least one row; every task has the same weight.
 
-    def __init__(self, leaf: int = LEAST_LEAF) -> None:
-        self._leaf = leaf
+    Args:
+        examples: Rows to learn from.
+        leaf: Least number of rows in a leaf.
+        seed: Seed of the random splits.
+    """
+    from sklearn.ensemble import ExtraTreesRegressor
 
-    name: ClassVar[str] = "forest"
-    regressor: ClassVar[type[Regressor]] = ForestModel
-
-    def fit(self, examples: Examples, seed: int) -> ForestModel:
-        """Grow the trees; every task has the same weight."""
-        from sklearn.ensemble import ExtraTreesRegressor
-
-        grown = ExtraTreesRegressor(
-            TREES, min_samples_leaf=self._leaf, max_features=SHARE_OF_FEATURES, random_state=seed
-        )
-        counts = np.bincount(examples.task)
-        weights = len(examples) / (counts[examples.task] * np.count_nonzero(counts))
-        grown.fit(examples.features, examples.target, weights)
-        return ForestModel(_flat([tree.tree_ for tree in grown.estimators_]))
+    grown = ExtraTreesRegressor(
+        TREES, min_samples_leaf=leaf, max_features=SHARE_OF_FEATURES, random_state=seed
+    )
+    counts = np.bincount(examples.task)
+    weights = len(examples) / (counts[examples.task] * np.count_nonzero(counts))
+    grown.fit(examples.features, examples.target, weights)
+    return ForestModel(_flat([tree.tree_ for tree in grown.estimators_]))
 
 
 def _flat(trees: list[Any]) -> Arrays:
