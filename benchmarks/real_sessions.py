@@ -81,7 +81,7 @@ class Setting:
             flags = {
                 "--model": self.model, "--strategy": strategy.removesuffix(FINAL), "--seed": str(seed),
                 "--budget": self.budget_of(strategy), "--threads": str(self.threads),
-                "--final-training": "budget" if strategy.endswith(FINAL) else "none",
+                "--final-training": "budget" if strategy.endswith(FINAL) else "none", "--objective": "loss",
             }  # fmt: skip
             return session(Path(folder) / "out", data, flags, "--no-forecast", metric=metric)
 
