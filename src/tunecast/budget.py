@@ -84,7 +84,7 @@ class Budget:
 
     def fraction_left(self, used: Used) -> float:
         """Return the part of the budget that is left, 0 to 1."""
-        return max(0.0, 1.0 - self.spent(used) / self.amount)
+        return max(0.0, 1.0 - self.spent(used) / self.amount) if self.amount > 0 else 0.0
 
     def spent(self, used: Used) -> float:
         """Return the used amount in the budget's unit."""

@@ -120,6 +120,9 @@ def test_time_for_comparing_is_not_searched_with() -> None:
     used = Used(seconds=50.0)
     assert tracker.remaining(used, 1000).seconds == pytest.approx(25.0)
     assert tracker.left(used, "forecast") == pytest.approx(35.0)
+    for more_than_all in (90.0, 95.0):
+        tracker.reserve_for_comparing(more_than_all)
+        assert tracker.remaining(used, 1000).fraction == tracker.left(used) == 0.0
     trials = BudgetTracker(Budget.parse("10-trials"), 0.0)
     trials.reserve_for_comparing(90.0)
     assert trials.left(Used(trials=4)) == 6.0
