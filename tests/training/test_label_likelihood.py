@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM
 
 import workshop
 from tunecast import data, models
@@ -114,6 +115,17 @@ def test_sharing_prompts_changes_rounding_only(task: TrainingTask, batch_tokens:
 def test_labels_of_one_token_need_no_second_pass(llama_task: TrainingTask) -> None:
     model = loud(models.load_model(llama_task.model, dtype=torch.float32, device="cpu"))
     prompts, labels, compute = prompts_of(llama_task), [(5,), (9,)], compute_of(llama_task)
+    plain = label_nats(model, prompts, labels, compute, shares_prompts=False)
+    assert label_nats(model, prompts, labels, compute) == pytest.approx(plain, rel=1e-5)
+
+
+def test_layers_without_keys_and_values_share_no_prompts() -> None:
+    torch.manual_seed(0)
+    layers = ["conv", "full_attention"]
+    width = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Lfm2Config(vocab_size=20, num_hidden_layers=2, layer_types=layers, **width)
+    model, compute = loud(Lfm2ForCausalLM(config)), Compute("cpu", "float32", "decoder-only", 0)
+    prompts, labels = [(5, 6, 7), (8, 9)], [(3, 1), (4, 2, 1)]
     plain = label_nats(model, prompts, labels, compute, shares_prompts=False)
     assert label_nats(model, prompts, labels, compute) == pytest.approx(plain, rel=1e-5)
 
@@ -233,11 +245,21 @@ def test_a_point_that_is_resumed_measures_the_same(llama_task: TrainingTask, tmp
 
 def test_points_measure_labels_only_where_that_is_cheap(llama_task: TrainingTask) -> None:
     labels = llama_task.labels
-    assert is_cheap(labels, llama_task.validation)
-    assert not is_cheap((), llama_task.validation)
+    assert is_cheap(labels, llama_task.validation, None)
+    assert not is_cheap((), llama_task.validation, None)
     long = tuple(replace(one, ids=one.ids * 9) for one in labels)
-    assert not is_cheap((*labels, *long), llama_task.validation)
-    assert not is_cheap(labels[1:], llama_task.validation), "an example has a label of its own"
+    assert not is_cheap((*labels, *long), llama_task.validation, None)
+    assert not is_cheap(labels[1:], llama_task.validation, None), "an example has a label of its own"
+
+
+def test_points_measure_no_labels_that_would_lie_beyond_the_context(task: TrainingTask) -> None:
+    """An example with a short label may fill the context, which has no room for a longer one then."""
+    labels, examples = task.labels[:1], task.validation[::3]
+    is_decoder = task.facts.architecture == "decoder-only"
+    prompt = max(len(one.input_ids) - (one.label_tokens if is_decoder else 0) for one in examples)
+    context = prompt + len(labels[0].ids)
+    assert is_cheap(labels, examples, context)
+    assert is_cheap(labels, examples, context - 1) != is_decoder
 
 
 def test_many_labels_leave_time_for_fewer_answers(llama_task: TrainingTask) -> None:

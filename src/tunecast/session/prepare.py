@@ -88,11 +88,11 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
-    if kind.labels is not None:
+    if kind.labels is not None and label_metric(metric) is not None:
         labels = data.encode_labels(
             kind.labels.counts, dataset.train, tokenizer, architecture=facts.architecture
         )
-        cheap = label_metric(metric) is not None and is_cheap(labels, training_task.validation)
+        cheap = is_cheap(labels, training_task.validation, facts.context)
         training_task = replace(training_task, labels=labels, point_metric=metric if cheap else "")
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "

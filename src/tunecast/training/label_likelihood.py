@@ -1,7 +1,8 @@
 """Classification without generation: how likely a model finds each label after a prompt.
 
 The prompts of a batch are computed once. Their key-value cache, or the encoder's output, is repeated for
-every label. With virtual tokens, as of prefix tuning, each label is computed together with its prompt.
+every label. With virtual tokens, as of prefix tuning, and with layers that keep another state, such as
+convolutions, each label is computed together with its prompt.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Ids = Sequence[int]
+KEEPS_KEYS_AND_VALUES = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
+"""Kinds of layers whose state can be repeated for every label."""
 
 
 def label_nats(
@@ -110,8 +113,11 @@ def _can_share(model: Any, compute: Compute) -> bool:
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     has_virtual_tokens = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    keeps = compute.architecture == "encoder-decoder" or "past_key_values" in forward_arguments(model)
-    return keeps and not has_virtual_tokens and not getattr(inner, "_is_stateful", False)
+    if has_virtual_tokens or compute.architecture == "encoder-decoder":
+        return not has_virtual_tokens
+    layers = getattr(inner.config, "layer_types", None) or ()
+    keeps = "past_key_values" in forward_arguments(model) and KEEPS_KEYS_AND_VALUES.issuperset(layers)
+    return keeps and not getattr(inner, "_is_stateful", False)
 
 
 def _plain(

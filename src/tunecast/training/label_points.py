@@ -38,15 +38,17 @@ class LabelledPoint:
         return LabelledPoint(self.nats[places], chosen, true)
 
 
-def is_cheap(labels: Sequence[EncodedLabel], examples: Examples) -> bool:
-    """Whether points may measure labels: all together are no longer than a mean prompt, and every example
-    ends with one of them. A completion that was cut, or has a label unseen in training, does not."""
+def is_cheap(labels: Sequence[EncodedLabel], examples: Examples, context: int | None) -> bool:
+    """Whether points may measure labels: all together are no longer than a mean prompt, every example ends
+    with one of them, and a decoder's context holds each after every prompt. A completion that was cut, or
+    has a label unseen in training, ends with none."""
     known = {label.ids for label in labels}
     prompts = sum(len(_prompt(example)) for example in examples) / len(examples)
     return (
         bool(labels)
         and sum(map(len, known)) <= prompts
         and all(_completion(example) in known for example in examples)
+        and all(_has_room(example, max(map(len, known)), context) for example in examples)
     )
 
 
@@ -61,6 +63,13 @@ def measure_labels(
     chosen, _ = likeliest(nats, ids)
     texts = [tuple(labels[place].text for place in found) for found in (chosen, true)]
     return LabelledPoint(nats[np.arange(len(true)), true], *texts)
+
+
+def _has_room(example: EncodedExample, answer: int, context: int | None) -> bool:
+    """Whether an answer of this many tokens has positions after the prompt."""
+    return (
+        not context or example.architecture == "encoder-decoder" or len(_prompt(example)) + answer <= context
+    )
 
 
 def _prompt(example: EncodedExample) -> tuple[int, ...]:
