@@ -126,7 +126,7 @@ def test_a_session_is_asked_for_by_what_its_outcome_is_kept_by(
     real_sessions.Setting("models/a", "5m", 10, 2, "1 a").session(str(folder), "bleu", "asha", 3)
     assert asked == {
         "--model": "models/a", "--budget": "5m", "--threads": "2", "--strategy": "asha", "--seed": "3",
-        "metric": "bleu", "rows": "10",
+        "--final-training": "none", "--objective": "loss", "metric": "bleu", "rows": "10",
     }  # fmt: skip
 
 
