@@ -177,5 +177,8 @@ def test_only_checkpoints_that_may_lead_and_are_not_scored_cost_time(
     assert most_to_score(begun, set(), settings, "exact_match") == 3, (
         "answers are scored at the end of no trial"
     )
+    better = [a_trial(prepared, 0, 2.0), *begun[1:4]]
+    assert most_to_score(better, set(), settings, "exact_match") == 3, "the baseline is a leader"
+    assert most_to_score(better, set(), settings, "accuracy") == 4, "others may lead by accuracy"
     alone = replace(settings, strategy="fixed-baseline")
     assert most_to_score([ends[0]], {0}, alone, "loss") == 1

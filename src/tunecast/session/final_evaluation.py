@@ -41,6 +41,7 @@ from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
 from tunecast.training.answers import most_answers
 from tunecast.training.checkpoint import sync
+from tunecast.training.label_metrics import label_metric
 from tunecast.training.losses import get_loss
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrialSpec
@@ -433,8 +434,13 @@ def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: Session
         metric: What decides; answers to a metric are never known from the end of a trial.
     """
     found = {place: one for place, trial in enumerate(trials) if (one := best_checkpoint(trial))}
-    known = sorted(found.keys() - set(advanced), key=lambda place: _subset_score(found[place]).loss)
     has_baseline = get_strategy(settings.strategy).has_baseline
+    # Who leads by labels is not known from the loss: the baseline may be no leader and be scored beside them.
+    beside = has_baseline and label_metric(metric) is not None
+    known = sorted(
+        found.keys() - set(advanced),
+        key=lambda place: (beside and place == 0, _subset_score(found[place]).loss),
+    )
     baseline_anew = has_baseline and 0 in advanced
     baseline = {0} if has_baseline and 0 in known else set()
 
