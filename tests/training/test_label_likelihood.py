@@ -17,7 +17,7 @@ from tunecast.training import label_likelihood
 from tunecast.training.answers import most_answers
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
-from tunecast.training.label_likelihood import label_nats
+from tunecast.training.label_likelihood import choose_labels, label_nats, likeliest
 from tunecast.training.label_points import is_cheap
 from tunecast.training.losses import COMPLETION, get_loss
 from tunecast.training.runner import Runner
@@ -117,6 +117,19 @@ def test_labels_of_one_token_need_no_second_pass(llama_task: TrainingTask) -> No
     prompts, labels, compute = prompts_of(llama_task), [(5,), (9,)], compute_of(llama_task)
     plain = label_nats(model, prompts, labels, compute, shares_prompts=False)
     assert label_nats(model, prompts, labels, compute) == pytest.approx(plain, rel=1e-5)
+
+
+def test_tokens_that_all_labels_begin_with_favour_none(llama_task: TrainingTask) -> None:
+    """As if they belonged to the prompt."""
+    model = loud(models.load_model(llama_task.model, dtype=torch.float32, device="cpu"))
+    prompts, compute = prompts_of(llama_task), compute_of(llama_task)
+    common, labels = (40, 41, 42, 43), [(5, 1), (9, 10, 11, 12, 1)]
+    whole = [(*common, *label) for label in labels]
+    nats, chosen, confidence = choose_labels(model, prompts, whole, compute)
+    _, expected, share = choose_labels(model, [(*one, *common) for one in prompts], labels, compute)
+    assert nats == pytest.approx(label_nats(model, prompts, whole, compute), rel=1e-5)
+    assert chosen.tolist() == expected.tolist() != likeliest(nats, whole)[0].tolist()
+    assert confidence == pytest.approx(share, rel=1e-3)
 
 
 def test_layers_without_keys_and_values_share_no_prompts() -> None:

@@ -109,8 +109,8 @@ class Answerer:
             most = self._task.max_new_tokens
             texts = generate(model, self._tokenizer, prompts, self._compute, max_new_tokens=most)
             return texts, [None] * len(texts)
-        from tunecast.training.label_likelihood import label_nats, likeliest
+        from tunecast.training.label_likelihood import choose_labels
 
         labels = [label.ids for label in self._task.labels]
-        chosen, confidence = likeliest(label_nats(model, prompts, labels, self._compute), labels)
+        _, chosen, confidence = choose_labels(model, prompts, labels, self._compute)
         return [self._task.labels[index].text for index in chosen], [float(one) for one in confidence]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,6 +81,23 @@ def label_nats(
     return nats
 
 
+def choose_labels(
+    model: Any, prompts: Sequence[Ids], labels: Sequence[Ids], compute: Compute
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choose a label after each prompt; see :func:`label_nats` and :func:`likeliest`.
+
+    Tokens that all labels begin with, such as a chat template's empty reasoning, tell none of them apart.
+    They count in the nats, but not in the choice: unlikely ones would favour long labels.
+
+    Returns:
+        The nats of shape (prompts, labels), then what :func:`likeliest` returns.
+    """
+    common = _common_beginning(labels)
+    found = label_nats(model, prompts, [*labels, common] if common else labels, compute)
+    nats, before = found[:, : len(labels)], found[:, len(labels) :].sum(axis=1, keepdims=True)
+    return nats, *likeliest(nats - before, [ids[len(common) :] for ids in labels])
+
+
 def likeliest(nats: np.ndarray, labels: Sequence[Ids]) -> tuple[np.ndarray, np.ndarray]:
     """Choose the label with the least nats per token for each row of :func:`label_nats`.
 
@@ -91,6 +109,12 @@ def likeliest(nats: np.ndarray, labels: Sequence[Ids]) -> tuple[np.ndarray, np.n
     likelihood = np.exp(nats.min(axis=1, keepdims=True) - nats)
     shares = likelihood / likelihood.sum(axis=1, keepdims=True)
     return chosen, shares[np.arange(len(nats)), chosen]
+
+
+def _common_beginning(labels: Sequence[Ids]) -> tuple[int, ...]:
+    """Return the tokens that all labels begin with, of which each has at least one more."""
+    alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*labels, strict=False))
+    return tuple(tokens[0] for tokens in alike)[: min(map(len, labels)) - 1]
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunecast.data.encode import IGNORED
 from tunecast.training.compute import Compute
-from tunecast.training.label_likelihood import label_nats, likeliest
+from tunecast.training.label_likelihood import choose_labels
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, EncodedLabel
@@ -59,8 +59,7 @@ def measure_labels(
     places = {label.ids: place for place, label in enumerate(labels)}
     true = [places[_completion(example)] for example in examples]
     ids = [label.ids for label in labels]
-    nats = label_nats(model, [_prompt(example) for example in examples], ids, compute)
-    chosen, _ = likeliest(nats, ids)
+    nats, chosen, _ = choose_labels(model, [_prompt(example) for example in examples], ids, compute)
     texts = [tuple(labels[place].text for place in found) for found in (chosen, true)]
     return LabelledPoint(nats[np.arange(len(true)), true], *texts)
 
