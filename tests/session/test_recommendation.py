@@ -75,6 +75,8 @@ def test_what_cannot_be_predicted_is_said_and_stops_nothing(tiny_llama: Path, to
 def test_one_training_takes_what_a_session_gives_a_trial(budget: str, one: str) -> None:
     settings = SessionSettings("m", "d", budget=budget, strategy="asha")
     assert question_of(settings).budget == one
+    half = question_of(replace(settings, final_training="budget")).budget
+    assert half == {"450.000s": "225.000s", "500000-tokens": "250000-tokens"}.get(one, "")
     longer = question_of(replace(settings, strategy="advised")).budget
     assert longer == one or float(longer.rstrip("s-token")) > float(one.rstrip("s-token"))
 

@@ -25,7 +25,7 @@ from tunecast.predictor.validation import Scores, held_out_scores, score_diverge
 from tunecast.records import Run, stable_hash
 
 MIN_GROUPS = 3
-"""Families of datasets needed for nested cross-validation."""
+"""Families of datasets that it takes to judge predictions on held-out ones."""
 
 
 def train(

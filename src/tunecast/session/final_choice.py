@@ -8,6 +8,9 @@ from typing import Literal
 from tunecast.errors import ConfigurationError
 from tunecast.ranges import check_range
 
+FINAL_SHARE = 0.5
+"""Share of a budget that is kept for a final training within it."""
+
 
 @dataclass(frozen=True)
 class FinalChoice:
@@ -20,6 +23,11 @@ class FinalChoice:
 
     kind: Literal["none", "budget", "epochs"]
     epochs: float | None = None
+
+    @property
+    def searched_share(self) -> float:
+        """The part of a budget in seconds or tokens that the search may spend."""
+        return 1 - FINAL_SHARE if self.kind == "budget" else 1.0
 
     @classmethod
     def parse(cls, text: str) -> FinalChoice:

@@ -19,9 +19,6 @@ from tunecast.session.state import FinalPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 
-FINAL_SHARE = 0.5
-"""Share of a budget that is kept for a final training within it."""
-
 
 @dataclass(frozen=True)
 class FinalTrainer:

@@ -67,7 +67,7 @@ def question_of(settings: SessionSettings) -> Question:
     return Question(
         settings.model,
         settings.data,
-        budget=_budget_of_one(settings.budget, settings.strategy),
+        budget=_budget_of_one(settings),
         top=SHOWN,
         methods=tuple(settings.methods),
         fixed=settings.fixed,
@@ -169,11 +169,12 @@ def _task(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengt
     )
 
 
-def _budget_of_one(budget: str, strategy: str) -> str:
-    parsed = Budget.parse(budget)
+def _budget_of_one(settings: SessionSettings) -> str:
+    parsed = Budget.parse(settings.budget)
     if parsed.kind == "trials":
         return ""
-    amount = get_strategy(strategy).share_of_budget(parsed.kind) * parsed.amount
+    share = get_strategy(settings.strategy).share_of_budget(parsed.kind)
+    amount = settings.final_choice.searched_share * share * parsed.amount
     return f"{amount:.3f}s" if parsed.kind == "seconds" else f"{max(1, int(amount))}-tokens"
 
 

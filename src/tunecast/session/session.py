@@ -25,8 +25,9 @@ from tunecast.session.calibrate_length import (
 )
 from tunecast.session.candidates import suitable
 from tunecast.session.feasible import Feasible
+from tunecast.session.final_choice import FINAL_SHARE
 from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
-from tunecast.session.final_training import FINAL_SHARE, FinalTrainer
+from tunecast.session.final_training import FinalTrainer
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.longer_run import longer_run

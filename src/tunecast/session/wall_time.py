@@ -11,7 +11,6 @@ from tunecast.search import get_strategy
 from tunecast.session.budget_tracker import MOST_FOR_COMPARING
 from tunecast.session.calibrate_length import LEAST_STEPS, SMALLEST_BATCH, BaseMeasurement
 from tunecast.session.final_evaluation import SAMPLES
-from tunecast.session.final_training import FINAL_SHARE
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import FORWARD_COST, LEAST_FOR_CHOICE
 from tunecast.session.settings import SessionSettings
@@ -66,8 +65,7 @@ def test_scoring_seconds(prepared: PreparedTask, settings: SessionSettings, spee
 def least_budget_seconds(training_task: TrainingTask, settings: SessionSettings, speed: Speed) -> float:
     """Return the expected least budget: for the base model, the comparison, and trials of a few steps."""
     mean = training_task.train_tokens / len(training_task.train)
-    searched = 1 - FINAL_SHARE if settings.final_choice.kind == "budget" else 1.0
-    share = searched * get_strategy(settings.strategy).share_of_budget("seconds")
+    share = settings.final_choice.searched_share * get_strategy(settings.strategy).share_of_budget("seconds")
     trials = LEAST_STEPS * SMALLEST_BATCH * mean * speed.training / share
     scored = min(LEAST_FOR_CHOICE, len(training_task.validation))
     return (trials + scored * mean * speed.scoring) / (1 - MOST_FOR_COMPARING)
