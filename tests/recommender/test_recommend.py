@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 
+import tiny
 import tunecast
 from meta_dataset_figures import evaluation_share
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
@@ -198,6 +200,16 @@ def test_predict_scores_what_the_caller_brings(tiny_llama: Path, toy_data: Path)
     here = tunecast.predict(str(tiny_llama), str(toy_data), [good])
     assert here[0].fits
     assert here[0].hours > found[1].hours / 1000
+
+
+def test_the_loss_is_measured_where_labels_are_the_same_tokens(tiny_llama: Path, tmp_path: Path) -> None:
+    """Nothing is decided by the labels there."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "lowercase")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}}))
+    rows = [{"prompt": f"word {n}", "completion": ("red", "Red", "green")[n % 3]} for n in range(120)]
+    found = tunecast.recommend(ask(folder, tiny.write_jsonl(tmp_path / "a.jsonl", rows)), measure="5s")
+    assert found.zero_shot_loss.source == "measured"
 
 
 def test_measured_where_there_are_weights(tiny_llama: Path, toy_data: Path) -> None:

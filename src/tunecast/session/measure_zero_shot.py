@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunecast.budget import duration
+from tunecast.data import LOSS
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.recommender.question import Question, Situation
@@ -46,6 +47,7 @@ def measure_zero_shot(
     settings = SessionSettings(
         question.model,
         question.data,
+        objective=LOSS,
         max_length=question.max_length,
         seed=question.seed,
         prompt_column=question.prompt_column,
