@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from transformers import GraniteMoeConfig, LlamaConfig
+from transformers import GraniteMoeConfig, LlamaConfig, MixtralConfig
 
 from tunecast.estimate import Workload, cached_dry_run, estimate_memory
 from tunecast.estimate.constants import FOUR_BIT_BYTES, LEAST_SHARE, MOST_SHARE, SINGLY_QUANTISED_BYTES
@@ -129,6 +129,37 @@ def test_a_mixture_of_experts_is_priced_from_its_configuration() -> None:
     estimate = dry_run_seconds(config, TRAINER, machine)
     experts = 4 * 2 * 3 * WIDTH * 32  # those that a token passes
     assert estimate.step_flops > 8 * experts * TRAINER.batch_size * TRAINER.max_length
+
+
+def mixtral(experts: int = 8) -> Any:
+    return MixtralConfig(
+        vocab_size=500,
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=experts,
+        num_experts_per_tok=2,
+    )
+
+
+def test_more_experts_of_which_a_token_passes_as_many_add_the_work_of_the_router_alone() -> None:
+    few, many = (cached_dry_run(mixtral(experts), TRAINER) for experts in (8, 16))
+    tokens = TRAINER.batch_size * TRAINER.max_length
+    work = [run.observed.work["forward"].flops for run in (few, many)]
+    assert work[0] > 2 * tokens * 4 * 2 * 3 * WIDTH * 32
+    assert work[1] - work[0] == 2 * tokens * 4 * 8 * WIDTH
+    assert many.trainable_parameters - few.trainable_parameters == 4 * 8 * (3 * WIDTH * 32 + WIDTH)
+
+
+def test_adapters_of_experts_are_priced_too() -> None:
+    attention, everything = (
+        cached_dry_run(mixtral(), replace(TRAINER, adapter=LORA | {"target_modules": targets}))
+        for targets in (LORA["target_modules"], "all-linear")
+    )
+    experts = 4 * 8 * 8 * ((WIDTH + 64) + (32 + WIDTH))
+    assert everything.trainable_parameters - attention.trainable_parameters >= experts
 
 
 def test_the_interval_surrounds_the_peak() -> None:

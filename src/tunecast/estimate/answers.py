@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +31,21 @@ def scalar_without_data(tensor: torch.Tensor) -> bool | int | float:
     if tensor.dtype == torch.bool:
         return False
     return 0.0 if tensor.dtype.is_floating_point else 0
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Let code switch autocast off on the meta device, which has none: peft's adapters of experts do."""
+    found: Any = torch.autocast
+
+    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else found(device_type, *args, **kwargs)
+
+    vars(torch)["autocast"] = autocast
+    try:
+        yield
+    finally:
+        vars(torch)["autocast"] = found
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.estimate.constants import FOUR_BIT_BYTES, SINGLY_QUANTISED_BYTES
+from tunecast.estimate.experts import register_experts
 from tunecast.estimate.workload import Workload
 from tunecast.models.describe import context_of
 from tunecast.models.empty import model_class
@@ -40,6 +41,7 @@ def base_skeleton(config: Any, request: Workload) -> Any:
             if getattr(config, token, None) is None:
                 # Which one does not matter to a skeleton, but labels are shifted with it.
                 setattr(config, token, 0)
+    register_experts(config)
     auto = model_class(config)
     dtype: torch.dtype = getattr(torch, request.compute_dtype)
     attention = "eager" if request.attention == "eager" else "sdpa"
@@ -154,13 +156,16 @@ def without_data() -> Iterator[None]:
     """Build and run models without data quietly; a count of non-zeros is taken to be the whole."""
     from torch.fx.experimental import _config
 
+    from tunecast.estimate.answers import without_autocast
+
     shape_rules: Any = _config  # its patch() is made at import and unknown to type checkers
 
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with shape_rules.patch(meta_nonzero_assume_all_nonzero=True), warnings.catch_warnings():
+        no_counts = shape_rules.patch(meta_nonzero_assume_all_nonzero=True)
+        with no_counts, without_autocast(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
