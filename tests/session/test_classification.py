@@ -13,6 +13,7 @@ import pytest
 import sessions
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Silent
+from tunecast.report.predictions import kind_text
 from tunecast.results import SessionRecord
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import prepare_task
@@ -157,6 +158,8 @@ def test_what_decides(tiny_llama: Path, table: Path, changes: dict[str, str], me
     assert prepared.task.metric == metric
     # Labels that a tokenizer cannot tell apart are no mistake where nothing is decided by labels.
     assert bool(prepared.training_task.labels) == (label_metric(metric) is not None)
+    told = f"chosen by {metric}, measured by the label that the model finds likeliest" in kind_text(prepared)
+    assert told == (label_metric(metric) is not None)
 
 
 @pytest.mark.parametrize(

@@ -355,8 +355,8 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
     remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1))
     return ConfigurationError(
-        f"--model: no method fits {situation.task.model.name} into the {limit:.2g} GB of "
+        f"--model: no method fits {situation.task.model.name} into the {limit:,.1f} GB of "
         f"{situation.target.name}; the smallest, {least.pipeline.method}, would hold "
-        f"{least.memory_gb:.2g} GB.",
+        f"{least.memory_gb:,.1f} GB.",
         f"Would fit: {'; '.join(remedies)}." if remedies else "Choose a smaller model.",
     )
