@@ -38,7 +38,10 @@ def test_a_sentence_says_time_and_gain() -> None:
     )
     without = replace(LONGER, epochs=1.0, loss=2.0, low=2.0, high=2.0, basis="recorded runs")
     assert "one epoch on" in longer_sentence(without)
-    assert longer_sentence(without).endswith("Predicted from recorded runs: no lower validation loss.")
+    doubt = ", which is uncertain, because few of them differ in their length alone."
+    assert longer_sentence(without).endswith(f"Predicted from recorded runs: no lower validation loss{doubt}")
+    from_law = replace(without, basis="forecast")
+    assert longer_sentence(from_law).endswith("as many passes as so far: no lower validation loss.")
 
 
 def test_a_command_carries_over_what_decides_the_scores() -> None:

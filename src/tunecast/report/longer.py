@@ -19,6 +19,8 @@ def longer_sentence(longer: LongerRun) -> str:
         gain = f"a validation loss {middle:.0%} lower (90% interval: {least:.0%} to {most:.0%})"
     else:
         gain = "no lower validation loss"
+        if longer.basis == "recorded runs":
+            gain += ", which is uncertain, because few of them differ in their length alone"
     basis = "the forecast, for as many passes as so far" if longer.basis == "forecast" else "recorded runs"
     epochs = "one epoch" if longer.epochs == 1 else f"{longer.epochs:g} epochs"
     return (
