@@ -75,6 +75,18 @@ def test_without_weights_or_tokenizer_at_seventy_billion(seventy_billion: Path, 
     assert "full and ia3 and lora would not fit" in text
 
 
+def test_labels_come_with_the_loss_of_guessing_them(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "moods.csv"
+    table.write_text(
+        "text,label\n" + "".join(f"case {row},{('bad', 'good')[row % 2]}\n" for row in range(200))
+    )
+    situation = look(ask(tiny_llama, table))
+    told = next(text for text in situation.warnings if text.startswith("Guessing by how frequent"))
+    loss = float(told.split(" of about ")[1].split(". ")[0])
+    assert loss * situation.lengths.label_mean == pytest.approx(math.log(2), rel=0.1)
+    assert "Guessing" not in " ".join(look(ask(tiny_llama, toy_data)).warnings)
+
+
 def test_what_no_method_fits_comes_with_what_would(seventy_billion: Path, toy_data: Path) -> None:
     told = r"no method fits seventy into the 23\.\d GB of L4; .* would hold \d\d\.\d GB"
     with pytest.raises(ConfigurationError, match=told) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tunecast import data
@@ -117,8 +118,25 @@ def look(question: Question) -> Situation:
         unique_examples=len(dataset.train),
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
-    warnings = (*target.warnings, *dataset.warnings, *_length_warnings(lengths, facts))
+    warnings = (
+        *target.warnings,
+        *dataset.warnings,
+        *_length_warnings(lengths, facts),
+        *_guessing(dataset, lengths.label_mean),
+    )
     return Situation(resolved, lengths, target, task, warnings, question.trust_remote_code)
+
+
+def _guessing(dataset: data.Dataset, label_tokens: float) -> list[str]:
+    """Say which loss needs no model where answers come from a closed set: predictions may be above it."""
+    answers = data.closed_answers(dataset)
+    if answers is None:
+        return []
+    nats = [answers.nats(data.answer_of(example)) for example in dataset.train]
+    return [
+        f"Guessing by how frequent each answer is has a loss of about {fmean(nats) / label_tokens:.2f}. "
+        "A predicted loss above that does not say that the answers will be right."
+    ]
 
 
 def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:
