@@ -79,8 +79,8 @@ def learnable(runs: Sequence[Run]) -> Examples:
     found = len(set(task_group(examples.tasks))) if examples.tasks else 0
     if found < MIN_GROUPS:
         raise StoreError(
-            f"These runs have {found} families of datasets with a known zero-shot loss; judging a "
-            f"predictor on held-out data takes at least {MIN_GROUPS}.",
+            f"A predictor takes runs of at least {MIN_GROUPS} families of datasets with a known zero-shot "
+            f"loss, because its intervals are calibrated on those held out; these runs have {found}.",
             "Collect more: tunecast collect --plan PLAN.yaml --store URL.",
         )
     return examples
