@@ -45,7 +45,7 @@ def test_it_says_what_was_decided(plan: dict[str, Any]) -> None:
     assert rows["decided by"].startswith("exact_match on validation")
     assert rows["time"].startswith("2m for search and comparison, then about ")
     assert rows["memory"].startswith("every candidate fits in the ")
-    assert "afterwards" not in rows
+    assert "afterwards" in rows
     methods = rows["search"].partition(": ")[2]
     assert methods.count(",") == METHODS_SHOWN
     texts = [text for _, text in plan_rows(plan)]
@@ -55,7 +55,11 @@ def test_it_says_what_was_decided(plan: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("choice", "said"),
-    [("epochs=1.5", "for 1.5 epochs, outside of the budget"), ("budget", "with half of the budget")],
+    [
+        ("epochs=1.5", "for 1.5 epochs, outside of the budget"),
+        ("budget", "with half of the budget"),
+        ("auto", "with half of the budget"),
+    ],
 )
 def test_a_final_training_is_part_of_the_plan(plan: dict[str, Any], choice: str, said: str) -> None:
     asked = {**plan, "configuration": plan["configuration"] | {"final_training": choice}}

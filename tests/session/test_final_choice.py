@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tunecast.errors import ConfigurationError
@@ -24,9 +26,9 @@ def test_what_follows_the_search(text: str, choice: FinalChoice) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("3", "'3' is not none, budget or epochs=N"),
-        ("epochs", "is not none, budget or epochs=N"),
-        ("epochs=many", "is not none, budget or epochs=N"),
+        ("3", "'3' is not auto, none, budget or epochs=N"),
+        ("epochs", "is not auto, none, budget or epochs=N"),
+        ("epochs=many", "is not auto, none, budget or epochs=N"),
         ("epochs=0", "--final-training epochs must be above 0"),
         ("epochs=nan", "--final-training epochs must be a finite number"),
     ],
@@ -34,3 +36,19 @@ def test_what_follows_the_search(text: str, choice: FinalChoice) -> None:
 def test_other_texts_are_refused_before_anything_is_read(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         SessionSettings(model="", data="", final_training=text)
+
+
+@pytest.mark.parametrize(
+    ("budget", "strategy", "kind"),
+    [
+        ("5m", "advised", "budget"),
+        ("60k-tokens", "random", "budget"),
+        ("20-trials", "advised", "none"),
+        ("5m", "fixed-baseline", "none"),
+    ],
+)
+def test_a_budget_that_is_searched_with_is_divided_by_default(budget: str, strategy: str, kind: str) -> None:
+    settings = SessionSettings(model="", data="", budget=budget, strategy=strategy)
+    assert settings.final_choice.kind == kind
+    assert replace(settings, final_training="none").final_choice.kind == "none"
+    assert replace(settings, workers=2).final_choice.kind == "none"

@@ -70,6 +70,21 @@ def test_a_session_goes_on_as_it_began(tmp_path: Path, changed: dict[str, Any], 
         earlier_state(folder, replace(SETTINGS, **changed), resume=True)
 
 
+@pytest.mark.parametrize("before", [{"final_training": "none"}, {}])
+def test_a_session_of_an_earlier_version_goes_on_without_a_final_training(
+    tmp_path: Path, before: dict[str, str]
+) -> None:
+    folder = begun(tmp_path)
+    kept = as_kept(state_of(SETTINGS, "of these rows", "float32", None))
+    del kept["configuration"]["final_training"]
+    folder.write_session(json.dumps({**kept, "configuration": kept["configuration"] | before}))
+    found = earlier_state(folder, SETTINGS, resume=True)
+    assert found is not None
+    assert found.began_final_training == "none"
+    with pytest.raises(ConfigurationError, match="--final-training"):
+        earlier_state(folder, replace(SETTINGS, final_training="budget"), resume=True)
+
+
 def test_a_session_may_be_given_more(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
     complete = replace(decided(), configuration=replace(SETTINGS, budget="5m").as_json())

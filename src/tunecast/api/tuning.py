@@ -99,6 +99,8 @@ def _tune_in(
     if earlier is not None and earlier.record is not None:
         progress.log(f"The session in {folder.path} is complete.")
         return earlier.record
+    if earlier is not None:
+        settings = replace(settings, final_training=earlier.began_final_training)
     from tunecast.executors import start_executor
     from tunecast.hardware.processor import worker_threads
 

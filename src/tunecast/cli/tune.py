@@ -75,8 +75,8 @@ def command(
         None,
         "--final-training",
         help="Train the winner for longer, with its learning rate derived for the longer run, and let the "
-        "better one of the two win: budget (within the second half of the budget) or epochs=N (N passes, "
-        "outside the budget). (default: none)",
+        "better one of the two win: budget (within the second half of the budget), epochs=N (N passes, "
+        "outside the budget) or none. (default: budget, unless that counts trials or there are several workers)",
     ),
     value: float = typer.Option(
         None,

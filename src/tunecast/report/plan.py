@@ -9,7 +9,7 @@ from tunecast.recommender.recommendation import Prospect
 from tunecast.records import Pipeline
 from tunecast.report.numbers import compact, duration, interval, storage
 from tunecast.report.wording import pipeline_line, prospect_line
-from tunecast.session.final_choice import FinalChoice
+from tunecast.session.final_choice import final_choice
 
 NOTES_SHOWN = 4
 METHODS_SHOWN = 4
@@ -28,7 +28,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{plan['objective']} on validation ({plan['kind'].partition(' (')[0]}); test is only reported",
         ),
         ("time", _time(plan)),
-        *_final_training(settings["final_training"]),
+        *_final_training(settings),
         ("search", _search(plan)),
         ("memory", _memory(plan["candidates"])),
         *_restrictions(settings),
@@ -66,11 +66,11 @@ def _memory(candidates: Mapping[str, Any]) -> str:
     return f"{candidates['left_out']} more candidates are left out: they exceed the {room} of a worker"
 
 
-def _final_training(chosen: str) -> Iterator[tuple[str, str]]:
-    choice = FinalChoice.parse(chosen)
+def _final_training(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    choice = final_choice(*(settings[name] for name in ("final_training", "budget", "strategy", "workers")))
     if choice.epochs is not None:
         yield "afterwards", f"the winner is trained for {choice.epochs:g} epochs, outside of the budget"
-    elif chosen != "none":
+    elif choice.kind == "budget":
         yield "afterwards", "the winner is trained for longer with half of the budget"
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tunecast.budget import Budget
 from tunecast.errors import ConfigurationError
 from tunecast.ranges import check_range
+from tunecast.search import get_strategy
 
+AUTO = "auto"
 FINAL_SHARE = 0.5
 """Share of a budget that is kept for a final training within it."""
 
 
 @dataclass(frozen=True)
 class FinalChoice:
-    """The value of ``--final-training``.
+    """What ``--final-training`` asks for.
 
     Args:
         kind: ``none``, ``budget`` (within the budget) or ``epochs`` (outside of it).
@@ -47,8 +50,32 @@ class FinalChoice:
             epochs = None
         if epochs is None:
             raise ConfigurationError(
-                f"--final-training {text!r} is not none, budget or epochs=N.",
+                f"--final-training {text!r} is not auto, none, budget or epochs=N.",
                 "Write it as --final-training epochs=3.",
             )
         check_range("epochs", epochs, called="--final-training epochs")
         return cls("epochs", epochs)
+
+
+def final_choice(text: str, budget: str, strategy: str, workers: int) -> FinalChoice:
+    """Return what follows the search of a session.
+
+    ``auto`` divides a budget in seconds or tokens: the best pipeline of short trials gains more from one long
+    training than from a longer search (``benchmarks/real_sessions.py``). It is not divided if it counts trials,
+    if the strategy only trains given pipelines, or if other workers would stand idle during a long training.
+
+    Args:
+        text: The value of ``--final-training``.
+        budget: The value of ``--budget``.
+        strategy: The strategy's name.
+        workers: Trials that are trained at the same time.
+
+    Raises:
+        ConfigurationError: A value cannot be read, or there is no such strategy.
+        BudgetError: The budget cannot be read.
+    """
+    if text != AUTO:
+        return FinalChoice.parse(text)
+    searches = workers == 1 and not get_strategy(strategy).trials
+    divides = searches and Budget.parse(budget).kind != "trials"
+    return FinalChoice("budget" if divides else "none")

@@ -25,7 +25,7 @@ from tunecast.session.calibrate_length import (
 )
 from tunecast.session.candidates import suitable
 from tunecast.session.feasible import Feasible
-from tunecast.session.final_choice import FINAL_SHARE
+from tunecast.session.final_choice import AUTO, FINAL_SHARE
 from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
 from tunecast.session.final_training import FinalTrainer
 from tunecast.session.folder import OutputFolder
@@ -448,6 +448,8 @@ class Session:
             self._save_state()
         plan = self._state.final
         if plan.pipeline is None:
+            if self._settings.final_training == AUTO:
+                return comparison
             text = f"The winner was not trained for longer: {plan.reason}."
             self._progress.log(f"Note: {text}")
             return replace(comparison, warnings=(*comparison.warnings, text))

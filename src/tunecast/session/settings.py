@@ -15,7 +15,7 @@ from tunecast.methods import Restrictions
 from tunecast.ranges import check_range
 from tunecast.records import Scalar
 from tunecast.search.registry import DEFAULT
-from tunecast.session.final_choice import FinalChoice
+from tunecast.session.final_choice import AUTO, FinalChoice, final_choice
 
 NUMBERS = (
     *("epochs", "seed", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
@@ -65,7 +65,7 @@ class SessionSettings:
         forecast: Whether to spend up to a tenth of the budget on a forecast of the loss with more data.
         final_training: What follows the search: ``none``; ``budget`` to train the winner for longer with half
             of the budget; ``epochs=N`` to train it for N passes over the training examples, outside of the
-            budget.
+            budget; ``auto`` for ``budget`` if one worker searches with seconds or tokens, else ``none``.
         value: Minutes that 1% of the loss is worth: a strategy that predicts gains ends when it expects less.
             None searches until the budget is spent.
         patience: For :func:`tunecast.train`: points without a better validation loss after which training
@@ -103,7 +103,7 @@ class SessionSettings:
     deterministic: bool = False
     trust_remote_code: bool = False
     forecast: bool = True
-    final_training: str = "none"
+    final_training: str = AUTO
     value: float | None = None
     patience: int | None = None
     prior: str = ""
@@ -128,12 +128,13 @@ class SessionSettings:
         if self.dtype not in DTYPES:
             raise ConfigurationError(f"--dtype: there is no {self.dtype!r}.", f"Use {', '.join(DTYPES)}.")
         check_executor(self.executor)
-        FinalChoice.parse(self.final_training)
+        if self.final_training != AUTO:
+            FinalChoice.parse(self.final_training)
 
     @property
     def final_choice(self) -> FinalChoice:
-        """What follows the search."""
-        return FinalChoice.parse(self.final_training)
+        """What follows the search; see :func:`~tunecast.session.final_choice.final_choice`."""
+        return final_choice(self.final_training, self.budget, self.strategy, self.workers)
 
     @property
     def restrictions(self) -> Restrictions:

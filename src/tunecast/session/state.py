@@ -134,6 +134,11 @@ class SessionState:
     record: SessionRecord | None = None
 
     @property
+    def began_final_training(self) -> str:
+        """What the session began with; 0.1.0 had no final training."""
+        return str(self.configuration.get("final_training", "none"))
+
+    @property
     def began_objective(self) -> str:
         """What it is decided by; only a session that decided that itself differs from its configuration."""
         configured = str(self.configuration["objective"])
@@ -276,6 +281,8 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     free.add("budget")  # which may grow
     if (began["objective"], settings.objective) == (LOSS, AUTO):
         free.add("objective")  # the loss was the default of earlier versions
+    if (before.get("final_training", "none"), settings.final_training) == ("none", "auto"):
+        free.add("final_training")  # none was the default of earlier versions
     changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:
         flags = ", ".join(map(flag_of, changed))
