@@ -1,4 +1,4 @@
-"""The part of a budget in seconds that a search uses, on machines of many speeds, by a clock made by hand."""
+"""The part of a budget in seconds that is used, on machines of many speeds, by a clock made by hand."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Pipeline
 from tunecast.search.advised import advised
-from tunecast.session import budget_tracker, loop
+from tunecast.session import beside_search, budget_tracker, loop
+from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import GRACE, BudgetTracker
 from tunecast.session.final_evaluation import Judge, best_checkpoint, is_scored, leading_checkpoints
+from tunecast.session.final_training import FinalTrainer
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
+from tunecast.session.requester import Requester
 from tunecast.session.run_factory import Validation, session_validation
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trials
+from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.runner import Measurement
 
@@ -64,9 +67,9 @@ class Machine(ScriptedExecutor):
         super().__init__()
         self.pace, self.scoring, self.subset_share = pace, scoring, subset_share
         self.now = 0.0
-        self.trials: Trials
+        self.trials: list[Trial] = []
         self.draw = random.Random(0)
-        self.ends = [self.draw.uniform(2.0, 4.0) for _ in PIPELINES]
+        self.ends = [self.draw.uniform(2.0, 4.0) for _ in (*PIPELINES, "final")]
 
     def monotonic(self) -> float:
         """Stands for the clock."""
@@ -112,9 +115,9 @@ class Spent:
 
     def __init__(
         self, machine: Machine, settings: SessionSettings, prepared: PreparedTask, validation: Validation,
-        full_length: int, folder: OutputFolder, store: Store,
+        full_length: int, folder: OutputFolder, store: Store, kept: float = 0.0,
     ) -> None:  # fmt: skip
-        self.trials = machine.trials = Trials(
+        self.trials = Trials(
             "session",
             prepared,
             PIPELINES,
@@ -127,7 +130,9 @@ class Spent:
             explosion_nats=99.0,
             halvings=validation.halvings,
         )
-        tracker = BudgetTracker(Budget("seconds", SECONDS, "5m"), 5.0 + machine.scoring)
+        machine.trials += self.trials
+        self.tracker = tracker = BudgetTracker(Budget("seconds", SECONDS, "5m"), 5.0 + machine.scoring)
+        tracker.reserve("final training", kept)
         share = machine.subset_share
         runtime_model = RuntimeModel(1 / machine.pace, share * machine.scoring, (1 - share) * machine.scoring)
         self.search = Search(
@@ -143,12 +148,30 @@ class Spent:
             diagnostics=[],
             seconds_to_compare=machine.scoring,
         )
+        self.place = folder, store
         self.search.spend()
         baseline = best_checkpoint(self.trials[0])
         finalists = [*leading_checkpoints(self.trials, Judge("loss")), *([baseline] if baseline else [])]
         unscored = {finalist.key for finalist in finalists if not is_scored(finalist)}
         self.seconds = tracker.elapsed()
         self.comparing = len(unscored) * machine.scoring
+
+
+def train_winner(spent: Spent, machine: Machine, settings: SessionSettings, prepared: PreparedTask) -> Trial:
+    """Train the search's leader for longer, as a session does."""
+    search, tracker, (folder, store) = spent.search, spent.tracker, spent.place
+    assert search.leader is not None
+    settings = replace(settings, final_training="budget", epochs=1000.0)
+    trainer = FinalTrainer("session", settings, prepared, folder, store, search.runtime_model)
+    tracker.reserve_for_comparing(machine.scoring)
+    plan = trainer.plan(search.leader, tracker.left(search.used(), "final training"), "seconds")
+    tracker.reserve("final training", 0.0)
+    trials = trainer.laid_out(plan, spent.trials[0])
+    machine.trials += trials
+    requester = Requester(machine, folder.path)
+    beside = BesideSearch("session", prepared, store, requester, tracker, search, lambda: None, Silent())
+    beside.train_to_end(trials, 0.0, outside_budget=False)
+    return trials[0]
 
 
 @pytest.fixture
@@ -185,3 +208,31 @@ def test_five_minutes_are_used_on_slow_and_fast_machines(
     if used < 0.95 * SECONDS:  # only if another probe and its comparison would take more than what is left
         probe = FULL_EFFORT * 16 * mean / pace + machine.subset_share * machine.scoring
         assert used + (1 - 2 * NOISE) * (probe + machine.scoring) > SECONDS
+
+
+@pytest.mark.parametrize("slower", [0.7, 1.0, 1.4])
+def test_a_final_training_uses_its_half_though_it_is_faster_or_slower_than_the_trials(
+    slower: float,
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    place: tuple[OutputFolder, Store],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = prepared.training_task
+    pace = 122 * task.train_tokens / len(task.train) / TOKENS
+    full_length = int(0.125 * (SECONDS - 5.0) * pace)
+    validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
+    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole))
+    for module in (budget_tracker, loop, beside_search):
+        monkeypatch.setattr(module, "time", machine)
+    spent = Spent(machine, settings, prepared, validation, full_length, *place, kept=SECONDS / 2)
+    assert SECONDS / 3 < spent.seconds < 0.55 * SECONDS
+    machine.pace /= slower
+    trial = train_winner(spent, machine, settings, prepared)
+    if slower <= 1.0:
+        assert trial.outcome is Outcome.COMPLETED
+    else:
+        assert trial.curve[-1].share > 0.5, "it goes on beyond the last point that fits"
+    used = spent.tracker.elapsed() + machine.scoring
+    assert used <= (1 + GRACE) * SECONDS
+    assert used > 0.95 * SECONDS or slower < 1.0

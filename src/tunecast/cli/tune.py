@@ -76,7 +76,7 @@ def command(
         "--final-training",
         help="Train the winner for longer, with its learning rate derived for the longer run, and let the "
         "better one of the two win: budget (within the second half of the budget), epochs=N (N passes, "
-        "outside the budget) or none. (default: budget, unless that counts trials or there are several workers)",
+        "outside the budget) or none. (default: budget if one worker searches with seconds or tokens)",
     ),
     value: float = typer.Option(
         None,

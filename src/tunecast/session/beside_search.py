@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,13 +73,16 @@ class BesideSearch:
         Returns False if the budget was over before the step was reached.
         """
         trial = trials[0]
+        method, before, began = trial.spec.pipeline.method, trial.plan.tokens_at(trial.step), time.monotonic()
         request = Advance(trial.spec, trial.step, step, trial.weights_hash)
         answer = self.requester.answer(request, lambda: self.budget_tracker.is_overrun)
         slot, elapsed = self.requester.executor.slots[0], self.budget_tracker.elapsed()
         if isinstance(answer, Crash):
             trials.fail(0, *answer.failure, slot, elapsed)
         elif answer is not None:
+            seconds = time.monotonic() - began
             trials.record(0, answer, slot, elapsed)
+            self.search.runtime_model.learn_from(method, before, answer, seconds, trial.effort)
             if answer.retrained_tokens:
                 self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
         self.save()
@@ -114,9 +118,8 @@ class BesideSearch:
         outside = ", outside the budget" if outside_budget else ""
         activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
         self.progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
-        while trial.goes_on:
-            following, tokens = trial.next_step, trial.tokens_to_next
-            assert following is not None
+        while trial.goes_on and (following := self._following(trial, outside_budget)) is not None:
+            tokens = trial.plan.tokens_at(following) - trial.plan.tokens_at(trial.step)
             started = [*self.search.trials.started, *trials]
             self.progress.show(
                 session_status(started, self.budget_tracker.budget, self.search.used(), activity)
@@ -127,6 +130,12 @@ class BesideSearch:
             self.count()
             self.progress.advance(tokens, _loss_text(trial))
         self.progress.finish()
+
+    def _following(self, trial: Trial, outside_budget: bool) -> int | None:
+        """Return the step to train to: the next point, or as far as seconds are expected to last."""
+        if outside_budget or self.budget_tracker.budget.kind != "seconds":
+            return trial.next_step
+        return self.budget_tracker.last_step(trial, self.search.used(), self.search.runtime_model)
 
 
 def _loss_text(trial: Trial) -> str:

@@ -61,8 +61,8 @@ def final_choice(text: str, budget: str, strategy: str, workers: int) -> FinalCh
     """Return what follows the search of a session.
 
     ``auto`` divides a budget in seconds or tokens: the best pipeline of short trials gains more from one long
-    training than from a longer search (``benchmarks/real_sessions.py``). It is not divided if it counts trials,
-    if the strategy only trains given pipelines, or if other workers would stand idle during a long training.
+    training than from a longer search (``benchmarks/real_sessions.py``). It is not divided if it counts
+    trials, if the strategy only trains given pipelines, or if other workers would stand idle meanwhile.
 
     Args:
         text: The value of ``--final-training``.

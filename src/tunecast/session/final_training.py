@@ -84,19 +84,18 @@ class FinalTrainer:
         most = int((choice.epochs or self.settings.epochs) * epoch)
         if choice.kind == "epochs" or unit == "trials":
             return most
+        if unit == "seconds":
+            return min(most, math.floor(self._affordable_tokens(winner, left)))
         # The last batch may exceed the full length.
         batch = int(winner.spec.pipeline.number("per_device_train_batch_size"))
-        room = batch * max(example.tokens for example in examples)
-        affordable = left if unit == "tokens" else self._affordable_tokens(winner, left)
-        return min(most, math.floor(affordable) - room)
+        return min(most, math.floor(left) - batch * max(example.tokens for example in examples))
 
     def _affordable_tokens(self, winner: Trial, seconds: float) -> float:
-        """Return the tokens that seconds afford, by the 90% upper bound of their time."""
-        method = winner.spec.pipeline.method
-        each = self.runtime_model.upper(method, winner.effort, 0)
+        """Return the tokens that seconds are expected to afford; a slower training stops before its end."""
+        method, expected = winner.spec.pipeline.method, self.runtime_model.expected
+        each = expected(method, winner.effort, 0)
         points = len(affordable_halvings(self.prepared.training_task, seconds / each)) + 1
-        overhead = self.runtime_model.upper(method, 0.0, points, ends=True)
-        return (seconds - overhead) / each
+        return (seconds - expected(method, 0.0, points, ends=True)) / each
 
     def _derived(self, winner: Trial, steps: int) -> Pipeline:
         """Return the winner's pipeline with the rate for so many steps, within the user's restrictions."""

@@ -453,6 +453,7 @@ class Session:
             text = f"The winner was not trained for longer: {plan.reason}."
             self._progress.log(f"Note: {text}")
             return replace(comparison, warnings=(*comparison.warnings, text))
+        self._budget_tracker.reserve("final training", 0.0)
         if choice.kind == "epochs":
             self._budget_tracker.end()
         trainer = self._final_trainer(search)
