@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tunecast import data
@@ -17,6 +18,8 @@ from tunecast.models import ResolvedModel, load_tokenizer
 from tunecast.predictor import load_prior
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.novelty import Novelty
+from tunecast.predictor.quality import REFERENCE, Trial
+from tunecast.predictor.task import task_of
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import DatasetFacts, Run, stable_hash
 from tunecast.store import open_for_reading
@@ -92,3 +95,20 @@ def test_at_most_one_in_ten_recorded_datasets_is_new_to_the_others(shipped: list
         if novelty.is_new(left_out.meta_features):
             new.append(left_out.name)
     assert len(new) <= len(datasets) / 10, new
+
+
+def test_a_longer_training_on_more_examples_promises_less_loss(shipped: list[Run]) -> None:
+    law, quality = load_prior().quality.law, load_prior().quality
+    one_of_each = {(run.dataset.identity, run.model.identity): run for run in teaching_runs(shipped)}
+    changes = []
+    for run in list(one_of_each.values())[::5]:
+        ends = []
+        for tokens, examples in ((16_000, 200), (64_000, 800), (1_000_000, 15_000)):
+            task = replace(task_of(run, 3.0), full_length_tokens=tokens, unique_examples=examples)
+            steps = round(tokens / task.mean_tokens / 16)
+            pipeline = law.with_best_rate(task.model, REFERENCE, steps)
+            ends.append(quality.predict([Trial(task, pipeline, steps)]).mean[0])
+        changes.append((ends[1] - ends[0], ends[2] - ends[1]))
+    falls = np.array(changes) < 0
+    assert falls.mean(axis=0) == pytest.approx([1, 1], abs=0.05)
+    assert -0.4 < np.median(np.array(changes)[:, 1]) < -0.1

@@ -47,6 +47,10 @@ ABILITY_SLOPE, LARGE_SLOPE, LEAST_DISTANCE = 0.4, 0.9, 0.01
 The first is for recorded sizes, the second for those far beyond: in published finetunings of five families of
 decoders from 124 million to 13 billion parameters, slopes differ by 0.9 (Lin et al., arXiv 2402.02314).
 """
+LENGTH_EXPONENT, EXAMPLES_EXPONENT = 0.08, 0.05
+"""Exponents of tokens and of unique examples in the law of lengths, in the range of Zhang et al. (arXiv
+2402.17193). Recorded runs of a task hardly differ in length, so trees alone would not learn one."""
+LENGTH, EXAMPLES = columns(("log_full_length", "log_unique_examples"))
 START, PER_BYTE, PER_TOKEN = columns(("log_zero_shot", "log_zero_shot_per_byte", "log_bytes_per_token"))
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
 
@@ -106,7 +110,8 @@ class Forests:
     """What recorded runs teach.
 
     Args:
-        gain: Predicts the logarithm of the final loss over the zero-shot loss, before the first point.
+        gain: Predicts the logarithm of the final loss over the zero-shot loss, before the first point, less
+            the law of lengths.
         start: Predicts the logarithm of the zero-shot loss over that of the law of pretraining.
         rest: Predicts the logarithm of the final loss over that of the last point.
         measured: Corrects ``gain`` where the zero-shot loss is known.
@@ -137,8 +142,9 @@ class Forests:
         else:
             (start, uncertain), calibrations = self._start(task), self.unmeasured
             rows = with_start(rows, start)
-        mean, variance = self.gain.predict(rows)
-        return (start + mean, *self._corrected(calibrations, variance + uncertain, task.model))
+        gain, variance = self.gain.predict(rows)
+        mean = start + gain + length_law(rows)
+        return (mean, *self._corrected(calibrations, variance + uncertain, task.model))
 
     def after(self, task: TaskDescription, rows: Floats) -> tuple[Floats, Floats, Floats]:
         """Return the same of trials with points, for a measured task."""
@@ -282,6 +288,11 @@ class Quality:
 def interpolated(model: ModelFacts) -> float:
     """Return how much the forests count for a model, from 0 to 1; the law of rates has the rest."""
     return 1.0 / (1.0 + (model.parameters / INTERPOLATED) ** SHARPNESS)
+
+
+def length_law(rows: Floats) -> Floats:
+    """Return the logarithm by which losses fall with tokens and unique examples, shape (rows,)."""
+    return -LENGTH_EXPONENT * rows[:, LENGTH] - EXAMPLES_EXPONENT * rows[:, EXAMPLES]
 
 
 def untouched_level(task: TaskDescription) -> float:

@@ -22,6 +22,7 @@ from tunecast.predictor.quality import (
     Calibrations,
     Forests,
     Quality,
+    length_law,
     untouched_level,
     untouched_row,
     with_start,
@@ -74,6 +75,7 @@ def fit_forests(
     gains, begun = examples.where(examples.share == 0), examples.where(examples.share > 0)
     if not len(begun):
         begun = examples
+    gains = replace(gains, target=gains.target - length_law(gains.features))
     by_id = {run.id: run for run in runs}
     owners = [by_id[examples.runs[number]] for number in gains.run]
     untouched = _Untouched.of(gains, owners)
