@@ -120,10 +120,14 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_session(
     tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> sessions.Finished:
-    """A session of six trials, run undisturbed by the real command line; for reading only."""
+    """A session of six trials, run undisturbed by the real command line; for reading only.
+
+    Its optimiser is one that other trainers have as well.
+    """
+    adamw = ("--fix", "optim=adamw")
 
     def run(folder: Path) -> None:
-        finished = sessions.finish(folder / "out", tiny_llama, toy_data, run=sessions.run_command)
+        finished = sessions.finish(folder / "out", tiny_llama, toy_data, *adamw, run=sessions.run_command)
         (folder / "finished.pickle").write_bytes(pickle.dumps(finished))
 
     folder = built_once("finished-session", run, tmp_path_factory)

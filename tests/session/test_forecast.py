@@ -238,6 +238,7 @@ def forecast_session(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.
     flags = ["--budget", "48k-tokens", "--strategy", "random", "--epochs", "1", "--methods", "lora"]
     flags += ["--range", "learning_rate=1e-3:1e-1"]
     flags += ["--fix", "per_device_train_batch_size=4", "--fix", "warmup_ratio=0.5"]
+    flags += ["--final-training", "none"]
     return finish(folder, tiny_llama, toy_data, *flags)
 
 
@@ -335,11 +336,16 @@ def test_a_budget_of_few_trials_says_why(finished_session: Finished) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("budget", "new_session"), [("3k-tokens", True), ("7k-tokens", False)])
+@pytest.mark.parametrize(
+    ("budget", "final_training", "new_session"),
+    [("3k-tokens", "none", True), ("7k-tokens", "none", False), ("7k-tokens", "budget", True)],
+)
 def test_the_budget_that_is_advised_is_enough(
-    budget: str, new_session: bool, tiny_llama: Path, toy_data: Path, tmp_path: Path
+    budget: str, final_training: str, new_session: bool, tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     flags = (
+        "--final-training",
+        final_training,
         "--methods",
         "lora",
         "--range",

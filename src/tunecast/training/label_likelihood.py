@@ -20,7 +20,7 @@ from tunecast.training.evaluate import Evaluator
 from tunecast.training.failures import is_out_of_memory
 from tunecast.training.generate import BATCH_TOKENS, PROCESSOR_BATCH_TOKENS, padded
 from tunecast.training.losses import COMPLETION, get_loss
-from tunecast.training.losses.completion import forward_arguments
+from tunecast.training.losses.completion import forward_arguments, summed_nats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,7 +199,7 @@ class _AfterCache:
         import torch
 
         first = self._first.repeat_interleave(labels, dim=0)
-        nats = _summed(first[:, None], targets[:, :1])
+        nats = summed_nats(first[:, None], targets[:, :1])
         if ids.shape[1] == 1:
             return nats
         cache = copy.deepcopy(self._cache)
@@ -210,7 +210,7 @@ class _AfterCache:
         mask = torch.cat([before, torch.ones_like(steps)], dim=1)
         positions = before.sum(1, keepdim=True) + torch.arange(steps.shape[1], device=ids.device)
         output = self._call(steps, mask, positions, cache)
-        return nats + _summed(output.logits.float(), targets[:, 1:])
+        return nats + summed_nats(output.logits.float(), targets[:, 1:])
 
     def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, **more: Any) -> Any:
         if self._takes_positions:
@@ -234,12 +234,4 @@ class _AfterEncoder:
             attention_mask=self._mask.repeat_interleave(labels, dim=0),
             labels=targets,
         )
-        return _summed(output.logits.float(), targets)
-
-
-def _summed(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum the cross-entropy of targets, shape (rows, positions), over positions."""
-    from torch.nn.functional import cross_entropy
-
-    nats = cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-    return nats.sum(dim=1)
+        return summed_nats(output.logits.float(), targets)

@@ -121,6 +121,22 @@ def example_nats(model: Any, batch: Batch) -> Tensor:
     return smoothed_nats(model, batch, 0.0)[1]
 
 
+def summed_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum the cross-entropy of each row's targets in nats.
+
+    Args:
+        logits: Shape (rows, positions, vocabulary), in float32.
+        targets: Shape (rows, positions); those that do not count are :data:`IGNORED`.
+
+    Returns:
+        Shape (rows,).
+    """
+    from torch.nn.functional import cross_entropy
+
+    nats = cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    return nats.sum(dim=1)
+
+
 def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy of each example against smoothed labels, and against plain ones.
 
