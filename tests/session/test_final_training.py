@@ -114,7 +114,7 @@ def test_there_is_none_without_a_trained_winner_or_room(
     for left in (0.0, 2000.0):
         plan = decides.plan(winner(prepared), left, "tokens")
         assert plan.pipeline is None
-        assert plan.reason.startswith("it would not be longer than the winner's 2,")
+        assert plan.reason.startswith("it would hardly be longer than the winner's 2,")
 
 
 FLAGS = (
@@ -235,6 +235,20 @@ def test_within_a_budget_search_and_final_training_share_it(
     assert run.full_length_tokens > 3 * tried[0].full_length_tokens
     assert 0.85 * 16_000 < searched + run.curve[-1].tokens_seen <= 16_000
     assert run.curve[-1].share == 1.0
+
+
+@pytest.mark.parametrize(("epochs", "is_trained"), [("0.9", False), ("2", True)])
+def test_what_a_final_training_does_not_need_is_searched_with(
+    epochs: str, is_trained: bool, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ("--budget", "30k-tokens", "--epochs", epochs)
+    finish(tmp_path / "out", tiny_llama, toy_data, *FLAGS, *RATES, *flags)
+    runs = [run for run in committed(tmp_path / "out") if run.curve]
+    final = [run.curve[-1].tokens_seen for run in runs if run.extra == FINAL_TRAINING]
+    searched = sum(run.curve[-1].tokens_seen for run in runs if run.is_candidate)
+    assert len(final) == is_trained, "a training that is hardly longer than a trial's is none"
+    assert searched > 15_000
+    assert 0.85 * 30_000 < searched + sum(final) <= 30_000
 
 
 def test_a_larger_budget_counts_all_that_was_spent_before(

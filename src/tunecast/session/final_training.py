@@ -19,6 +19,9 @@ from tunecast.session.state import FinalPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 
+LEAST_RATIO = 1.5
+"""A final training within the budget has so many times the winner's steps, or the search goes on instead."""
+
 
 @dataclass(frozen=True)
 class FinalTrainer:
@@ -44,9 +47,17 @@ class FinalTrainer:
         full_length = self._full_length(winner, left, unit)
         found_in = winner.plan.tokens_at(winner.plan.total_steps)
         longer = self.laid_out(FinalPlan(winner.spec.pipeline, max(1, full_length)), winner)[0]
-        if longer.plan.total_steps <= winner.plan.total_steps:
-            return FinalPlan(reason=f"it would not be longer than the winner's {found_in:,} tokens")
+        least = LEAST_RATIO if self.settings.final_choice.kind == "budget" else 1.0
+        if longer.plan.total_steps <= least * winner.plan.total_steps:
+            return FinalPlan(reason=f"it would hardly be longer than the winner's {found_in:,} tokens")
         return FinalPlan(self._derived(winner, longer.plan.total_steps), full_length)
+
+    def price(self, plan: FinalPlan, like: Trial, unit: str) -> float:
+        """Return what a planned training is expected to take, in the budget's unit; see :meth:`laid_out`."""
+        if plan.pipeline is None:
+            return 0.0
+        trial = self.laid_out(plan, like)[0]
+        return {"seconds": self.seconds(trial), "tokens": float(trial.tokens_to_end)}.get(unit, 1.0)
 
     def laid_out(self, plan: FinalPlan, like: Trial) -> Trials:
         """Return the single trial of a plan, with the points that an earlier process committed.

@@ -404,12 +404,13 @@ class Session:
         self._budget_tracker.reserve("final training", share)
 
     def _spend_what_final_leaves(self, search: Search) -> None:
-        """Search with what was kept for a final training if that would not be longer than the trials."""
+        """Search with what was kept for a final training that needs less, as ``--epochs`` limits it."""
         if self._settings.final_choice.kind != "budget" or self._state.final is not None:
             return
-        if self._planned(search, search.leader).reason:
-            self._budget_tracker.reserve("final training", 0.0)
-            search.spend()
+        plan, unit = self._planned(search, search.leader), self._budget_tracker.budget.kind
+        needed = self._final_trainer(search).price(plan, search.trials[0], unit)
+        self._budget_tracker.reserve("final training", needed)
+        search.spend()
 
     def _tell_unused(self, search: Search) -> None:
         """Say why a part of the budget was not used, unless gains were not worth its seconds."""
