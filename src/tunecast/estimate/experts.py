@@ -27,7 +27,7 @@ def evenly_used_experts(self: Any, hidden_states: Any, top_k_index: Any, top_k_w
     Args:
         self: Module of experts that transformers' ``use_experts_implementation`` decorates.
         hidden_states: Shape ``(tokens, width)``.
-        top_k_index: The experts of each token, of which only the shape ``(tokens, k)`` counts.
+        top_k_index: The experts of each token; only its shape ``(tokens, k)`` counts.
         top_k_weights: Their weights, of the same shape.
 
     Returns:

@@ -81,7 +81,7 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
 
 def refuse_contradictions(restrictions: Restrictions) -> None:
-    """Refuse restrictions of which one leaves another without effect.
+    """Refuse a restriction that leaves another without effect.
 
     Raises:
         ConfigurationError: Two restrictions contradict each other.

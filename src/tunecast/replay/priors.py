@@ -58,7 +58,7 @@ def _hash(anything: object) -> str:
 
 @cache
 def _published() -> list[Run]:
-    """Return the shipped published runs, none of which is of a recorded task."""
+    """Return the shipped published runs; they share no task with recorded ones."""
     return published_runs()
 
 

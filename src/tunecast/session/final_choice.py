@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunecast.budget import Budget
+from tunecast.data import AUTO
 from tunecast.errors import ConfigurationError
 from tunecast.ranges import check_range
 from tunecast.search import get_strategy
 
-AUTO = "auto"
 FINAL_SHARE = 0.5
 """Share of a budget that is kept for a final training within it."""
 

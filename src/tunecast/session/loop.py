@@ -36,7 +36,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Rest:
-    """The rest of a budget, of which nothing is kept for a trial's end."""
+    """The rest of a budget; nothing is kept for a trial's end."""
 
     search: Search
 

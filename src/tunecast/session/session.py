@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tunecast.budget import Budget
+from tunecast.data import AUTO
 from tunecast.executors.base import Executor, Slot
 from tunecast.executors.requests import TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
@@ -25,7 +26,7 @@ from tunecast.session.calibrate_length import (
 )
 from tunecast.session.candidates import suitable
 from tunecast.session.feasible import Feasible
-from tunecast.session.final_choice import AUTO, FINAL_SHARE
+from tunecast.session.final_choice import FINAL_SHARE
 from tunecast.session.final_evaluation import FINALISTS, Account, Comparison, FinalScoring
 from tunecast.session.final_training import FinalTrainer
 from tunecast.session.folder import OutputFolder

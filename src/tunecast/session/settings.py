@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from tunecast.data import AUTO
 from tunecast.errors import ConfigurationError
 from tunecast.executors import check_executor
 from tunecast.hardware.dtype import COMPUTE_DTYPES
@@ -15,7 +16,7 @@ from tunecast.methods import Restrictions
 from tunecast.ranges import check_range
 from tunecast.records import Scalar
 from tunecast.search.registry import DEFAULT
-from tunecast.session.final_choice import AUTO, FinalChoice, final_choice
+from tunecast.session.final_choice import FinalChoice, final_choice
 
 NUMBERS = (
     *("epochs", "seed", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),

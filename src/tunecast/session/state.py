@@ -281,7 +281,7 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     free.add("budget")  # which may grow
     if (began["objective"], settings.objective) == (LOSS, AUTO):
         free.add("objective")  # the loss was the default of earlier versions
-    if (before.get("final_training", "none"), settings.final_training) == ("none", "auto"):
+    if (before.get("final_training", "none"), settings.final_training) == ("none", AUTO):
         free.add("final_training")  # none was the default of earlier versions
     changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:

@@ -112,7 +112,7 @@ def likeliest(nats: np.ndarray, labels: Sequence[Ids]) -> tuple[np.ndarray, np.n
 
 
 def _common_beginning(labels: Sequence[Ids]) -> tuple[int, ...]:
-    """Return the tokens that all labels begin with, of which each has at least one more."""
+    """Return the tokens that all labels begin with; each label has at least one more."""
     alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*labels, strict=False))
     return tuple(tokens[0] for tokens in alike)[: min(map(len, labels)) - 1]
 
