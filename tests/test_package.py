@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
 import tunecast
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def test_public_names_are_exactly_these() -> None:
@@ -25,6 +31,35 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, tunecast; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+WITHOUT_EXTRAS = """
+import importlib, pkgutil, sys
+import tunecast
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+for module in pkgutil.walk_packages(tunecast.__path__, "tunecast."):
+    if module.name not in ("tunecast.__main__", "tunecast.store.migrations.env"):  # these run at once
+        importlib.import_module(module.name)
+print("all")
+"""
+
+
+def test_every_module_can_be_imported_without_the_extras() -> None:
+    """A plain ``pip install tunecast`` brings none of them."""
+    declared = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {re.split(r"[\[>=]", one)[0] for name in declared if name != "dev" for one in declared[name]}
+    homes = packages_distributions()
+    extras = {package for package, owners in homes.items() if named & set(map(str.lower, owners))}
+    assert {"wandb", "mlflow", "tensorboard", "trackio", "rapidfuzz", "pypdf"} <= extras
+    code = f"EXTRAS = {extras!r}{WITHOUT_EXTRAS}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "all", done.stderr[-2000:]
 
 
 def test_tab_completion_shows_the_functions_before_their_first_use() -> None:

@@ -117,22 +117,6 @@ def test_help_shows_every_word_of_the_help_texts(name: str) -> None:
     assert "list[" not in out, "an option that may be repeated takes one value"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_complete_commands_and_options(shell: str) -> None:
-    typed = "tunecast tune --bud"
-    asked = {"COMP_WORDS": typed, "COMP_CWORD": "2", "_TYPER_COMPLETE_ARGS": typed}
-    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TUNECAST_COMPLETE": f"complete_{shell}"}
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys\nsys.argv = ['tunecast']\n" + LISTING],
-        env={**os.environ, **asked},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--budget" in done.stdout
-    assert not set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY)
-
-
 def test_version() -> None:
     assert call_main("--version")[:2] == (0, f"tunecast {tunecast.__version__}\n")
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
 import pytest
+import typer
 
-from tunecast.cli import tune
+from tunecast.cli import app
 from tunecast.search import strategies
 
 
 def help_of(option: str) -> str:
-    text = inspect.signature(tune.command).parameters[option].default.help
-    assert isinstance(text, str)
-    return text
+    tune = typer.main.get_command(app).commands["tune"]  # type: ignore[attr-defined]
+    return next(str(parameter.help) for parameter in tune.params if parameter.name == option)
 
 
 def named(text: str) -> set[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunecast.cli import options
+from tunecast.cli import completion, options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,9 @@ Store = Annotated[
 Strategies = Annotated[
     str | None,
     typer.Option(
-        "--strategies", help="Names separated by commas. (default: Tunecast's own, as far as runs allow)"
+        "--strategies",
+        help="Names separated by commas. (default: Tunecast's own, as far as runs allow)",
+        autocompletion=completion.strategy_lists,
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: random 70% subsets of the candidates.")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.cli import completion
 from tunecast.errors import ConfigurationError
 from tunecast.executors import EXECUTOR_NAMES
 from tunecast.paths import expanded
@@ -37,7 +38,11 @@ TestExamples = Annotated[
 ]
 Kind = Annotated[
     str | None,
-    typer.Option("--kind", help="classification, short-answers or generation. (default: recognised)"),
+    typer.Option(
+        "--kind",
+        help="classification, short-answers or generation. (default: recognised)",
+        autocompletion=completion.kinds,
+    ),
 ]
 PositiveLabel = Annotated[
     str | None,
@@ -54,10 +59,19 @@ Verbaliser = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N. (default: auto)")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, bfloat16 or float32. (default: auto)")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="auto, bfloat16 or float32. (default: auto)", autocompletion=completion.dtypes
+    ),
+]
 Executor = Annotated[
     str | None,
-    typer.Option("--executor", help=f"Where workers run: {EXECUTOR_NAMES}. (default: local)"),
+    typer.Option(
+        "--executor",
+        help=f"Where workers run: {EXECUTOR_NAMES}. (default: local)",
+        autocompletion=completion.executors,
+    ),
 ]
 Store = Annotated[str | None, typer.Option("--store", help="URL of the store. (default: OUT/runs.sqlite)")]
 SharedDir = Annotated[
@@ -75,7 +89,11 @@ CompletionColumn = Annotated[
 ]
 Track = Annotated[
     str | None,
-    typer.Option("--track", help="Show runs in mlflow, wandb, tensorboard or trackio. (default: none)"),
+    typer.Option(
+        "--track",
+        help="Show runs in mlflow, wandb, tensorboard or trackio. (default: none)",
+        autocompletion=completion.tracker_lists,
+    ),
 ]
 Deterministic = Annotated[
     bool | None, typer.Option("--deterministic", help="Bit-equal results on a GPU too.")

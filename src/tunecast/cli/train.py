@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunecast.cli import options
+from tunecast.cli import completion, options
 from tunecast.cli.session_result import run_session
 from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
@@ -23,14 +23,22 @@ def command(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="Instead of a file: lora, full, ... with usual hyperparameters."),
+        typer.Option(
+            "--method",
+            help="Instead of a file: lora, full, ... with usual hyperparameters.",
+            autocompletion=completion.methods,
+        ),
     ] = None,
     fix: Annotated[
         list[str] | None,
         typer.Option("--fix", help="Set a hyperparameter of file or method: lora_r=16. Repeatable."),
     ] = None,
-    model: str = typer.Option(..., "--model", help=f"Base model: {MODEL_FORMATS}."),
-    data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
+    model: str = typer.Option(
+        ..., "--model", help=f"Base model: {MODEL_FORMATS}.", autocompletion=completion.models
+    ),
+    data: str = typer.Option(
+        ..., "--data", help="File, folder, hub id, or stdlib.", autocompletion=completion.datasets
+    ),
     output_dir: str = typer.Option(
         None, "--output-dir", help="Folder for all output. (default: tunecast-out)"
     ),

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tunecast.cli import options
+from tunecast.cli import options, tune_options
 from tunecast.cli.session_result import run_session
 from tunecast.errors import ConfigurationError, did_you_mean
-from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -21,52 +20,32 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: str = typer.Option(None, "--model", help=f"Base model: {MODEL_FORMATS}."),
-    data: str = typer.Option(None, "--data", help="File, folder, hub id, or stdlib."),
-    documents: Annotated[
-        str | None,
-        typer.Option("--documents", help="Instead of --data: a document or folder, for the pairs it states."),
-    ] = None,
-    budget: str = typer.Option(None, "--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. (default: 30m)"),
-    output_dir: str = typer.Option(
-        None, "--output-dir", help="Where everything is written. (default: tunecast-out)"
-    ),
-    strategy: str = typer.Option(
-        None,
-        "--strategy",
-        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, fixed-baseline, "
-        "fixed-3e-4, fixed-best, or one of an installed package. (default: advised)",
-    ),
-    objective: str = typer.Option(
-        None, "--objective", help="loss, or the metric that decides. (default: for labels theirs, else loss)"
-    ),
+    model: tune_options.Model = None,
+    data: tune_options.Data = None,
+    documents: tune_options.Documents = None,
+    budget: tune_options.Budget = None,
+    output_dir: tune_options.OutputDir = None,
+    strategy: tune_options.Strategy = None,
+    objective: tune_options.Objective = None,
     kind: options.Kind = None,
     positive_label: options.PositiveLabel = None,
     pattern: options.Pattern = None,
     verbaliser: options.Verbaliser = None,
-    methods: str = typer.Option(None, "--methods", help="Allowed methods, such as lora,ia3. (default: all)"),
-    fix: Annotated[
-        list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
-    ] = None,
-    ranges: Annotated[
-        list[str] | None, typer.Option("--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable.")
-    ] = None,
-    epochs: float = typer.Option(
-        None, "--epochs", help="Most passes over the training examples. (default: 3)"
-    ),
+    methods: tune_options.Methods = None,
+    fix: tune_options.Fix = None,
+    ranges: tune_options.Ranges = None,
+    epochs: tune_options.Epochs = None,
     max_length: options.MaxLength = None,
     unique_examples: options.UniqueExamples = None,
     test_examples: options.TestExamples = None,
-    seed: int = typer.Option(None, "--seed", help="Seed of everything random. (default: 0)"),
+    seed: tune_options.Seed = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
-    workers: int = typer.Option(None, "--workers", help="Trials trained at the same time. (default: 1)"),
-    threads: int = typer.Option(None, "--threads", help="Threads of a worker. (default: cores / workers)"),
+    workers: tune_options.Workers = None,
+    threads: tune_options.Threads = None,
     executor: options.Executor = None,
-    keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. (default: 10)"),
-    max_memory_gb: float = typer.Option(
-        None, "--max-memory-gb", help="Leave out what cannot fit. (default: the device's memory)"
-    ),
+    keep_gb: tune_options.KeepGb = None,
+    max_memory_gb: tune_options.MaxMemoryGb = None,
     store: options.Store = None,
     shared_dir: options.SharedDir = None,
     track: options.Track = None,
@@ -74,54 +53,17 @@ def command(
     completion_column: options.CompletionColumn = None,
     deterministic: options.Deterministic = None,
     trust_remote_code: options.TrustRemoteCode = None,
-    forecast: bool = typer.Option(
-        None,
-        "--forecast/--no-forecast",
-        help="Forecast the loss with more data, for up to 10% of the budget. (default: yes)",
-    ),
-    final_training: str = typer.Option(
-        None,
-        "--final-training",
-        help="Train the winner for longer, with its learning rate derived for the longer run, and let the "
-        "better one of the two win: budget (within the second half of the budget), epochs=N (N passes, "
-        "outside the budget) or none. (default: budget if one worker searches with seconds or tokens)",
-    ),
-    value: float = typer.Option(
-        None,
-        "--value",
-        help="Minutes that 1% of loss is worth; advised, transfer and quick-tune end when they expect less. "
-        "(default: the whole budget)",
-    ),
-    patience: int = typer.Option(
-        None,
-        "--patience",
-        help="End the search after so many measured points without a lower loss, over all trials. "
-        "(default: never)",
-    ),
-    prior: str = typer.Option(
-        None,
-        "--prior",
-        help="File of tunecast learn, for transfer and quick-tune. (default: the shipped one)",
-    ),
-    proxy_for: str = typer.Option(
-        None, "--proxy-for", help="Larger model that the winner shall steer instead of training it."
-    ),
-    guard: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--guard",
-            help="What the model must keep: a dataset as for --data, or the suite python. The leading "
-            "checkpoints are scored on it beside the base model. Repeatable.",
-        ),
-    ] = None,
-    guard_limit: str = typer.Option(
-        None, "--guard-limit", help="Leave out of the choice what loses more on a guard, such as 2%."
-    ),
-    config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
-    ] = None,
-    resume: bool = typer.Option(False, "--resume", help="Go on with the session in the output folder."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and stop; --json has all of it."),
+    forecast: tune_options.Forecast = None,
+    final_training: tune_options.FinalTraining = None,
+    value: tune_options.Value = None,
+    patience: tune_options.Patience = None,
+    prior: tune_options.Prior = None,
+    proxy_for: tune_options.ProxyFor = None,
+    guard: tune_options.Guard = None,
+    guard_limit: tune_options.GuardLimit = None,
+    config: tune_options.Config = None,
+    resume: tune_options.Resume = False,
+    dry_run: tune_options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Try finetuning pipelines within a budget and hand over the best model."""

@@ -27,6 +27,7 @@ __all__ = [
     "Tracking",
     "get_trackers",
     "register",
+    "tracker_names",
 ]
 
 ENTRY_POINT_GROUP = "tunecast.trackers"
@@ -50,6 +51,12 @@ register(MlflowTracker())
 register(WandbTracker())
 register(TensorBoardTracker())
 register(TrackioTracker())
+
+
+def tracker_names() -> tuple[str, ...]:
+    """Return the names of all trackers, whether their libraries are installed or not."""
+    _load_plugins()
+    return tuple(_TRACKERS)
 
 
 def get_trackers(names: Sequence[str]) -> tuple[Tracker, ...]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wandb.proto.wandb_internal_pb2 import Record
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
 
 HEADER_BYTES = 7
 BLOCK_BYTES = 32 * 1024
@@ -28,6 +30,8 @@ def history_steps(file: Path) -> Iterator[int]:
 
 def records(file: Path) -> Iterator[Record]:
     """Yield the records of a file."""
+    from wandb.proto.wandb_internal_pb2 import Record  # an extra, which most installations lack
+
     content = file.read_bytes()
     at, parts = HEADER_BYTES, b""
     while at + FRAGMENT.size <= len(content):

@@ -1,0 +1,136 @@
+"""The options that ``tunecast tune`` alone has, with their help texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunecast.cli import completion
+from tunecast.models.load import MODEL_FORMATS
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help=f"Base model: {MODEL_FORMATS}.", autocompletion=completion.models),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="File, folder, hub id, or stdlib.", autocompletion=completion.datasets),
+]
+Documents = Annotated[
+    str | None,
+    typer.Option("--documents", help="Instead of --data: a document or folder, for the pairs it states."),
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. (default: 30m)")
+]
+OutputDir = Annotated[
+    str | None, typer.Option("--output-dir", help="Where everything is written. (default: tunecast-out)")
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, fixed-baseline, "
+        "fixed-3e-4, fixed-best, or one of an installed package. (default: advised)",
+        autocompletion=completion.strategies,
+    ),
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        help="loss, or the metric that decides. (default: for labels theirs, else loss)",
+        autocompletion=completion.objectives,
+    ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        help="Allowed methods, such as lora,ia3. (default: all)",
+        autocompletion=completion.method_lists,
+    ),
+]
+Fix = Annotated[list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")]
+Ranges = Annotated[
+    list[str] | None, typer.Option("--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable.")
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option("--epochs", help="Most passes over the training examples. (default: 3)"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. (default: 0)")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Trials trained at the same time. (default: 1)")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Threads of a worker. (default: cores / workers)")
+]
+KeepGb = Annotated[
+    float | None, typer.Option("--keep-gb", help="Most GB of checkpoints to keep. (default: 10)")
+]
+MaxMemoryGb = Annotated[
+    float | None,
+    typer.Option("--max-memory-gb", help="Leave out what cannot fit. (default: the device's memory)"),
+]
+Forecast = Annotated[
+    bool | None,
+    typer.Option(
+        "--forecast/--no-forecast",
+        help="Forecast the loss with more data, for up to 10% of the budget. (default: yes)",
+    ),
+]
+FinalTraining = Annotated[
+    str | None,
+    typer.Option(
+        "--final-training",
+        help="Train the winner for longer, with its learning rate derived for the longer run, and let the "
+        "better one of the two win: budget (within the second half of the budget), epochs=N (N passes, "
+        "outside the budget) or none. (default: budget if one worker searches with seconds or tokens)",
+    ),
+]
+Value = Annotated[
+    float | None,
+    typer.Option(
+        "--value",
+        help="Minutes that 1% of loss is worth; advised, transfer and quick-tune end when they expect less. "
+        "(default: the whole budget)",
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        help="End the search after so many measured points without a lower loss, over all trials. "
+        "(default: never)",
+    ),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        "--prior", help="File of tunecast learn, for transfer and quick-tune. (default: the shipped one)"
+    ),
+]
+ProxyFor = Annotated[
+    str | None,
+    typer.Option("--proxy-for", help="Larger model that the winner shall steer instead of training it."),
+]
+Guard = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guard",
+        help="What the model must keep: a dataset as for --data, or the suite python. The leading "
+        "checkpoints are scored on it beside the base model. Repeatable.",
+    ),
+]
+GuardLimit = Annotated[
+    str | None,
+    typer.Option("--guard-limit", help="Leave out of the choice what loses more on a guard, such as 2%."),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the session in the output folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; --json has all of it.")]
