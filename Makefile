@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Keep compiled modules even where the environment says not to: the tests start a hundred interpreters.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo test test-benchmarks test-export-schemas check lint types unchecked-test bench soak clean collect comparison meta-dataset published prior refresh
+.PHONY: install demo docs test test-benchmarks test-export-schemas check lint types unchecked-test bench soak clean collect comparison meta-dataset published prior refresh
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -29,11 +29,15 @@ $(READY): pyproject.toml benchmarks/pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tunecast tune --model smollm2 --data stdlib --budget 5m --seed $(SEED) --resume --output-dir out/demo-$(SEED)
 
+# Builds the documentation site; tests/test_site.py does the same.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 check: lint types
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 
 types: $(READY)
 	$(BIN)/mypy

@@ -10,7 +10,7 @@ import pytest
 from test_imports import SOURCE
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PLACES = (ROOT, SOURCE, ROOT / "docs")
 
 

@@ -257,9 +257,11 @@ class Score:
         nats_per_completion: Summed nats divided by the number of examples; comparable across base models.
         bits_per_byte: Summed bits divided by the UTF-8 bytes of the completions; comparable across base
             models.
-        loss_low, loss_high: Ends of the 95% bootstrap interval of ``loss``, None if not computed.
+        loss_low: Lower end of the 95% bootstrap interval of ``loss``, None if not computed.
+        loss_high: Its upper end.
         metric: Value of the task's metric, None if not measured; ``metric_name`` is then empty.
-        metric_low, metric_high: Ends of the 95% bootstrap interval of ``metric``, None if not computed.
+        metric_low: Lower end of the 95% bootstrap interval of ``metric``, None if not computed.
+        metric_high: Its upper end.
         metric_examples: Number of examples the metric was measured on.
     """
 

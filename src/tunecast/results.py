@@ -116,7 +116,8 @@ class GuardScore:
         examples: Examples that both were scored on.
         base: The base model's loss.
         loss: The checkpoint's loss.
-        low, high: Ends of the 95% interval of ``loss - base``, from a paired bootstrap.
+        low: Lower end of the 95% interval of ``loss - base``, from a paired bootstrap.
+        high: Its upper end.
     """
 
     guard: str
@@ -238,7 +239,8 @@ class MoreData:
     Args:
         data_size: Unique training examples.
         loss: Validation loss in nats per label token after a complete schedule with as many passes.
-        low, high: Ends of the 90% interval of one measurement.
+        low: Lower end of the 90% interval of one measurement.
+        high: Its upper end.
         law: Name of the scaling law.
         supported: Whether the forecast is reliable enough to act upon.
         reason: Reason why it is not, or its basis.
@@ -292,7 +294,8 @@ class LongerRun:
         seconds_high: Their 90% upper bound.
         measured_loss: Validation loss so far, in nats per label token.
         loss: Predicted validation loss.
-        low, high: Ends of its 90% interval.
+        low: Lower end of its 90% interval.
+        high: Upper end of it.
         basis: ``forecast`` (a scaling law fitted to runs of the session, for as many passes as so far) or
             ``recorded runs`` (of other tasks).
     """
