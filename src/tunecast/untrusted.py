@@ -128,6 +128,17 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(read_text(path, MAX_YAML_BYTES))
 
 
+def yaml_key_lines(path: Path) -> list[tuple[str, int]]:
+    """Return every name at the top level of a YAML file with its line, also a name that is there twice.
+
+    The file is one that :func:`read_object` has read.
+    """
+    import yaml
+
+    node: Any = yaml.compose(read_text(path, MAX_YAML_BYTES), Loader=_yaml_loader())
+    return [(str(name.value), name.start_mark.line + 1) for name, _ in node.value]
+
+
 def read_object(
     path: Path,
     named: str,

@@ -136,8 +136,12 @@ def proxy_from(expert: str | None, base: str | None, alpha: float | None) -> Pro
     return None
 
 
-def settings_from(values: Mapping[str, Any]) -> SessionSettings:
+def settings_from(values: Mapping[str, Any], places: Mapping[str, str] | None = None) -> SessionSettings:
     """Build the settings of a session by their names; None or a missing value keeps the default.
+
+    Args:
+        values: Values by the names of their settings.
+        places: Where those that stand in a file are, for messages.
 
     Raises:
         ConfigurationError: A value does not fit its setting.
@@ -152,8 +156,13 @@ def settings_from(values: Mapping[str, Any]) -> SessionSettings:
     try:
         return TypeAdapter(SessionSettings).validate_python(given)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        wrong = [_wrong(item["loc"], item["msg"], places or {}) for item in error.errors()]
         raise ConfigurationError(f"The configuration is wrong: {'; '.join(wrong)}.") from None
+
+
+def _wrong(names: tuple[int | str, ...], reason: str, places: Mapping[str, str]) -> str:
+    where = f"{places[str(names[0])]}: " if names and names[0] in places else ""
+    return f"{where}{'.'.join(map(str, names))}: {reason}"
 
 
 def keep_numpy_single_threaded() -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tunecast.cli import options, tune_options
+from tunecast.cli import config_file, options, tune_options
 from tunecast.cli.session_result import run_session
-from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.errors import ConfigurationError
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
+NOT_SETTINGS = ("context", "documents", "config", "write_config", "resume", "dry_run", "as_json")
+"""What a session is not made of, among the parameters of the command."""
+
 
 def command(
+    context: typer.Context,
     model: tune_options.Model = None,
     data: tune_options.Data = None,
     documents: tune_options.Documents = None,
@@ -62,21 +64,28 @@ def command(
     guard: tune_options.Guard = None,
     guard_limit: tune_options.GuardLimit = None,
     config: tune_options.Config = None,
+    write_config: tune_options.WriteConfig = None,
     resume: tune_options.Resume = False,
     dry_run: tune_options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Try finetuning pipelines within a budget and hand over the best model."""
     flags = {name: value for name, value in locals().items() if value is not None}
-    for name in ("config", "resume", "dry_run", "as_json", "documents"):
+    for name in NOT_SETTINGS:
         flags.pop(name, None)
+    if write_config is not None:
+        config_file.check_new_file(write_config, dry_run)
     options.keep_numpy_single_threaded()
-    values = _merged(flags, config)
+    file = config_file.read_config(config) if config else config_file.ConfigFile()
+    values = _merged(flags, file.values)
     if documents is not None:
         values["data"] = _pairs_of(documents, values, resume)
-    settings = _settings(values, resume)
+    settings = _settings(values, file.places, resume)
     if dry_run:
         _dry_run(settings, as_json)
+        if write_config is not None:
+            config_file.write_config(write_config, settings, _helps(context), values)
+            typer.echo(f"Options: {write_config}. Run them: tunecast tune --config {write_config}", err=True)
         return
     from tunecast.api import tune
     from tunecast.session.commands import resume_command
@@ -87,6 +96,14 @@ def command(
         go_on=resume_command(settings.as_json()),
         as_json=as_json,
     )
+
+
+def _helps(context: typer.Context) -> dict[str, str]:
+    """Return the help text of every option by its name."""
+    return {
+        parameter.opts[0].removeprefix("--"): str(getattr(parameter, "help", ""))
+        for parameter in context.command.params
+    }
 
 
 def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
@@ -135,9 +152,9 @@ def _dry_run(settings: SessionSettings, as_json: bool) -> None:
     Console().print(table)
 
 
-def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
+def _merged(flags: dict[str, Any], from_file: Mapping[str, Any]) -> dict[str, Any]:
     """Merge flags over the configuration file."""
-    values = _read_config(config) if config else {}
+    values = dict(from_file)
     for name, value in flags.items():
         if name == "fix":
             values["fixed"] = {**values.get("fixed", {}), **options.fixed_values(value)}
@@ -148,7 +165,7 @@ def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
     return values
 
 
-def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
+def _settings(values: dict[str, Any], places: Mapping[str, str], resume: bool) -> SessionSettings:
     """Return the session's settings; missing ones come from the session that is resumed."""
     from tunecast.session.settings import SessionSettings
 
@@ -172,7 +189,7 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
     for name, example in (("methods", "lora,ia3"), ("track", "mlflow,tensorboard")):
         if isinstance(text := values.get(name), str):
             values[name] = options.names(f"--{name}", text, example)
-    return options.settings_from(values)
+    return options.settings_from(values, places)
 
 
 def _earlier(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,34 +206,6 @@ def _earlier(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     # The folder may have been moved or copied since; nothing is written anywhere else.
     return {**found, "output_dir": output_dir}
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    from tunecast.session.settings import SessionSettings
-    from tunecast.untrusted import read_object
-
-    content = read_object(path, f"--config {path}", language="YAML")
-    for name in ("fix", "range", "fixed", "ranges"):
-        if not isinstance(content.get(name, {}), dict):
-            raise ConfigurationError(
-                f"--config {path}: {name} must be names with values, not {type(content[name]).__name__}.",
-                "Write it as fix: {lora_r: 16} or range: {learning_rate: [1e-5, 1e-3]}.",
-            )
-    flags = {"fix": "fixed", "range": "ranges"}
-    values = {flags.get(str(name), str(name).replace("-", "_")): value for name, value in content.items()}
-    known = {item.name for item in fields(SessionSettings)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigurationError(
-            f"--config {path}: unknown {', '.join(unknown)}.",
-            f"{did_you_mean(unknown[0], known)}Known: {', '.join(sorted(known))}.",
-        )
-    if "fixed" in values:
-        values["fixed"] = {
-            name: options.one_value(f"--config {path}: fix: {name}", value)
-            for name, value in values["fixed"].items()
-        }
-    return values
 
 
 def _percent(text: str) -> float:

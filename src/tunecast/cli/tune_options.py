@@ -133,4 +133,11 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the session in the output folder.")]
+WriteConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--write-config",
+        help="With --dry-run: write a YAML file of all options, explained, with the values of this session.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; --json has all of it.")]
