@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import contextlib
 import dataclasses
 import io
@@ -17,9 +16,9 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from tunecast.progress import Progress, SessionStatus, Silent, TrainingStatus, TrialStatus
+from tunecast.progress import Progress, SessionStatus, TrainingStatus, TrialStatus
 from tunecast.records import Outcome
-from tunecast.report.live import RichProgress, SessionView, given_or_shown, ranked, session_words, sparkline
+from tunecast.report.live import RichProgress, SessionView, ranked, session_words, sparkline
 
 SHOW_CURSOR = "\x1b[?25h"
 HIDE_CURSOR = "\x1b[?25l"
@@ -323,7 +322,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
     reading, writing = os.pipe()
     code = (
         "from rich.console import Console\nimport tunecast.report.live as module\n"
-        "console = module._Console(file=sys.stderr, force_terminal=True, width=80)\n"
+        "console = module.QuietConsole(file=sys.stderr, force_terminal=True, width=80)\n"
         "with RichProgress(console=console) as progress:\n"
         "    sys.stdin.readline()\n"
         "    for _ in range(5):\n"
@@ -350,37 +349,3 @@ def test_parts_of_a_stage_are_named_as_they_begin() -> None:
     progress.advance(1, "not worth a line")
     progress.finish()
     assert stream.getvalue().splitlines() == ["reading", "reading: converting a.gguf, once", "reading: 0.0 s"]
-
-
-def shown_by_default(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> str:
-    monkeypatch.setattr(sys, "stderr", stream)
-    with given_or_shown(None) as progress:
-        progress.start("reading")
-        progress.finish("done")
-        progress.log("a line")
-    return stream.getvalue()
-
-
-def test_programs_see_reports_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    assert shown_by_default(monkeypatch, io.StringIO()) == ""
-    watched = io.StringIO()
-    monkeypatch.setattr(watched, "isatty", lambda: True)
-    assert "reading: done" in shown_by_default(monkeypatch, watched)
-
-
-def test_programs_see_reports_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    class ZMQInteractiveShell:
-        """The shell of Jupyter's kernels, which IPython gives by a builtin."""
-
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
-    text = shown_by_default(monkeypatch, io.StringIO())
-    assert text.startswith("reading\nreading: done, ")
-    assert text.endswith("\na line\n")
-
-
-def test_a_reporter_that_is_given_is_used() -> None:
-    silent = Silent()
-    with given_or_shown(silent) as progress:
-        assert progress is silent

@@ -30,7 +30,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`."""
     from tunecast.data import check_kind
-    from tunecast.report.live import given_or_shown
+    from tunecast.report.shown import given_or_shown
     from tunecast.session.evaluation import evaluate as score
 
     check_objective(settings.objective)
@@ -100,7 +100,7 @@ def recommend(
     from tunecast.predictor import load_prior
     from tunecast.recommender.question import look
     from tunecast.recommender.recommend import recommend_pipelines
-    from tunecast.report.live import given_or_shown
+    from tunecast.report.shown import given_or_shown
 
     with given_or_shown(progress) as shown:
         if calibrate:

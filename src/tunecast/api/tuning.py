@@ -40,13 +40,14 @@ def tune(
     Args:
         settings: The resolved configuration.
         resume: Resume the session in the output folder; start one if there is none.
-        progress: Receives progress reports; None shows them in a terminal or a notebook.
+        progress: Receives progress reports; None shows them in a terminal or a notebook,
+            and the report in a notebook.
 
     Returns:
         The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``, and
             ``proxy/`` for ``settings.proxy_for``.
     """
-    from tunecast.report.live import given_or_shown
+    from tunecast.report.shown import given_or_shown
 
     check_settings(settings)
     folder = OutputFolder(expanded(settings.output_dir))
@@ -57,7 +58,11 @@ def tune(
                 from tunecast.session.proxy import deliver_proxy
 
                 deliver_proxy(folder, settings, record, shown)
-            return record
+        if progress is None:
+            from tunecast.report.notebook import show_report
+
+            show_report(folder.path / REPORT_FILE)
+        return record
     except OSError as error:
         if isinstance(error, shutil.Error):  # of a whole folder: it has no number, but a line for each file
             raise disk_error(folder.path, _first_reason(error)) from error

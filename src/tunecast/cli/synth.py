@@ -96,7 +96,7 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Make checked pairs from documents: those that they state, or those that a model writes."""
-    from tunecast.report.live import given_or_shown
+    from tunecast.report.shown import given_or_shown
     from tunecast.synth import SynthFiles, SynthSettings, WriterSettings, synthesize
 
     writing: WriterSettings | None = None

@@ -109,7 +109,7 @@ def _helps(context: typer.Context) -> dict[str, str]:
 def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
     """Return the file of the documents' pairs beside the output folder; a resumed session may have it."""
     from tunecast.data.origin import read_origin
-    from tunecast.report.live import given_or_shown
+    from tunecast.report.shown import given_or_shown
     from tunecast.session.settings import SessionSettings
     from tunecast.synth import SynthSettings, synthesize
 

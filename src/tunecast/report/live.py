@@ -1,6 +1,6 @@
 """Progress on stderr: a live display on a terminal, plain lines elsewhere. It never makes a run fail.
 
-The command line shows it always, the Python API in terminals and notebooks unless it is given another one.
+The command line shows it always, the Python API where :mod:`~tunecast.report.shown` says.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
@@ -22,7 +21,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from tunecast.progress import Progress, SessionStatus, Silent, TrainingStatus, TrialStatus
+from tunecast.progress import SessionStatus, TrainingStatus, TrialStatus
 from tunecast.report.numbers import compact, decimal, duration, finite, rate
 
 LINE_EVERY_SECONDS = 10.0
@@ -248,10 +247,11 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-class _Console(Console):
+class QuietConsole(Console):
     """A console that falls silent when its reader is gone; rich's own would end the program."""
 
     def on_broken_pipe(self) -> None:
+        """Fall silent."""
         self.quiet = True
 
 
@@ -265,7 +265,7 @@ class RichProgress:
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
     ) -> None:
-        self._console = console or _Console(file=stream or sys.stderr, highlight=False)
+        self._console = console or QuietConsole(file=stream or sys.stderr, highlight=False)
         self._clock = clock
         # A dumb terminal cannot move its cursor: it gets lines.
         self._terminal = self._console.is_terminal and not self._console.is_dumb_terminal
@@ -297,7 +297,9 @@ class RichProgress:
         if stage is None:
             return
         self._stage = replace(stage, done=stage.done + amount, note=note or stage.note)
-        if not self._terminal and (self._due(stage.started) or (note and not amount)):
+        if self._terminal:
+            self._show_live()
+        elif self._due(stage.started) or (note and not amount):
             self._say(f"{stage.name}: {self._stage.words(self._clock())}")
 
     @_harmless
@@ -402,20 +404,3 @@ class RichProgress:
 
     def _plain(self, text: str) -> str:
         return as_shown(text, self._console.encoding)
-
-
-@contextmanager
-def given_or_shown(progress: Progress | None) -> Iterator[Progress]:
-    """Yield the caller's progress reporter; without one, show reports if somebody is there to see them.
-
-    That is in a terminal or a notebook; a script whose stderr goes to a file or a pipe stays silent.
-    """
-    if progress is not None:
-        yield progress
-        return
-    console = _Console(file=sys.stderr, highlight=False)
-    if not (console.is_terminal or console.is_jupyter):
-        yield Silent()
-        return
-    with RichProgress(console=console) as shown:
-        yield shown
