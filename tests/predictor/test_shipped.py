@@ -17,8 +17,10 @@ from tunecast.data import Dataset
 from tunecast.models import ResolvedModel, load_tokenizer
 from tunecast.predictor import load_prior
 from tunecast.predictor.examples import teaching_runs
+from tunecast.predictor.features import columns
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.quality import REFERENCE, Trial
+from tunecast.predictor.quality_training import BY_LAW
 from tunecast.predictor.task import task_of
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import DatasetFacts, Run, stable_hash
@@ -112,3 +114,10 @@ def test_a_longer_training_on_more_examples_promises_less_loss(shipped: list[Run
     falls = np.array(changes) < 0
     assert falls.mean(axis=0) == pytest.approx([1, 1], abs=0.05)
     assert -0.4 < np.median(np.array(changes)[:, 1]) < -0.1
+
+
+def test_the_gain_s_trees_leave_lengths_to_the_law() -> None:
+    nodes = load_prior().quality.forests.gain.arrays
+    inner = np.isfinite(nodes["threshold"])
+    assert inner.any()
+    assert not np.isin(nodes["feature"][inner], columns(BY_LAW)).any()

@@ -34,6 +34,15 @@ from tunecast.records import Run
 FOLDS = 4
 LEAF, LEAF_OF_POINTS = 2, 5
 """Rows in a leaf before the first point, and with the points of curves, because a run's points are alike."""
+BY_LAW = (
+    "log_full_length",
+    "log_unique_examples",
+    "log_unique_completion_tokens",
+    "log_steps",
+    "log_travel",
+)
+"""Features that the gain's trees do not learn from. Lengths hardly differ within a recorded task, so trees
+that see them tell tasks apart by them: with some seeds, longer trainings were predicted to end worse."""
 LEAST_SIZES = 3
 """Sizes of base models from which on these are left out, and not single base models."""
 Split = tuple[Flags, Flags]
@@ -79,7 +88,7 @@ def fit_forests(
     by_id = {run.id: run for run in runs}
     owners = [by_id[examples.runs[number]] for number in gains.run]
     untouched = _Untouched.of(gains, owners)
-    before, after = _Grower(LEAF, seed, hidden), _Grower(LEAF_OF_POINTS, seed, hidden)
+    before, after = _Grower(LEAF, seed, (*hidden, *BY_LAW)), _Grower(LEAF_OF_POINTS, seed, hidden)
     by_task, by_model = _splits(gains, seed)
     known = _before(gains, untouched, by_task, before)
     unseen = _before(gains, untouched, by_model, before) if by_model else list(known)
