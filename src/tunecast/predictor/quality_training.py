@@ -41,8 +41,9 @@ BY_LAW = (
     "log_steps",
     "log_travel",
 )
-"""Features that the gain's trees do not learn from. Lengths hardly differ within a recorded task, so trees
-that see them tell tasks apart by them: with some seeds, longer trainings were predicted to end worse."""
+"""Features that trees do not learn from before the first point. Lengths hardly differ within a recorded
+task, so trees that see them tell tasks apart by them: with some seeds, longer trainings were predicted to end
+worse."""
 LEAST_SIZES = 3
 """Sizes of base models from which on these are left out, and not single base models."""
 Split = tuple[Flags, Flags]
