@@ -169,6 +169,7 @@ def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path
 
 def test_shipped_plans_are_there() -> None:
     assert [path.stem for path in PLANS] == [
+        "bias",
         "calibration",
         "gpt2",
         "ladder",
