@@ -5,7 +5,7 @@
     python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS --tasks FOLDER [--known URL]
 
 ``judge`` prints on how many made-up tasks the guard fires, and on how many real tasks that were left out of
-the prior. It also prints the mean regrets of ``advised``, ``transfer`` and ``asha``, and the paired
+the prior. It also prints the mean regrets of ``transfer`` and ``asha``, and the paired
 difference of the last two. No strategy knows the source of a made-up task: each is judged with runs of other
 families of datasets, and with a prior that was trained on these runs and is kept. Only the store's runs on
 the present tasks of ALIENS count. Runs on real tasks are the shipped ones, or those of ``--known``.
@@ -65,7 +65,7 @@ NOTE = "made-of"
 CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмнопярстувшызъ")
 BUDGET = 8.0
 SEEDS = 5
-STRATEGIES = ("advised", "transfer", "asha", "random")
+STRATEGIES = ("transfer", "asha", "random")
 FEWEST_MADE_UP = 0.8
 """Share of the made-up tasks on which the guard has to fire."""
 MOST_REAL = 0.1

@@ -44,7 +44,7 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Replay strategies on recorded runs, and say which differences are more than chance."""
-    names = options.names("--strategies", strategies, "random,advised")
+    names = options.names("--strategies", strategies, "random,transfer")
     settings = CompareSettings.parse(
         store=store, strategies=names, seeds=seeds, budgets=budgets, folds=folds, model=model, clock=clock,
         workers=workers, thinking_seconds=thinking_seconds,

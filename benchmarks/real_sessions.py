@@ -1,7 +1,7 @@
 """Compares strategies on tasks without collected runs, by whole sessions of ``tunecast tune``.
 
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
-    python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-baseline
+    python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies transfer,fixed-baseline
 
 Every strategy gets the same budget, which includes its baseline, and chooses by loss. Only the session of the
 baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end well within a
@@ -11,9 +11,9 @@ seed, so that other load affects all of them alike. Outcomes are kept in the fol
 per base model that several calls may add to. They are not measured again with the same runs, prior and code.
 
 A session delivers the base model, the baseline or its incumbent, whichever has the lowest validation loss. A
-second table has the incumbent's test loss, whatever was delivered. ``advised+final`` is ``advised`` with half
-of the budget kept for a longer training of its winner (``--final-training budget``), which may be delivered
-too.
+second table has the incumbent's test loss, whatever was delivered. ``transfer+final`` is ``transfer`` with
+half of the budget kept for a longer training of its winner (``--final-training budget``), which may be
+delivered too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scipy.stats import rankdata
 from tunecast_benchmarks.whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
 BASELINE = "fixed-baseline"
-STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", BASELINE)
+STRATEGIES = ("transfer", "asha", "random", "fixed-best", BASELINE)
 FINAL = "+final"
 """Ends the name of a strategy whose winner is trained for longer within the budget."""
 METRICS = {DELIVERED: "metric", INCUMBENT: "incumbent_metric"}

@@ -17,7 +17,7 @@ from tunecast_benchmarks.provenance import knowledge_hash
 from tunecast_benchmarks.verdict import Verdict
 from tunecast_benchmarks.wording import sentences
 
-STRATEGIES = ("random", "asha", "fixed-best", "advised")
+STRATEGIES = ("random", "asha", "fixed-best", "transfer")
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def test_regrets_and_ranks(found: dict[str, Any], verdict: Verdict) -> None:
 
 def test_differences_have_the_sign_that_is_said(found: dict[str, Any]) -> None:
     text = "\n".join(figures_page.comparison(found))
-    _, after = text.split("| `advised` minus |")
+    _, after = text.split("| `transfer` minus |")
     row = next(line for line in after.splitlines() if line.startswith("| `random` |"))
     cells = [cell.strip(" *") for cell in row.strip("| ").split("|")[1:]]
     regret = {name: told["normalised_regret"] for name, told in found["strategies"].items()}
     for cell, budget in zip(cells, regret["random"], strict=True):
         mean, low, high = map(float, re.findall(r"[+-][0-9.]+", cell))
-        assert mean == pytest.approx(100 * (regret["advised"][budget] - regret["random"][budget]), abs=0.006)
+        assert mean == pytest.approx(100 * (regret["transfer"][budget] - regret["random"][budget]), abs=0.006)
         assert low <= mean <= high
 
 

@@ -58,7 +58,7 @@ def test_the_baselines_rates_are_said_to_be_unfair_to_tiny_models(comparison: Co
     assert said.startswith(
         "fixed-baseline: 2e-4 and 3e-4 are far too low for models as tiny as nano, where fixed-best"
     )
-    without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "advised"))
+    without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "transfer"))
     (said,) = (note for note in notes(Verdict(without)) if "far too low" in note)
     assert said.startswith("fixed-best stands for fixed-baseline and fixed-3e-4")
 

@@ -73,11 +73,11 @@ def test_half_of_a_budget_may_be_kept_for_the_winner(tmp_path: Path, monkeypatch
     asked: list[Mapping[str, str]] = []
     monkeypatch.setattr(real_sessions, "session", lambda output, data, flags, *more, **_: asked.append(flags))
     setting = real_sessions.Setting("models/a", "5m", 2, 1, "1 a")
-    for strategy in ("advised", "advised+final"):
+    for strategy in ("transfer", "transfer+final"):
         setting.session("stdlib", "", strategy, 0)
-    assert [flags["--strategy"] for flags in asked] == ["advised", "advised"]
+    assert [flags["--strategy"] for flags in asked] == ["transfer", "transfer"]
     assert [flags["--final-training"] for flags in asked] == ["none", "budget"]
-    assert setting.key("t", "", "advised", 0) != setting.key("t", "", "advised+final", 0)
+    assert setting.key("t", "", "transfer", 0) != setting.key("t", "", "transfer+final", 0)
 
 
 def test_nothing_is_lost_where_several_add(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.parts import PARTS, Part, Result
 
-REFERENCES = ("transfer", "advised")
+REFERENCES = ("transfer",)
 """Strategies for paired comparisons with all others."""
 
 

@@ -25,9 +25,7 @@ HELD_OUT = (
 """Tasks outside of the meta-dataset, and their metrics."""
 
 LIBRARIES = "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
-WITH_RIVALS = (
-    f"--strategies random,asha,fixed-best,nearest-task,portfolio,advised,transfer,quick-tune,{LIBRARIES}"
-)
+WITH_RIVALS = f"--strategies random,asha,fixed-best,nearest-task,portfolio,transfer,quick-tune,{LIBRARIES}"
 """All strategies but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds. It has a
 part of its own with one fold and small budgets."""
 WITH_QUICKTUNE = (
@@ -316,7 +314,7 @@ _PARTS = (
     ),
     _sessions(
         "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "350s", 1,
-        more="--strategies advised,transfer,asha,random,fixed-baseline",
+        more="--strategies transfer,asha,random,fixed-baseline",
     ),
     _benchmark(
         "demo", "`make demo` against the baseline", "demo_seeds.py --results {folder}/sessions",

@@ -13,9 +13,8 @@ import pytest
 import workshop
 from sessions import Finished, record_of
 from tunecast import api
-from tunecast.errors import ConfigurationError, ModelError, OutputError
+from tunecast.errors import ConfigurationError, ModelError, OutputError, StoreError
 from tunecast.methods.space import BASELINE
-from tunecast.predictor import read_prior
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Run
 from tunecast.results import SessionRecord
@@ -312,32 +311,14 @@ def test_a_broken_metric_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_where_nothing_can_be_advised_the_session_halves_and_says_so(
-    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_prior_is_one_error_before_anything_is_written(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "prior.safetensors"
     damaged.write_bytes(b"damaged")
-    monkeypatch.setattr("tunecast.session.recommendation.load_prior", lambda: read_prior(damaged))
-
-    class Lines(Silent):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def log(self, text: str) -> None:
-            self.lines.append(text)
-
-    shown = Lines()
     settings = SessionSettings(
-        str(tiny_llama),
-        str(toy_data),
-        output_dir=str(tmp_path / "out"),
-        budget="2-trials",
-        epochs=1.0,
-        threads=1,
-        executor="in-process",
+        str(tiny_llama), str(toy_data), output_dir=str(tmp_path / "out"), prior=str(damaged)
     )
-    record = api.tune(settings, progress=shown)
-    assert record.strategy == "asha"
-    said = " ".join(shown.lines)
-    assert "cannot be read" in said
-    assert "nothing could be recommended" in said
+    with pytest.raises(StoreError, match="cannot be read"):
+        api.tune(settings)
+    assert not (tmp_path / "out").exists()

@@ -87,7 +87,7 @@ def test_a_strategy_that_is_not_there_is_refused_before_the_store_is_read(tmp_pa
     assert isinstance(error, ConfigurationError)
     assert error.what == "--strategies: there is no strategy 'portfoilo'."
     assert error.hint.startswith("Did you mean portfolio? Known ones: ")
-    for name in ("advised", "asha", "transfer"):
+    for name in ("asha", "transfer"):
         assert f" {name}" in error.hint
 
 

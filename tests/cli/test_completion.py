@@ -68,7 +68,7 @@ def test_shells_complete_options_without_heavy_imports(shell: str) -> None:
         ("tune --data std", ["stdlib"]),
         ("tune --data /nowhere", []),
         ("train --method ad", ["adalora"]),
-        ("compare --strategies random,adv", ["random,advised"]),
+        ("compare --strategies random,tra", ["random,transfer"]),
     ],
 )
 def test_names_are_completed_and_files_left_to_the_shell(typed: str, offered: list[str]) -> None:

@@ -152,8 +152,8 @@ def test_names_are_checked_before_anything_is_read(
 
 
 def test_what_only_strategies_that_know_other_tasks_take(case: Case) -> None:
-    case.refused("--value", "advised", "transfer", "quick-tune", strategy="asha", extra=("--value", "2"))
-    case.refused("--prior", "transfer", "quick-tune", extra=("--prior", "some.safetensors"))
+    case.refused("--value", "transfer", "quick-tune", strategy="asha", extra=("--value", "2"))
+    case.refused("--prior", "transfer", "quick-tune", strategy="asha", extra=("--prior", "some.safetensors"))
 
 
 def test_two_pipelines_that_would_be_one(case: Case) -> None:

@@ -31,7 +31,6 @@ from tunecast.replay.comparing import (
 )
 from tunecast.replay.folds import Fold, context_of
 from tunecast.search import Context, History, Policy, Remaining, asha
-from tunecast.search.advised import predicted_order
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-baseline")
 
@@ -165,7 +164,7 @@ def test_what_cannot_be_replayed_is_one_error(name: str, cases: list[Case], runs
         compare_strategies(cases[:1], runs, (name,))
 
 
-def test_advice_is_replayed_without_what_it_must_not_know(
+def test_predictions_are_replayed_without_what_it_must_not_know(
     cases: list[Case], runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quick(known: Sequence[Run]) -> Prior:
@@ -175,30 +174,21 @@ def test_advice_is_replayed_without_what_it_must_not_know(
     family_of = dataset_families(run.task.dataset for run in runs)
     context = context_of(case, runs, Fold.TASK, family_of)
     assert {run.task.dataset for run in context.runs} == {other.task for other in cases[1:]}
-    candidates = [candidate.pipeline for candidate in case.candidates]
     prior = quick(context.runs)
-    known = replace(context, prior=prior)
-    order = predicted_order(known)(candidates)
-    assert sorted(order) == list(range(len(candidates)))
-    # The first is what did best elsewhere, not the first that was drawn.
-    reverse = predicted_order(known)(candidates[::-1])
-    assert candidates[order[0]] == candidates[::-1][reverse[0]]
-    with_own = predicted_order(replace(context, prior=quick(runs)))(candidates)
-    assert with_own != order
     asked: list[Sequence[Run]] = []
     monkeypatch.setattr(comparing, "kept_prior", lambda runs: asked.append(runs) or prior)
     found = compare_strategies(
-        cases[:1], runs, ("advised", "asha"), seeds=5, budgets=(2.0,), thinking_seconds=0.0
+        cases[:1], runs, ("transfer", "asha"), seeds=5, budgets=(2.0,), thinking_seconds=0.0
     )
     assert asked == [context.runs]
-    advised, asha_alone = found.by_task().mean(axis=(1, 2))
-    assert advised < asha_alone
+    transfer, asha_alone = found.by_task().mean(axis=(1, 2))
+    assert transfer < asha_alone
 
 
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
     baseline = {"fixed-baseline"}  # the same at 3e-4 is not recorded
-    known = simple | baseline | {"advised", "transfer", "quick-tune"}
+    known = simple | baseline | {"transfer", "quick-tune"}
     assert set(default_strategies(cases, surrogates=True)) == known
     assert set(default_strategies(cases, surrogates=False)) == simple | baseline
     tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases[:2]]

@@ -13,12 +13,11 @@ from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
 from tunecast.methods.space import BASELINE
-from tunecast.predictor import Prediction, load_prior
+from tunecast.predictor import load_prior
 from tunecast.records import Outcome
 from tunecast.search import (
     Context,
     Policy,
-    Recommended,
     Remaining,
     Strategy,
     check_strategy,
@@ -41,7 +40,7 @@ def policy(name: str, known: Context = KNOWN) -> Policy:
 
 def histories(strategy: Strategy) -> int:
     """How many histories to try: fewer for strategies that think for longer."""
-    return 100 if strategy.knows == "prior" else 300
+    return 100 if strategy.predicts else 300
 
 
 def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
@@ -91,7 +90,7 @@ def test_a_policy_ends_when_every_trial_is_closed(name: str) -> None:
 @every_strategy
 def test_a_policy_uses_only_the_knowledge_that_its_strategy_names(name: str) -> None:
     strategy = get_strategy(name)
-    if strategy.knows == "prior":
+    if strategy.predicts:
         with pytest.raises(ConfigurationError, match="needs a trained prior"):
             strategy.policy(replace(KNOWN, prior=None))
         known, bare = KNOWN, replace(BARE, prior=KNOWN.prior)
@@ -119,22 +118,6 @@ def test_candidates_are_some_of_those_it_was_given_and_none_twice(name: str) -> 
 
 
 @every_strategy
-def test_a_lineup_holds_recommended_and_drawn_pipelines_with_a_prediction_each(name: str) -> None:
-    drawn = tuple(CANDIDATES[:100])
-    recommended = Recommended(
-        tuple(CANDIDATES[100:103]),
-        BASELINE,
-        drawn,
-        lambda pipelines: [Prediction(one.number("learning_rate"), 0.1) for one in pipelines],
-    )
-    found = get_strategy(name).lineup(recommended)
-    assert {one.id for one in found.pipelines} <= {one.id for one in (*recommended.pipelines, *drawn)}
-    assert len({one.id for one in found.pipelines}) == len(found.pipelines)
-    assert {one.id for one in found.pipelines} <= set(found.predicted)
-    assert bool(found.pipelines) == (get_strategy(name).knows == "recommendation")
-
-
-@every_strategy
 def test_a_strategy_without_a_search_pins_every_trial_and_shares_the_budget_among_them(name: str) -> None:
     strategy = get_strategy(name)
     pinned = strategy.pinned(BASELINE, Restrictions())
@@ -147,13 +130,6 @@ def test_a_strategy_without_a_search_pins_every_trial_and_shares_the_budget_amon
 
 
 @every_strategy
-def test_a_fallback_needs_no_recommendation_itself(name: str) -> None:
-    fallback = get_strategy(name).fallback
-    assert bool(fallback) == (get_strategy(name).knows == "recommendation")
-    assert not fallback or get_strategy(fallback).knows == "nothing"
-
-
-@every_strategy
 def test_options_that_a_strategy_does_not_use_are_refused(name: str) -> None:
     strategy = get_strategy(name)
     check_strategy(name)
@@ -162,7 +138,7 @@ def test_options_that_a_strategy_does_not_use_are_refused(name: str) -> None:
     else:
         with pytest.raises(ConfigurationError, match=f"--value: the strategy {name}") as caught:
             check_strategy(name, value=2.0)
-        assert caught.value.hint == "Use one of: advised, transfer, quick-tune."
+        assert caught.value.hint == "Use one of: transfer, quick-tune."
     if strategy.knows != "prior":
         with pytest.raises(ConfigurationError, match=f"--prior: the strategy {name}") as caught:
             check_strategy(name, "prior.safetensors")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from trial_tables import RUNGS, Trial, history, simulate
 from tunecast.records import Outcome
-from tunecast.search import History, Remaining, advised, asha, fixed, random_search
+from tunecast.search import Remaining, asha, fixed, random_search
 
 
 def ranked(trial: int, rung: int) -> float:
@@ -53,51 +52,6 @@ def test_asha_spends_most_on_the_best() -> None:
     counts = [sum(depth > rung for depth in reached) for rung in range(len(RUNGS))]
     assert counts[0] == 32
     assert all(later < earlier for earlier, later in pairwise(counts) if earlier > 1)
-
-
-def test_what_is_advised_is_brought_to_its_end_before_others_begin() -> None:
-    table, choices = simulate(advised(), ranked, trials=6, steps=14)
-    assert choices[:7] == [1] * 7
-    assert len(table[1].losses) == 7
-    assert 2 in choices[7:]
-
-
-def test_what_is_advised_gives_way_where_the_baseline_is_ahead() -> None:
-    baseline = Trial((4.0, 3.5, 3.0, 2.9, 2.8, 2.7, 2.6))
-    ahead, behind = Trial((3.9, 3.6, 2.9)), Trial((3.9, 3.4, 3.1))
-    assert advised()(history([baseline, ahead, Trial()]), Remaining(1.0)) == 1
-    assert advised()(history([baseline, behind, Trial()]), Remaining(1.0)) == 2
-    # Where the baseline was not trained, all others are what it is measured by.
-    assert advised()(history([Trial(), ahead, Trial((3.0, 2.5, 2.0)), Trial()]), Remaining(1.0)) != 1
-    assert advised()(history([Trial(), ahead, Trial((3.0, 2.5)), Trial()]), Remaining(1.0)) == 1
-    # As one of the halved it may still be promoted later.
-    worse = [Trial((4.5, 4.4, 4.3)), Trial((4.5,))]
-    assert advised()(history([baseline, behind, *worse]), Remaining(1.0)) == 1
-
-
-def test_what_is_advised_needs_a_trial_to_be_left_and_a_worker() -> None:
-    baseline = Trial((4.0,))
-    assert advised()(history([baseline, Trial(), Trial()]), Remaining(1.0, new_trials=0)) is None
-    assert advised()(history([baseline, Trial((3.0,), running=True), Trial()]), Remaining(1.0)) == 2
-    assert advised()(history([Trial()]), Remaining(1.0)) == asha()(history([Trial()]), Remaining(1.0))
-
-
-def test_what_is_advised_first_is_what_can_be_finished() -> None:
-    prices = (5.0, 90.0, 40.0, 10.0)
-    new = [
-        replace(trial, expected_end_seconds=price)
-        for trial, price in zip(history([Trial()] * 4).trials, prices, strict=True)
-    ]
-    assert advised()(History(tuple(new)), Remaining(1.0, seconds=100.0)) == 1
-    assert advised()(History(tuple(new)), Remaining(1.0, seconds=50.0)) == 2
-    # What was begun goes on, even if a better one turns out to be cheaper than expected.
-    begun = replace(history([Trial((3.0,))]).trials[0], expected_end_seconds=30.0)
-    assert advised()(History((*new[:2], begun, new[3])), Remaining(1.0, seconds=95.0)) == 2
-    # Where none can be finished, the candidates are halved.
-    assert advised()(History(tuple(new)), Remaining(1.0, seconds=8.0)) == 0
-    # One that failed is not the furthest, so that the next is brought to its end.
-    failed = replace(new[1], outcome=Outcome.DIVERGED, next_share=None)
-    assert advised()(History((new[0], failed, *new[2:])), Remaining(1.0, seconds=50.0)) == 2
 
 
 def test_asha_larger_factor_promotes_fewer() -> None:

@@ -53,14 +53,14 @@ def test_tokens_give_a_trial_exactly_a_quarter(prepared: PreparedTask, settings:
     assert measured(prepared, settings, budget="8k-tokens", strategy="asha").tokens == 2000
 
 
-@pytest.mark.parametrize("strategy", ["transfer", "advised"])
+@pytest.mark.parametrize("strategy", ["transfer", "quick-tune"])
 def test_who_knows_other_tasks_tries_fewer_pipelines_for_longer(
     strategy: str, prepared: PreparedTask, settings: SessionSettings
 ) -> None:
     assert measured(prepared, settings, budget="9k-tokens", strategy=strategy).tokens == 3000
 
 
-@pytest.mark.parametrize("strategy", ["transfer", "advised"])
+@pytest.mark.parametrize("strategy", ["transfer", "quick-tune"])
 def test_of_a_time_it_has_a_quarter_too_since_what_is_good_may_be_slow(
     strategy: str, prepared: PreparedTask, settings: SessionSettings
 ) -> None:

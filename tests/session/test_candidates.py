@@ -58,7 +58,7 @@ def test_the_second_of_fixed_3e4_is_the_baseline_at_3e4(
     assert second.hyperparameters == {**baseline.hyperparameters, "learning_rate": 3e-4}
 
 
-def test_what_is_advised_follows_the_baseline(settings: SessionSettings, prepared: PreparedTask) -> None:
+def test_what_is_recommended_follows_the_baseline(settings: SessionSettings, prepared: PreparedTask) -> None:
     facts = prepared.training_task.facts
     rates = [Pipeline("full", {"learning_rate": rate}) for rate in (1e-3, 1e-4)]
     plain = candidate_pipelines(settings, facts)

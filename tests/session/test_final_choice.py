@@ -41,9 +41,9 @@ def test_other_texts_are_refused_before_anything_is_read(text: str, said: str) -
 @pytest.mark.parametrize(
     ("budget", "strategy", "kind"),
     [
-        ("5m", "advised", "budget"),
+        ("5m", "transfer", "budget"),
         ("60k-tokens", "random", "budget"),
-        ("20-trials", "advised", "none"),
+        ("20-trials", "transfer", "none"),
         ("5m", "fixed-baseline", "none"),
     ],
 )

@@ -36,13 +36,14 @@ def test_names_are_those_of_this_version() -> None:
     content = {
         "configuration": {"strategy": "fixed-expert", "seed": 0},
         "foretold": {"a": {"log_loss": 1.0, "deviation": 0.5}},
+        "advised": [],
         "doubts": ["The data are new."],
         "record": {"strategy": "fixed-expert", "winner": "expert", "contenders": [{"name": "expert"}]},
     }
     current = with_current_names(content)
     assert current == {
         "configuration": {"strategy": "fixed-baseline", "seed": 0},
-        "predicted": {"a": {"log_loss": 1.0, "deviation": 0.5}},
+        "recommended": [],
         "diagnostics": ["The data are new."],
         "record": {
             "strategy": "fixed-baseline",
@@ -105,7 +106,7 @@ def test_a_killed_session_goes_on_without_its_checkpoints(
     tiny.write_jsonl(Path("colours.jsonl"), tiny.toy_rows(160))
     state, before = read_state(read_session(folder)), runs_of(folder)
     assert state.record is None
-    assert state.predicted
+    assert state.recommended
     (paused,) = [run for run in before.values() if run.outcome is Outcome.PAUSED]
     flags = (*sessions.IN_PROCESS, "--output-dir", "interrupted", "--json")
     code, out, err = sessions.call_main("tune", "--resume", *flags)
@@ -114,7 +115,8 @@ def test_a_killed_session_goes_on_without_its_checkpoints(
     assert len(after) > len(before)
     for run in before.values():
         assert after[run.id].curve[: len(run.curve)] == run.curve
-    assert after[paused.id].outcome is Outcome.COMPLETED
+    assert after[paused.id].extra["retrained_tokens"] > 0
+    assert len(after[paused.id].curve) > len(paused.curve)
     assert f"The checkpoint of trial {paused.id} was gone" in err
     assert read_state(read_session(folder)).candidates == state.candidates
     result = json.loads(out)

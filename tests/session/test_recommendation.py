@@ -10,13 +10,18 @@ import pytest
 from tunecast.api import resolve
 from tunecast.data import read
 from tunecast.data.token_lengths import measure_lengths
+from tunecast.errors import ConfigurationError, UserError
 from tunecast.predictor import load_prior
 from tunecast.progress import Silent
 from tunecast.recommender.recommendation import Recommendation
-from tunecast.search import Lineup
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import prepare_task
-from tunecast.session.recommendation import lineup_of, question_of, recommendation_for, situation_of
+from tunecast.session.recommendation import (
+    question_of,
+    recommended,
+    recommended_candidates,
+    situation_of,
+)
 from tunecast.session.settings import SessionSettings
 
 
@@ -77,41 +82,46 @@ def test_one_training_takes_what_a_session_gives_a_trial(budget: str, one: str) 
     assert question_of(settings).budget == one
     half = question_of(replace(settings, final_training="auto")).budget
     assert half == {"450.000s": "225.000s", "500000-tokens": "250000-tokens"}.get(one, "")
-    longer = question_of(replace(settings, strategy="advised")).budget
+    longer = question_of(replace(settings, strategy="transfer")).budget
     assert longer == one or float(longer.rstrip("s-token")) > float(one.rstrip("s-token"))
 
 
-def test_a_session_begins_with_what_is_best_at_equal_tokens(tiny_llama: Path, toy_data: Path) -> None:
+def test_what_a_recommendation_chose_from_are_candidates_of_strategies_that_predict(
+    tiny_llama: Path, toy_data: Path
+) -> None:
     settings = SessionSettings(str(tiny_llama), str(toy_data))
     prepared = prepare_task(settings, Silent())
-    advice, advised = recommendation_for(settings, prepared, 10**10)
-    assert isinstance(advice, Recommendation)
-    found = advised.pipelines
-    assert len(found) == len({pipeline.id for pipeline in found}) == 64
-    assert {one.id for one in found[:3]} == {one.pipeline.id for one in advice.recommendations}
-    tokens = advice.recommendations[0].full_length_tokens
-    slow_first = tuple(replace(one, full_length_tokens=tokens) for one in reversed(advice.recommendations))
-    turned = replace(advice, recommendations=slow_first)
-    again = lineup_of(settings, prepared, turned, load_prior())
-    assert again.pipelines == found
-    losses = {name: end.log_loss for name, end in advised.predicted.items()}
-    assert {name: end.log_loss for name, end in again.predicted.items()} == pytest.approx(losses)
-    assert recommendation_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == Lineup()
+    facts = prepared.training_task.facts
+    found = recommended(settings, prepared, 10**10)
+    assert isinstance(found, Recommendation)
+    pipelines = recommended_candidates(settings, facts, found)
+    assert pipelines[0] == found.recommendations[0].pipeline
+    assert {one.pipeline.id for one in found.considered} <= {one.id for one in pipelines}
+    assert len({one.id for one in pipelines}) == len(pipelines) > 2 * len(found.considered)
+    candidates = candidate_pipelines(settings, facts, pipelines)
+    assert candidates[1 : 1 + len(pipelines)] == pipelines
+    assert recommended_candidates(replace(settings, strategy="asha"), facts, found) == []
+    assert recommended_candidates(settings, facts, ConfigurationError("nothing is known")) == []
 
 
-def test_the_final_loss_of_every_candidate_is_predicted(tiny_llama: Path, toy_data: Path) -> None:
-    settings = SessionSettings(str(tiny_llama), str(toy_data))
-    prepared = prepare_task(settings, Silent())
-    advice, advised = recommendation_for(settings, prepared, 10**10)
-    assert isinstance(advice, Recommendation)
-    candidates = candidate_pipelines(settings, prepared.training_task.facts, advised.pipelines)
-    assert {pipeline.id for pipeline in candidates} == set(advised.predicted)
-    ends = [advised.predicted[pipeline.id] for pipeline in advised.pipelines]
-    assert [end.log_loss for end in ends[:3]] == sorted(end.log_loss for end in ends[:3])
-    best = advice.recommendations[0]
-    told = advised.predicted[best.pipeline.id]
-    assert told.loss == pytest.approx(best.predicted_loss, rel=0.05)
-    assert (told.low, told.high) == (pytest.approx(best.low, rel=0.1), pytest.approx(best.high, rel=0.1))
+def test_candidates_at_other_rates_stay_within_what_the_user_allows(tiny_llama: Path, toy_data: Path) -> None:
+    bounded = SessionSettings(str(tiny_llama), str(toy_data), ranges={"learning_rate": (1e-4, 2e-4)})
+    fixed = replace(bounded, ranges={}, fixed={"learning_rate": 3e-4})
+    for settings, low, high in ((bounded, 1e-4, 2e-4), (fixed, 3e-4, 3e-4)):
+        prepared = prepare_task(settings, Silent())
+        found = recommended(settings, prepared, 10**10)
+        pipelines = recommended_candidates(settings, prepared.training_task.facts, found)
+        assert pipelines
+        assert all(low <= one.number("learning_rate") <= high for one in pipelines)
+
+
+def test_a_prior_of_the_users_own_recommends_too(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data), prior=str(tmp_path / "none.safetensors"))
+    found = recommended(settings, prepare_task(settings, Silent()), 10**10)
+    assert isinstance(found, UserError)
+    assert "none.safetensors" in found.what
+    load_prior().save(tmp_path / "none.safetensors")
+    assert isinstance(recommended(settings, prepare_task(settings, Silent()), 10**10), Recommendation)
 
 
 @pytest.mark.parametrize(("wanted", "used"), [(None, 128), (40, 40), (100_000, 128)])

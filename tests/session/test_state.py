@@ -10,7 +10,6 @@ import pytest
 from report.sample_session import full_session
 from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.space import BASELINE
-from tunecast.predictor import Prediction
 from tunecast.records import Pipeline
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
@@ -124,8 +123,7 @@ def decided() -> SessionState:
         started_at=1e9,
         used_seconds=12.5,
         worker_bytes=10**9,
-        advised=[BASELINE],
-        predicted={BASELINE.id: Prediction(0.5, 0.1)},
+        recommended=[BASELINE],
         full_length_tokens=1000,
         seconds_per_token=1e-3,
         validation_seconds=2.0,
@@ -186,7 +184,7 @@ def test_figures_that_no_session_has(name: str, value: float) -> None:
         read_state({**as_kept(decided()), name: value})
 
 
-@pytest.mark.parametrize("place", ["advised", "candidates"])
+@pytest.mark.parametrize("place", ["recommended", "candidates"])
 @pytest.mark.parametrize(
     "changes",
     [

@@ -22,7 +22,11 @@ def test_the_expert_of_0_1_0_is_the_baseline() -> None:
 
 
 def test_a_record_of_today_stays() -> None:
-    record = {"strategy": "advised", "winner": "incumbent", "contenders": [], "configuration": {"seed": 1}}
+    record = {"strategy": "transfer", "winner": "incumbent", "contenders": [], "configuration": {"seed": 1}}
     assert current_record(record) == record
     assert current_strategy({"seed": 1}) == {"seed": 1}
     assert current_record({"winner": None}) == {"winner": None}
+
+
+def test_what_was_advised_is_transfer_now() -> None:
+    assert current_strategy({"strategy": "advised", "seed": 1}) == {"strategy": "transfer", "seed": 1}

@@ -26,7 +26,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     from tunecast.session.constant_answers import majority_loss
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
-    from tunecast.session.recommendation import recommendation_for
+    from tunecast.session.recommendation import recommended, recommended_candidates
     from tunecast.session.wall_time import predicted_speed, test_scoring_seconds
 
     check_settings(settings)
@@ -35,8 +35,9 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     training_task = prepared.training_task
     check_restrictions(settings, training_task.facts)
     limit = limit_bytes(settings, training_task.device)
-    predicted, lineup = recommendation_for(settings, prepared, limit)
-    feasible = feasible_pipelines(settings, prepared, limit, Silent(), lineup.pipelines)
+    predicted = recommended(settings, prepared, limit)
+    among_candidates = recommended_candidates(settings, training_task.facts, predicted)
+    feasible = feasible_pipelines(settings, prepared, limit, Silent(), among_candidates)
     space = pipeline_space(training_task.facts, settings.restrictions, seed=settings.seed)
     show_predictions(prepared, predicted, progress or Silent())
     tried = feasible.pipelines if feasible.baseline_fits else feasible.pipelines[1:]

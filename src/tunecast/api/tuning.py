@@ -179,8 +179,7 @@ def _tune_with(
     state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
     state.kind, state.objective = prepared.kind.kind.value, prepared.task.metric
     limit = _follow_recommendation(state, settings, prepared, progress)
-    settings = _with_usable_strategy(settings, state.advised, progress)
-    feasible = feasible_pipelines(settings, prepared, limit, progress, state.advised)
+    feasible = feasible_pipelines(settings, prepared, limit, progress, state.recommended)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     strategy, trackers = get_strategy(settings.strategy), get_trackers(settings.track)
     with Store.open(settings.store or folder.path / STORE_FILE) as store:
@@ -249,7 +248,7 @@ def _prepared(
 def _follow_recommendation(
     state: SessionState, settings: SessionSettings, prepared: PreparedTask, progress: Progress
 ) -> int:
-    """Recommend pipelines once, show them, and keep the lineup in the session's state.
+    """Recommend pipelines once, show them, and keep in the session's state those that are candidates.
 
     A resumed session keeps its candidates, even if memory or recommendations have changed since. Returns the
     bytes that a worker may hold.
@@ -263,13 +262,11 @@ def _follow_recommendation(
     if state.worker_bytes is None:
         from tunecast.report.predictions import show_expected_time, show_predictions
         from tunecast.session.feasible import limit_bytes
-        from tunecast.session.recommendation import recommendation_for
+        from tunecast.session.recommendation import recommended, recommended_candidates
 
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
-        predicted, lineup = recommendation_for(settings, prepared, state.worker_bytes)
-        state.advised = list(lineup.pipelines)
-        if settings.value is not None:
-            state.predicted = dict(lineup.predicted)
+        predicted = recommended(settings, prepared, state.worker_bytes)
+        state.recommended = recommended_candidates(settings, prepared.training_task.facts, predicted)
         show_predictions(prepared, predicted, progress)
         show_expected_time(settings, prepared, predicted, progress)
     return state.worker_bytes
@@ -280,14 +277,14 @@ def feasible_pipelines(
     prepared: PreparedTask,
     worker_bytes: int,
     progress: Progress,
-    lineup: Sequence[Pipeline],
+    recommended: Sequence[Pipeline],
 ) -> Feasible:
     """Leave out candidates that do not fit in ``worker_bytes``, and report how many those are."""
     from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.feasible import feasible_candidates
 
     progress.start("Estimating what fits in memory")
-    candidates = candidate_pipelines(settings, prepared.training_task.facts, lineup)
+    candidates = candidate_pipelines(settings, prepared.training_task.facts, recommended)
     feasible = feasible_candidates(settings, prepared.training_task, candidates, worker_bytes)
     left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
     room = f"{worker_bytes / 1e9:.2f} GB for a worker"
@@ -295,23 +292,6 @@ def feasible_pipelines(
     for warning in feasible.warnings:
         progress.log(f"Note: {warning}")
     return feasible
-
-
-def _with_usable_strategy(
-    settings: SessionSettings, lineup: Sequence[Pipeline], progress: Progress
-) -> SessionSettings:
-    """Replace a strategy that needs a recommendation by its fallback if there is none."""
-    from tunecast.search import get_strategy
-
-    fallback = get_strategy(settings.strategy).fallback
-    if not fallback or lineup:
-        return settings
-    unused = "" if settings.value is None else "; --value has no effect"
-    progress.log(
-        f"Note: nothing could be recommended, so candidates come in random order (--strategy {fallback})"
-        f"{unused}."
-    )
-    return replace(settings, strategy=fallback)
 
 
 def _write_results(

@@ -59,7 +59,7 @@ def command(
     from tunecast.report.live import RichProgress
 
     settings = CompareSettings.parse(
-        store=store, strategies=options.names("--strategies", strategies, "random,advised"), seeds=seeds,
+        store=store, strategies=options.names("--strategies", strategies, "random,transfer"), seeds=seeds,
         budgets=budgets, folds=folds, model=model, clock=clock, workers=workers,
         thinking_seconds=thinking_seconds,
     )  # fmt: skip

@@ -32,8 +32,8 @@ Strategy = Annotated[
     str | None,
     typer.Option(
         "--strategy",
-        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, fixed-baseline, "
-        "fixed-3e-4, fixed-best, or one of an installed package. (default: advised)",
+        help="transfer, quick-tune, asha, random, portfolio, nearest-task, fixed-baseline, fixed-3e-4, "
+        "fixed-best, or one of an installed package. (default: transfer)",
         autocompletion=completion.strategies,
     ),
 ]
@@ -95,7 +95,7 @@ Value = Annotated[
     float | None,
     typer.Option(
         "--value",
-        help="Minutes that 1% of loss is worth; advised, transfer and quick-tune end when they expect less. "
+        help="Minutes that 1% of loss is worth; transfer and quick-tune end when they expect less. "
         "(default: the whole budget)",
     ),
 ]

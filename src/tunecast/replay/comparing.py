@@ -286,7 +286,7 @@ class _Builder:
 def _built(name: str, context: Context) -> Policy:
     strategy = get_strategy(name)
     prior = kept_prior(context.runs) if strategy.predicts else None
-    return strategy.replayed(replace(context, prior=prior))
+    return strategy.policy(replace(context, prior=prior))
 
 
 def built_once(build: Callable[[Context], Policy]) -> Contestant:

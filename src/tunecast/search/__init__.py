@@ -3,7 +3,6 @@
 :mod:`~tunecast.search.strategy` defines a strategy's answers; docs/adding-a-strategy.md shows how to add one.
 """
 
-from tunecast.search.advised import Advised, advised
 from tunecast.search.context import Context
 from tunecast.search.fixed_best import FixedBest
 from tunecast.search.history import History, Policy, Remaining, TrialView, diagnostics_of, points_to_end, rung
@@ -32,11 +31,10 @@ from tunecast.search.simple import (
     fixed,
     random_search,
 )
-from tunecast.search.strategy import Lineup, Recommended, Strategy
+from tunecast.search.strategy import Strategy
 
 register(Random())
 register(Asha())
-register(Advised())
 register(FixedBaseline())
 register(FixedRate())
 register(FixedBest())
@@ -51,13 +49,10 @@ __all__ = [
     "GIVEN",
     "Context",
     "History",
-    "Lineup",
     "Policy",
-    "Recommended",
     "Remaining",
     "Strategy",
     "TrialView",
-    "advised",
     "asha",
     "check_library",
     "check_strategy",

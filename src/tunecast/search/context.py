@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
@@ -11,7 +10,7 @@ from tunecast.predictor.task import TaskDescription
 from tunecast.records import Machine, Run
 
 if TYPE_CHECKING:
-    from tunecast.predictor import Prediction, Prior, WorkerCapacity
+    from tunecast.predictor import Prior, WorkerCapacity
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,6 @@ class Context(TaskDescription):
         room: Memory of one worker; None if unknown.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None spends the whole budget.
-        predicted: Predicted ends of candidates, by the ids of their pipelines, for strategies that know a
-            recommendation.
         listed: Ids of candidates in the order that was found when the session began; None before that.
         is_prior_kept: Whether the prior is the one that the session began with.
     """
@@ -35,7 +32,6 @@ class Context(TaskDescription):
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None
     prior: Prior | None = None
-    predicted: Mapping[str, Prediction] = field(default_factory=dict)
     listed: tuple[str, ...] | None = None
     is_prior_kept: bool = True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from tunecast.records import Pipeline
 from tunecast.search.history import History, Policy, Remaining, TrialView
@@ -44,19 +43,6 @@ def in_order(order: Order, *, only_listed: bool = False) -> Policy:
         new = [i for i in places if trials[i].is_open]
         ending = (i for i in new if remaining.affords(trials[i]))
         return next(ending, new[0] if new else None)
-
-    return choose
-
-
-def reordered(policy: Policy, order: Order) -> Policy:
-    """Show a policy the candidates behind the baseline in another order."""
-    behind_baseline = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])
-
-    def choose(history: History, remaining: Remaining) -> int | None:
-        places = (0, *(place for place in behind_baseline(history.trials) if place))
-        seen = replace(history, trials=tuple(history.trials[place] for place in places))
-        chosen = policy(seen, remaining)
-        return None if chosen is None else places[chosen]
 
     return choose
 

@@ -27,11 +27,6 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
     return reference.curve[-1].validation.loss * advantage**shrinkage
 
 
-def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
-    """Return whether a reference trial helps to predict the end of a trial with at least one point."""
-    return _yardstick(trial, reference) is not None
-
-
 def _yardstick(trial: TrialView, reference: TrialView) -> float | None:
     """Return the reference's loss at the share that a trial has reached; None if it is no yardstick."""
     loss = reference.loss_at(rung(trial.curve[-1].share))

@@ -5,9 +5,6 @@ The module is light; :mod:`tunecast.search.transfer` holds the rule and is impor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.history import Policy
 from tunecast.search.strategy import Strategy
@@ -19,7 +16,8 @@ class Transfer(Strategy):
     name = "transfer"
     knows = "prior"
     stops_early = True
-    draws = 1000
+    draws = 64
+    """Few, in case predictions are wrong: of many drawn ones, the best predicted is mostly the luckiest."""
 
     learns_residuals = False
 
@@ -28,12 +26,6 @@ class Transfer(Strategy):
         from tunecast.search.transfer import transfer
 
         return transfer(context, learns_residuals=self.learns_residuals)
-
-    def select(self, context: Context, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
-        """Keep the candidates that the prior ranks highest and some others, as many as other strategies."""
-        from tunecast.search.ranking import ranked
-
-        return ranked(context, pipelines, Strategy.draws)
 
 
 class QuickTune(Transfer):

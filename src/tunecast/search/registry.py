@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.plugins import broken_plugin, load_plugins
 from tunecast.search.strategy import Strategy
+from tunecast.store.record_names import STRATEGIES as CURRENT_NAMES
 
 ENTRY_POINT_GROUP = "tunecast.strategies"
-DEFAULT = "advised"
+DEFAULT = "transfer"
 """The strategy of a session unless the user names another."""
 
 _STRATEGIES: dict[str, Strategy] = {}
@@ -43,9 +44,10 @@ def get_strategy(name: str) -> Strategy:
     strategy = find_strategy(name)
     if strategy is None:
         names = [one.name for one in strategies()]
+        renamed = f"It is called {CURRENT_NAMES[name]} now. " if name in CURRENT_NAMES else ""
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.",
-            f"{broken_plugin(name, _load_plugins())}{did_you_mean(name, names)}"
+            f"{renamed or broken_plugin(name, _load_plugins()) or did_you_mean(name, names)}"
             f"Known ones: {', '.join(names)}.",
         )
     return strategy
@@ -60,7 +62,7 @@ def strategies() -> tuple[Strategy, ...]:
 def rests_on_prior(name: str) -> bool:
     """Whether the strategy called ``name`` rests on a trained prior; False if it is unknown."""
     strategy = find_strategy(name)
-    return strategy is not None and strategy.knows == "prior"
+    return strategy is not None and strategy.predicts
 
 
 def check_strategy(name: str, prior: str = "", value: float | None = None) -> None:
@@ -78,12 +80,12 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
     """
     strategy = get_strategy(name)
     check_library(name, strategy.library, strategy.installation, flag="--strategy")
-    if strategy.knows == "prior":
+    if strategy.predicts:
         from tunecast.predictor import prior_at
 
         prior_at(prior)
     elif prior:
-        raise _without_effect("--prior", name, [one.name for one in strategies() if one.knows == "prior"])
+        raise _without_effect("--prior", name, [one.name for one in strategies() if one.predicts])
     if value is not None and not strategy.stops_early:
         raise _without_effect("--value", name, [one.name for one in strategies() if one.stops_early])
 

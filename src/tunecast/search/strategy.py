@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tunecast.records import Pipeline
@@ -13,12 +12,9 @@ from tunecast.search.history import Policy
 
 if TYPE_CHECKING:
     from tunecast.methods import Restrictions
-    from tunecast.predictor import Prediction
 
-Knowledge = Literal["nothing", "recommendation", "runs", "prior"]
-"""The knowledge a strategy rests on: nothing, recommendations, recorded runs of other tasks, or a trained
-prior.
-"""
+Knowledge = Literal["nothing", "runs", "prior"]
+"""The knowledge a strategy rests on: nothing, recorded runs of other tasks, or a trained prior."""
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of the affordable training."""
@@ -31,35 +27,6 @@ Scoring the base model, the points and the end takes up to 0.47 of the seconds o
 begins only if more than its expected seconds are left. Tokens are counted in training alone; the rest is for
 the ends of last batches and for a forecast.
 """
-
-
-@dataclass(frozen=True)
-class Recommended:
-    """Recommendations for a task before anything runs.
-
-    Args:
-        pipelines: The recommended pipelines, best first.
-        drawn: Other candidates, in random order.
-        predict: Predicts how pipelines end if all are trained equally long.
-    """
-
-    pipelines: tuple[Pipeline, ...]
-    baseline: Pipeline
-    drawn: tuple[Pipeline, ...]
-    predict: Callable[[Sequence[Pipeline]], Sequence[Prediction]]
-
-
-@dataclass(frozen=True)
-class Lineup:
-    """Candidates that a session tries before all others.
-
-    Args:
-        pipelines: The candidates, best first.
-        predicted: Predicted ends by the ids of pipelines, those of other candidates included.
-    """
-
-    pipelines: tuple[Pipeline, ...] = ()
-    predicted: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 class Strategy(ABC):
@@ -83,9 +50,6 @@ class Strategy(ABC):
     stops_early: ClassVar[bool] = False
     """Whether ``--value`` can end the search before the budget is spent."""
 
-    fallback: ClassVar[str] = ""
-    """The strategy that takes over if nothing can be recommended."""
-
     draws: ClassVar[int] = 256
     """Number of candidates drawn at random."""
 
@@ -106,10 +70,6 @@ class Strategy(ABC):
             ConfigurationError: The context lacks the knowledge that the strategy needs.
         """
 
-    def replayed(self, context: Context) -> Policy:
-        """Return the policy for a replay, where candidates come in random order behind the baseline."""
-        return self.policy(context)
-
     def pinned(self, baseline: Pipeline, restrictions: Restrictions) -> list[Pipeline]:
         """Return the pipelines that stand right behind the baseline and are always kept.
 
@@ -117,10 +77,6 @@ class Strategy(ABC):
             ConfigurationError: The restrictions exclude such a pipeline.
         """
         return []
-
-    def lineup(self, recommended: Recommended) -> Lineup:
-        """Return the candidates to try first; called only if the strategy knows recommendations."""
-        return Lineup()
 
     def select(self, context: Context, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
         """Choose which candidates the session keeps, once the full length is known.
@@ -153,8 +109,8 @@ class Strategy(ABC):
 
     @property
     def predicts(self) -> bool:
-        """Whether it rests on the trained predictor."""
-        return self.knows in ("recommendation", "prior")
+        """Whether it rests on the trained predictor; recommended pipelines are among its candidates then."""
+        return self.knows == "prior"
 
     @property
     def first_name(self) -> str:

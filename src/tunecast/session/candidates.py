@@ -33,11 +33,9 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
 
 
 def candidate_pipelines(
-    settings: SessionSettings, model: ModelFacts, lineup: Sequence[Pipeline] = ()
+    settings: SessionSettings, model: ModelFacts, recommended: Sequence[Pipeline] = ()
 ) -> list[Pipeline]:
-    """Return the baseline, the strategy's pinned pipelines, its lineup, and a seeded sample of the space.
-
-    ``lineup`` holds the candidates that the strategy tries first, best first.
+    """Return the baseline, the strategy's pinned pipelines, the recommended ones, and a seeded sample.
 
     Raises:
         ConfigurationError: The user's restrictions are impossible.
@@ -45,7 +43,7 @@ def candidate_pipelines(
     strategy = get_strategy(settings.strategy)
     baseline = baseline_pipeline(model, settings.restrictions)
     first = [baseline, *strategy.pinned(baseline, settings.restrictions)]
-    first += [p for p in lineup if p not in first and _is_within(settings, p)]
+    first += [p for p in recommended if p not in first and _is_within(settings, p)]
     drawn = drawn_pipelines(model, settings.restrictions, strategy.draws, seed=settings.seed)
     return first + [pipeline for pipeline in drawn if pipeline not in first]
 

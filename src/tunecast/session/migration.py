@@ -1,4 +1,4 @@
-"""Migration of ``session.json`` files that Tunecast 0.1.0 wrote."""
+"""Migration of ``session.json`` files that earlier versions of Tunecast wrote."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 from tunecast.store.record_names import current_record, current_strategy
 
-RENAMED_FIELDS = {"foretold": "predicted", "doubts": "diagnostics"}
+RENAMED_FIELDS = {"advised": "recommended", "doubts": "diagnostics"}
+DROPPED_FIELDS = {"foretold", "predicted"}
 
 
 def with_current_names(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of ``session.json`` under the names of this version."""
-    current = {RENAMED_FIELDS.get(name, name): value for name, value in content.items()}
+    kept = {name: value for name, value in content.items() if name not in DROPPED_FIELDS}
+    current = {RENAMED_FIELDS.get(name, name): value for name, value in kept.items()}
     current["configuration"] = current_strategy(current["configuration"])
     if isinstance(record := current.get("record"), Mapping):
         current["record"] = current_record(record)

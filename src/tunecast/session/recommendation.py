@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 from tunecast.budget import Budget
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
 from tunecast.methods.rates import with_rate_for_steps
-from tunecast.predictor import Prior, TaskDescription, load_prior
+from tunecast.predictor import TaskDescription, prior_at
 from tunecast.predictor.quality import Trial
+from tunecast.recommender.candidates import rates
 from tunecast.recommender.question import Question, Situation
-from tunecast.recommender.ranking import predict_ends
-from tunecast.recommender.recommend import MEASURABLE, Pace, recommend_pipelines
+from tunecast.recommender.recommend import ANY_RATE, MEASURABLE, Pace, recommend_pipelines
 from tunecast.recommender.recommendation import Recommendation, ZeroShotLoss
-from tunecast.records import Pipeline
-from tunecast.search import Lineup, Recommended, get_strategy
+from tunecast.records import ModelFacts, Pipeline
+from tunecast.search import get_strategy
 from tunecast.session.calibrate_length import BaseMeasurement
-from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.session.workloads import Efforts
 
 SHOWN = 3
+RATE = "learning_rate"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def predicted_change(
         own = replace(task, full_length_tokens=length.tokens, unique_examples=length.examples)
         planned = max(1, round(steps * length.tokens / short.tokens))
         trials.append(Trial(own, with_rate_for_steps(pipeline, steps, planned), planned))
-    before, after = load_prior().quality.predict(trials).mean
+    before, after = prior_at(settings.prior).quality.predict(trials).mean
     return float(after - before)
 
 
@@ -79,20 +78,6 @@ def question_of(settings: SessionSettings) -> Question:
     )
 
 
-def recommendation_for(
-    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
-) -> tuple[Recommendation | UserError, Lineup]:
-    """Recommend pipelines for a session's task, and line up the candidates that its strategy tries first.
-
-    If there is no recommendation, its error is returned instead, which does not stop a session. The lineup is
-    empty if the strategy uses no recommendation.
-    """
-    found = recommended(settings, prepared, worker_bytes)
-    if isinstance(found, UserError):
-        return found, Lineup()
-    return found, lineup_of(settings, prepared, found, load_prior())
-
-
 def recommended(
     settings: SessionSettings,
     prepared: PreparedTask,
@@ -105,35 +90,37 @@ def recommended(
     """
     try:
         situation, question = situation_of(settings, prepared, worker_bytes), question_of(settings)
+        prior = prior_at(settings.prior)
         if measured is None:
-            return _without_measuring(recommend_pipelines(question, situation, load_prior()))
+            return _without_measuring(recommend_pipelines(question, situation, prior))
         efforts = Efforts(prepared.training_task)
         pace = Pace(measured.pipeline, measured.seconds_per_token * efforts.of(measured.pipeline))
         question = replace(question, budget=f"{measured.full_length_tokens}-tokens")
         zero_shot = ZeroShotLoss.measured(measured.scored.score)
-        return recommend_pipelines(question, situation, load_prior(), zero_shot, pace)
+        return recommend_pipelines(question, situation, prior, zero_shot, pace)
     except UserError as error:
         return error
 
 
-def lineup_of(
-    settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: Prior
-) -> Lineup:
-    """Line up the candidates that a session's strategy tries first."""
-    strategy = get_strategy(settings.strategy)
-    if strategy.knows != "recommendation":
-        return Lineup()
-    training_task = prepared.training_task
-    baseline, *drawn = candidate_pipelines(settings, training_task.facts)
-    # In a given time a fast pipeline sees more tokens; the trials of a session all have the same full length.
-    task = replace(
-        _task(settings, prepared, _lengths(prepared)),
-        full_length_tokens=recommendation.recommendations[0].full_length_tokens,
-    )
-    mean_tokens = training_task.train_tokens / len(training_task.train)
-    predict = partial(predict_ends, prior.quality, task, mean_tokens=mean_tokens)
-    recommended = tuple(prospect.pipeline for prospect in recommendation.recommendations)
-    return strategy.lineup(Recommended(recommended, baseline, tuple(drawn), predict))
+def recommended_candidates(
+    settings: SessionSettings, model: ModelFacts, recommendation: Recommendation | UserError
+) -> list[Pipeline]:
+    """Return the pipelines that a recommendation chose from, for strategies that predict; else none.
+
+    Each comes at its best predicted learning rate, lowest predicted loss first; then all come at other rates.
+    """
+    if isinstance(recommendation, UserError) or not get_strategy(settings.strategy).predicts:
+        return []
+    best = sorted(recommendation.considered, key=lambda prospect: prospect.predicted_loss)
+    candidates = [prospect.pipeline for prospect in best]
+    if RATE not in settings.fixed:
+        law, bounds = prior_at(settings.prior).quality.law, settings.ranges.get(RATE, ANY_RATE)
+        candidates += [
+            Pipeline(one.pipeline.method, {**one.pipeline.hyperparameters, RATE: rate})
+            for one in best
+            for rate in rates(law, model, one.pipeline, one.total_steps, bounds)
+        ]
+    return list({pipeline.id: pipeline for pipeline in candidates}.values())
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:

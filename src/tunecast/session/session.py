@@ -335,7 +335,6 @@ class Session:
             value_minutes=self._settings.value,
             prior=prior_known(self._strategy, self._settings.prior),
             runs=self._known,
-            predicted=self._state.predicted,
         )
 
     def _look_ahead(self, search: Search) -> Survey:

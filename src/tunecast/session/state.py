@@ -12,7 +12,6 @@ from tunecast.budget import Budget
 from tunecast.data import AUTO, LOSS
 from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.space import check_pipeline
-from tunecast.predictor import Prediction
 from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
 from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
@@ -93,8 +92,7 @@ class SessionState:
         validation_sizes: Validation examples of a point and of the end of a trial; None if 0.1.0 chose them.
         halvings: Points of a trial before its end, as halvings of the full length.
         seconds_to_compare: Measured seconds to score one of the leaders at the end.
-        advised: Recommended candidates, best first.
-        predicted: Predicted ends of pipelines by their ids, kept only if gains are weighed against seconds.
+        recommended: The pipelines that the recommendation chose from, best first; they are candidates.
         candidates: All candidates; the first is the baseline.
         prior: Identity of the prior that the strategy uses.
         listed: Ids of candidates in the order of a strategy that looks recorded runs up.
@@ -115,8 +113,7 @@ class SessionState:
     started_at: float = 0.0
     used_seconds: float = 0.0
     worker_bytes: int | None = None
-    advised: list[Pipeline] = field(default_factory=list)
-    predicted: dict[str, Prediction] = field(default_factory=dict)
+    recommended: list[Pipeline] = field(default_factory=list)
     full_length_tokens: int | None = None
     seconds_per_token: float | None = None
     validation_sizes: tuple[int, int] | None = None
@@ -209,7 +206,7 @@ def _check_values(state: SessionState) -> None:
             "Choose another --output-dir.",
         )
     last = [final.pipeline] if final is not None and final.pipeline is not None else []
-    for pipeline in (*state.advised, *state.candidates, *last):
+    for pipeline in (*state.recommended, *state.candidates, *last):
         try:
             check_pipeline(pipeline)
             if BATCH_SIZE not in pipeline.hyperparameters:

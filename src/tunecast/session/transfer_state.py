@@ -29,7 +29,7 @@ def prior_known(strategy: Strategy, file: str) -> Prior | None:
     Raises:
         StoreError: The prior is missing or damaged.
     """
-    if strategy.knows != "prior":
+    if not strategy.predicts:
         return None
     from tunecast.predictor import prior_at
 

@@ -1,11 +1,12 @@
-"""Current names for the records of sessions that Tunecast 0.1.0 wrote, in stores and in ``session.json``."""
+"""Current names for the records of earlier sessions, in stores and in ``session.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-STRATEGIES = {"fixed-expert": "fixed-baseline"}
+STRATEGIES = {"fixed-expert": "fixed-baseline", "advised": "transfer"}
+"""Current names of strategies by earlier ones; ``advised`` became part of ``transfer``."""
 CONTENDERS = {"expert": "baseline"}
 
 
