@@ -1,0 +1,1 @@
+"""Finetuned models for llama.cpp and Ollama: GGUF files, checked against transformers."""
