@@ -12,7 +12,7 @@ from typing import Any
 from tunecast import data
 from tunecast.errors import ModelError
 from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, is_whole, merge_into_base
-from tunecast.exporters.gguf import check, processes
+from tunecast.exporters.gguf import check, ollama, processes
 from tunecast.exporters.gguf.libraries import check_runtime, converter_folder
 from tunecast.exporters.gguf.tables import check_text
 from tunecast.exporters.gguf.tokenizer_files import add_sentencepiece
@@ -41,6 +41,7 @@ class GgufJob:
         examples: Examples to compare on; empty to write without a check.
         dataset: Their dataset's name.
         tolerance: Mean difference of a token's log-probability in nats; None for the type's own.
+        for_ollama: Whether a Modelfile is written beside it.
     """
 
     kind: GgufType
@@ -52,6 +53,12 @@ class GgufJob:
     examples: Sequence[data.Example]
     dataset: str
     tolerance: float | None
+    for_ollama: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the examples are running text."""
+        return bool(self.examples) and self.examples[0].turns[-1].role == "text"
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,12 @@ class GgufExport:
     Args:
         file: The file.
         check: What its check found; None if it was not checked.
+        modelfile: The file for Ollama; None if it was not asked for.
     """
 
     file: Path
     check: check.GgufCheck | None
+    modelfile: Path | None = None
 
 
 def prepare(
@@ -74,6 +83,7 @@ def prepare(
     model: str | None,
     dataset: data.Dataset | None,
     tolerance: float | None,
+    for_ollama: bool = False,
 ) -> GgufJob:
     """Find everything that an export needs, before anything is computed.
 
@@ -102,7 +112,7 @@ def prepare(
     base = whole if adapter else resolve(model) if model else None
     examples = (dataset.validation or dataset.train)[: 2 * check.EXAMPLES] if dataset else ()
     name = dataset.name if dataset else ""
-    return GgufJob(kind, whole, adapter, base, facts, tokenizer, examples, name, tolerance)
+    return GgufJob(kind, whole, adapter, base, facts, tokenizer, examples, name, tolerance, for_ollama)
 
 
 def _parts(source: str, model: str | None) -> tuple[ResolvedModel, Path | None]:
@@ -117,7 +127,7 @@ def _parts(source: str, model: str | None) -> tuple[ResolvedModel, Path | None]:
 
 
 def write(job: GgufJob, folder: Path, progress: Progress) -> GgufExport:
-    """Write ``model-TYPE.gguf``, and ``check.json`` if it is checked.
+    """Write ``model-TYPE.gguf``, ``check.json`` if it is checked, and ``Modelfile`` for Ollama.
 
     Raises:
         ConfigurationError: The adapter cannot be merged.
@@ -125,15 +135,19 @@ def write(job: GgufJob, folder: Path, progress: Progress) -> GgufExport:
         OutputError: The folder cannot be written, or holds something.
     """
     check_empty(folder)
+    name = f"model-{job.kind.name}.gguf"
+    served = ollama.modelfile(name, job.tokenizer, is_text=job.is_text) if job.for_ollama else ""
     samples = _samples(job) if job.examples else None
     with new_folder(folder) as unfinished:
-        file = unfinished / f"model-{job.kind.name}.gguf"
+        file = unfinished / name
         found = _export(job, job.model, job.adapter, file, samples, progress)
         checked = _checked(job, found, unfinished, samples, progress) if found and samples else None
         if checked is not None:
             text = json.dumps(asdict(checked), indent=2)
             (unfinished / CHECK_FILE).write_text(text + "\n", encoding="utf-8")
-    return GgufExport(folder / file.name, checked)
+        if served:
+            (unfinished / ollama.MODELFILE).write_text(served, encoding="utf-8")
+    return GgufExport(folder / name, checked, folder / ollama.MODELFILE if served else None)
 
 
 def _samples(job: GgufJob) -> check.Samples:
