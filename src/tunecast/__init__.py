@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from tunecast.api import evaluate, export, export_gguf, merge, predict, recommend, train, tune
+    from tunecast.api import evaluate, export, export_gguf, merge, predict, push, recommend, train, tune
     from tunecast.recommender.question import Question
     from tunecast.session.settings import SessionSettings
 
@@ -25,6 +25,7 @@ __all__ = [
     "export_gguf",
     "merge",
     "predict",
+    "push",
     "recommend",
     "train",
     "tune",
@@ -38,6 +39,7 @@ _HOMES = {
     "export_gguf": "tunecast.api",
     "merge": "tunecast.api",
     "predict": "tunecast.api",
+    "push": "tunecast.api",
     "recommend": "tunecast.api",
     "train": "tunecast.api",
     "tune": "tunecast.api",

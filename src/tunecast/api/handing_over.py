@@ -51,7 +51,9 @@ def export(
     from tunecast.exporters import export as write
 
     if to not in TRAINERS:
-        raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
+        raise ConfigurationError(
+            f"--to: there is no {to!r}.", f"Use {', '.join(TRAINERS)}, gguf, ollama or hub."
+        )
     job = prepare_job(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
     home = Path(source) if Path(source).is_dir() else Path()
     return write(job, to, output_dir or home / f"export-{to}")
@@ -131,6 +133,22 @@ def export_gguf(
         for_ollama=for_ollama,
     )
     return gguf.write(job, output_dir or home / ("ollama" if for_ollama else "gguf"), progress or Silent())
+
+
+def push(source: str, repository: str, *, private: bool = False) -> str:
+    """Upload the model that a session delivered to the Hugging Face hub; returns its address.
+
+    Args:
+        source: The output folder of a session, or the folder of an adapter or a model.
+        repository: ``NAME`` or ``USER/NAME``; it is created if it does not exist.
+        private: Whether a new repository can be seen by its owner only.
+
+    Raises:
+        UserError: There is no token, or the hub does not answer or refuses. The model stays where it is.
+    """
+    from tunecast.exporters.hub import push as upload
+
+    return upload(Path(source), repository, private=private)
 
 
 def _settings_of(folder: Path) -> Mapping[str, Any]:

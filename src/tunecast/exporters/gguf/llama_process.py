@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+
 def _with_size(model: type[Any]) -> type[Any]:
     """Return the class of models with ``n_vocab``, which its contexts read and cyllama 0.2.18 forgot."""
     return type("Model", (model,), {"n_vocab": 0})

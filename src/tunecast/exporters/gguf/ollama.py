@@ -96,9 +96,7 @@ def _pieces(tokenizer: Any) -> ChatPieces:
 
     def rendered(messages: Sequence[Message], *, generation: bool = True) -> str:
         return str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation
-            )
+            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation)
         )
 
     try:
@@ -106,7 +104,11 @@ def _pieces(tokenizer: Any) -> ChatPieces:
         pairs = [(messages, rendered(messages)) for messages in _conversations(pieces)]
     except (_Unlike, *template_errors()):
         pairs = []
-    if not pairs or any(pieces.render(messages) != text for messages, text in pairs) or '"""' in pieces.default:
+    if (
+        not pairs
+        or any(pieces.render(messages) != text for messages, text in pairs)
+        or '"""' in pieces.default
+    ):
         raise ModelError(
             "--to ollama: the model's chat template cannot be written as one of Ollama's.",
             "Use --to gguf, and serve the file with llama.cpp's server, which reads the template itself.",

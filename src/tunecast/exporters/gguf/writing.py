@@ -15,7 +15,7 @@ from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, 
 from tunecast.exporters.gguf import check, ollama, processes
 from tunecast.exporters.gguf.libraries import check_runtime, converter_folder
 from tunecast.exporters.gguf.tables import check_text
-from tunecast.exporters.gguf.tokenizer_files import add_sentencepiece
+from tunecast.exporters.gguf.model_files import add_sentencepiece, complete_config
 from tunecast.exporters.gguf.types import GgufType
 from tunecast.exporters.new_folder import check_empty, new_folder
 from tunecast.models.adapter import base_of
@@ -237,6 +237,7 @@ def _save(
     with quiet():
         loaded.save_pretrained(folder)
     job.tokenizer.save_pretrained(folder)
+    complete_config(folder)
     add_sentencepiece(folder, job.tokenizer, [adapter, model.location])
     return scores
 

@@ -1,4 +1,4 @@
-"""Adds to a saved tokenizer what llama.cpp's converter reads and transformers no longer writes."""
+"""Adds to a saved model and tokenizer what llama.cpp's converter reads and transformers no longer writes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def add_sentencepiece(folder: Path, tokenizer: Any, places: Iterable[Path | str 
         for number, token in tokenizer.added_tokens_decoder.items()
     }
     settings.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def complete_config(folder: Path) -> None:
+    """Give a GPT-2's context the name by which the converter asks for it."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if "n_positions" in content and "n_ctx" not in content:
+        content["n_ctx"] = content["n_positions"]
+        file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _found(place: Path | str) -> str | None:
