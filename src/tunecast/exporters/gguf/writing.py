@@ -14,8 +14,8 @@ from tunecast.errors import ModelError
 from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, is_whole, merge_into_base
 from tunecast.exporters.gguf import check, ollama, processes
 from tunecast.exporters.gguf.libraries import check_runtime, converter_folder
-from tunecast.exporters.gguf.tables import check_text
 from tunecast.exporters.gguf.model_files import add_sentencepiece, complete_config
+from tunecast.exporters.gguf.tables import check_text
 from tunecast.exporters.gguf.types import GgufType
 from tunecast.exporters.new_folder import check_empty, new_folder
 from tunecast.models.adapter import base_of
