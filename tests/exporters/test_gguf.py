@@ -24,8 +24,8 @@ pytestmark = pytest.mark.skipif(
     reason="needs the extras gguf and gguf-check",
 )
 FAMILIES = ("llama", "gpt2", "qwen2", "gemma3")
-NEAR = 0.002
-"""Nats by which f16 may change a token of a tiny model; measured: 0.0002 to 0.0005."""
+NEAR = 0.005
+"""Nats by which f16 may change a token of a tiny model; measured: up to 0.0025."""
 
 
 def build(family: str, folder: Path) -> Path:
@@ -64,7 +64,7 @@ def build(family: str, folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_llama_cpp_computes_what_was_finetuned(family: str, toy_data: Path, tmp_path: Path) -> None:
-    deliver_adapter("lora", build(family, tmp_path / "base"), tmp_path / "out", scale=0.2)
+    deliver_adapter("lora", build(family, tmp_path / "base"), tmp_path / "out", scale=1.0)
     written = export_gguf(str(tmp_path / "out"), data=str(toy_data))
     assert written.file == tmp_path / "out" / "gguf" / "model-f16.gguf"
     assert sorted(path.name for path in written.file.parent.iterdir()) == ["check.json", "model-f16.gguf"]
@@ -72,8 +72,10 @@ def test_llama_cpp_computes_what_was_finetuned(family: str, toy_data: Path, tmp_
     assert written.check.base is not None
     assert written.check.finetuned.mean < NEAR
     assert written.check.base.mean < NEAR
-    # The adapter changes more than the export does.
-    assert abs(written.check.finetuned.loss - written.check.base.loss) > 5 * NEAR
+    learned, there = written.check.learned, written.check.learned_there
+    assert learned is not None
+    assert there == pytest.approx(learned, rel=0.1)
+    assert learned > 5 * NEAR
     assert written.check.finetuned.examples == written.check.prompts_alike == 16
     saved = json.loads((written.file.parent / "check.json").read_text())
     assert saved["finetuned"]["mean"] == written.check.finetuned.mean
@@ -84,7 +86,7 @@ def test_an_export_without_its_adapter_is_found(
 ) -> None:
     deliver_adapter("lora", tiny_llama, tmp_path / "out", scale=0.2)
     monkeypatch.setattr(writing, "merge_into_base", lambda flag, adapted, name: adapted.unload())
-    with pytest.raises(ModelError, match=r"changes by .* The base model's changes only by 0\.0"):
+    with pytest.raises(ModelError, match="it is lost in the export"):
         export_gguf(str(tmp_path / "out"), data=str(toy_data))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["best"]
 
@@ -163,11 +165,12 @@ def test_nothing_is_overwritten(tiny_llama: Path, tmp_path: Path) -> None:
 
 def test_every_reason_to_refuse_is_told() -> None:
     same = Difference(10, 1.0, 1.0, 0.01, 0.02, 4, 4, 4)
-    good = GgufCheck("colours", "f16", same, same, 4, True, "<|im_end|>")
+    good = GgufCheck("colours", "f16", same, same, 0.2, 0.2, 4, True, "<|im_end|>")
     kind = find_type("f16")
     assert reason_to_refuse(good, kind, None) is None
     for changed, message in (
         ({"ends": False}, "would not stop at <|im_end|>"),
+        ({"learned_there": 0.05}, "by 0.2000 nats on average, but only by 0.0500 in f16"),
         ({"prompts_alike": 3}, "only 3 of 4 prompts"),
         ({"finetuned": dataclasses.replace(same, mean=0.3)}, "The base model's changes only by 0.010"),
         ({"finetuned": dataclasses.replace(same, mean=float("nan"))}, "nan nats on average"),
@@ -176,7 +179,7 @@ def test_every_reason_to_refuse_is_told() -> None:
         refused = reason_to_refuse(dataclasses.replace(good, **changed), kind, None)
         assert refused
         assert message in refused[0]
-    assert reason_to_refuse(dataclasses.replace(good, base=None), kind, 0.001)
+    assert reason_to_refuse(dataclasses.replace(good, base=None, learned=None), kind, 0.001)
 
 
 @pytest.mark.slow

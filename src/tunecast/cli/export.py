@@ -92,10 +92,7 @@ def _refuse_others(to: str | None, given: Mapping[str, object], places: tuple[st
     """Refuse options that mean nothing to what is exported to."""
     wrong = [name for name, value in given.items() if value not in (None, False)]
     if wrong and to not in places:
-        raise ConfigurationError(
-            f"{wrong[0]} is for --to {' and --to '.join(places)}, not for {f'--to {to}' if to else '--merge'}.",
-            "Leave it out.",
-        )
+        raise ConfigurationError(f"{wrong[0]} is for --to {' and --to '.join(places)} only.", "Leave it out.")
 
 
 def _push(source: str, repo: str | None, private: bool) -> None:

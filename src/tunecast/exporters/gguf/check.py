@@ -1,4 +1,4 @@
-"""Compares an exported model with the one that was finetuned: the same tokens through llama.cpp and transformers."""
+"""Compares an exported model with the one that was finetuned: the same tokens in llama.cpp and transformers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ LONGEST = 512
 """Tokens of an example that are compared at most."""
 LABELS = 64
 """Label tokens of an example that are compared at most."""
+KEPT = 0.5
+"""Least share of what the finetuning changed that must be found in the exported model."""
+UNCHANGED = 1e-4
+"""Nats by which a model may differ from its base model and still be the same."""
 EXPORTED_BADLY = 3.0
 """How many times more the finetuned model may change than the base model, before the export is suspected."""
 
@@ -82,6 +86,9 @@ class GgufCheck:
     Args:
         dataset: Whose examples were compared.
         base: The base model in the same type; None if it is not known.
+        learned: Mean absolute change of a token's log-probability by the finetuning, in nats, in
+            transformers; None without the base model.
+        learned_there: The same in llama.cpp.
         prompts_alike: Examples whose prompt llama.cpp reads as the same tokens.
         ends: Whether llama.cpp ends an answer at the stop token.
     """
@@ -90,6 +97,8 @@ class GgufCheck:
     type: str
     finetuned: Difference
     base: Difference | None
+    learned: float | None
+    learned_there: float | None
     prompts_alike: int
     ends: bool
     stop: str
@@ -134,11 +143,7 @@ def score(model: Any, samples: Samples) -> Scores:
 
 def difference(here: Scores, there: Measured, samples: Samples) -> Difference:
     """Compare the scores of the same samples."""
-    pairs = [
-        (ours, theirs)
-        for one, other in zip(here.log_probabilities, there.log_probabilities, strict=True)
-        for ours, theirs in zip(one, other, strict=True)
-    ]
+    pairs = _pairs(here, there)
     gaps = [abs(ours - theirs) for ours, theirs in pairs]
     chosen = list(zip(here.likeliest, there.likeliest, strict=True))
     stop = samples.stop
@@ -152,6 +157,17 @@ def difference(here: Scores, there: Measured, samples: Samples) -> Difference:
         stops=sum((ours[-1] == stop) == (theirs[-1] == stop) for ours, theirs in chosen),
         examples=len(chosen),
     )
+
+
+def mean_change(one: Scores | Measured, other: Scores | Measured) -> float:
+    """Return the mean absolute difference of a token's log-probability between two models, in nats."""
+    pairs = _pairs(one, other)
+    return sum(abs(ours - theirs) for ours, theirs in pairs) / len(pairs)
+
+
+def _pairs(one: Scores | Measured, other: Scores | Measured) -> list[tuple[float, float]]:
+    rows = zip(one.log_probabilities, other.log_probabilities, strict=True)
+    return [pair for ours, theirs in rows for pair in zip(ours, theirs, strict=True)]
 
 
 def prompts_alike(there: Measured, samples: Samples, *, begin: int | None) -> int:
@@ -179,6 +195,13 @@ def reason_to_refuse(check: GgufCheck, kind: GgufType, tolerance: float | None) 
     if check.prompts_alike < found.examples:
         alike = f"{check.prompts_alike} of {found.examples} prompts"
         return f"llama.cpp reads other tokens: only {alike} are the same as in training.", elsewhere
+    if check.learned is not None and check.learned_there is not None and check.learned > UNCHANGED:
+        if not check.learned_there >= KEPT * check.learned:
+            return (
+                f"the finetuning changes a token's log-probability by {check.learned:.4f} nats on average, but "
+                f"only by {check.learned_there:.4f} in {kind.name}: it is lost in the export.",
+                "Choose a larger type, such as --quantise f16; if it is refused too, use --merge.",
+            )
     if found.mean <= allowed:
         return None
     what = (

@@ -1,7 +1,7 @@
-"""Calls llama.cpp, in a process of its own: a file that it does not expect ends that process, not the caller's.
+"""Calls llama.cpp, in a process of its own: a file that it does not expect ends that process only.
 
-``python -m tunecast.exporters.gguf.llama_process ANSWER`` reads one request as JSON from standard input and writes the
-answer to a file. llama.cpp's own messages go to standard error.
+``python -m tunecast.exporters.gguf.llama_process ANSWER`` reads one request as JSON from standard input and
+writes the answer to a file. llama.cpp's own messages go to standard error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Writes a Modelfile, by which Ollama serves a GGUF file as the model was trained: its template and its stop token.
+"""Writes a Modelfile, by which Ollama serves a GGUF file with the model's template and stop token.
 
-Ollama's templates are Go's, so the pieces of text that a chat template puts around messages are found from its
-renderings, and put together again. A template that is more than that is refused.
+Ollama's templates are Go's, so the pieces of text that a chat template puts around messages are found from
+its renderings, and put together again. A template that is more than that is refused.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from tunecast.exporters.gguf.types import GgufType
 
 PACKAGE = "tunecast.exporters.gguf"
 UNKNOWN_CLASS = "is not supported"
+TELLING = ("error", "Error", "GGML_ASSERT", "failed")
+"""What the lines contain that say why llama.cpp failed."""
 UNKNOWN_TOKENIZER = "BPE pre-tokenizer was not recognized"
 
 
@@ -121,8 +123,11 @@ def _run(module: str, *arguments: str, request: str = "") -> subprocess.Complete
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
     """Return the line that says most of why a process failed."""
-    if done.returncode < 0:
-        return f"it was ended by {signal.Signals(-done.returncode).name}."
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower() and not line.startswith(("File", "^"))]
-    return next(reversed(telling or lines), "it said nothing.")[:300]
+    telling = [
+        line for line in lines if any(sign in line for sign in TELLING) and not line.startswith("File")
+    ]
+    said = next(reversed(telling or lines), "it said nothing.")[:300]
+    if done.returncode < 0:
+        return f"it was ended by {signal.Signals(-done.returncode).name}: {said}"
+    return said

@@ -26,6 +26,11 @@ def check_text(check: GgufCheck) -> str:
     ]
     for name, shown in ROWS:
         lines.append(f"{name:47}" + "".join(f"{shown(one):>12}" for one in columns.values()))
+    if check.learned is not None:
+        lines.append(
+            f"The finetuning changes a token by {check.learned:.4f} nats in transformers, by "
+            f"{check.learned_there:.4f} in llama.cpp."
+        )
     lines.append(f"{check.prompts_alike} of {found.examples} prompts are read as the same tokens.")
     lines.append(f"llama.cpp {'ends' if check.ends else 'does not end'} an answer at {check.stop}.")
     return "\n".join(lines)

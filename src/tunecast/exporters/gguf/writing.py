@@ -169,14 +169,15 @@ def _checked(
     base = None
     if job.base is not None:
         file = folder / "base.gguf"
-        exported = _export(job, job.base, None, file, samples, progress)
-        base = exported and exported.difference
+        base = _export(job, job.base, None, file, samples, progress)
         file.unlink()
     checked = check.GgufCheck(
         dataset=job.dataset,
         type=job.kind.name,
         finetuned=found.difference,
-        base=base,
+        base=base.difference if base else None,
+        learned=check.mean_change(found.scores, base.scores) if base else None,
+        learned_there=check.mean_change(found.measured, base.measured) if base else None,
         prompts_alike=check.prompts_alike(found.measured, samples, begin=job.tokenizer.bos_token_id),
         ends=found.measured.ends,
         stop=samples.stop_text,
@@ -190,6 +191,7 @@ def _checked(
 
 @dataclass(frozen=True)
 class _Exported:
+    scores: check.Scores
     measured: processes.Measured
     difference: check.Difference
 
@@ -215,7 +217,7 @@ def _export(
     progress.start(f"Checking {name} in llama.cpp")
     measured = processes.measure(file, samples.sequences, samples.prompts, samples.stop)
     progress.finish()
-    return _Exported(measured, check.difference(scores, measured, samples))
+    return _Exported(scores, measured, check.difference(scores, measured, samples))
 
 
 def _save(
