@@ -42,12 +42,13 @@ def build(family: str, folder: Path) -> Path:
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
         "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
     }[family]
-    own = {"head_dim": 8, "sliding_window": 64} if family == "gemma3" else {}
+    # Of six layers, five look back at a window only.
+    own = {"head_dim": 8, "sliding_window": 64, "num_hidden_layers": 6} if family == "gemma3" else {}
+    shape: dict[str, object] = {"num_hidden_layers": 2, **own}
     made = config(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=128,
@@ -55,7 +56,7 @@ def build(family: str, folder: Path) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **own,
+        **shape,
     )
     model(made).save_pretrained(folder)
     return folder

@@ -23,9 +23,8 @@ def push(source: Path, repository: str, *, private: bool) -> str:
         ConfigurationError: There is no model, no token, or the name is none.
         UserError: The hub does not answer or refuses.
     """
-    import httpx
     from huggingface_hub import HfApi, constants, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     folder = find_delivery(FLAG, source)
     if not is_whole(folder):
@@ -47,6 +46,6 @@ def push(source: Path, repository: str, *, private: bool) -> str:
         status = error.response.status_code
         hint = "Check that the token may write there." if status in (401, 403) else again
         raise UserError(f"{FLAG}: the hub refused the upload (HTTP {status}).", hint) from None
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise UserError(f"{FLAG}: {hub.endpoint} does not answer ({type(error).__name__}).", again) from None
     return f"{hub.endpoint}/{name}"

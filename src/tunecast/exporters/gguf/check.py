@@ -1,4 +1,4 @@
-"""Compares an exported model with the one that was finetuned: the same tokens in llama.cpp and transformers."""
+"""Compares an exported model with the one that was finetuned, on the same tokens."""
 
 from __future__ import annotations
 
@@ -195,13 +195,12 @@ def reason_to_refuse(check: GgufCheck, kind: GgufType, tolerance: float | None) 
     if check.prompts_alike < found.examples:
         alike = f"{check.prompts_alike} of {found.examples} prompts"
         return f"llama.cpp reads other tokens: only {alike} are the same as in training.", elsewhere
-    if check.learned is not None and check.learned_there is not None and check.learned > UNCHANGED:
-        if not check.learned_there >= KEPT * check.learned:
-            return (
-                f"the finetuning changes a token's log-probability by {check.learned:.4f} nats on average, but "
-                f"only by {check.learned_there:.4f} in {kind.name}: it is lost in the export.",
-                "Choose a larger type, such as --quantise f16; if it is refused too, use --merge.",
-            )
+    if _is_lost(check):
+        return (
+            f"the finetuning changes a token's log-probability by {check.learned:.4f} nats on average, but "
+            f"only by {check.learned_there:.4f} in {kind.name}: it is lost in the export.",
+            "Choose a larger type, such as --quantise f16; if it is refused too, use --merge.",
+        )
     if found.mean <= allowed:
         return None
     what = (
@@ -216,3 +215,10 @@ def reason_to_refuse(check: GgufCheck, kind: GgufType, tolerance: float | None) 
         f"{what}. The base model's changes by {check.base.mean:.3f}: {kind.name} keeps too little of them.",
         "Choose a larger type, such as --quantise q8_0, or a larger --tolerance.",
     )
+
+
+def _is_lost(check: GgufCheck) -> bool:
+    """Return whether llama.cpp computes something closer to the base model than to the finetuned one."""
+    if check.learned is None or check.learned_there is None or check.learned <= UNCHANGED:
+        return False
+    return not check.learned_there >= KEPT * check.learned  # also if it is not a number

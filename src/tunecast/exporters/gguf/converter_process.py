@@ -1,8 +1,8 @@
 """Runs llama.cpp's converter, in a process of its own, and tells it tokenizers that it does not know by name.
 
 ``python -m tunecast.exporters.gguf.converter_process LLAMA_CPP MODEL FILE TYPE``. The converter knows a
-tokenizer by a hash of what it makes of a text, so it refuses those that were trained by its users. What it needs
-to know is only how a text is cut before its pieces are merged, which the tokenizer's file says.
+tokenizer by a hash of what it makes of a text, so it refuses those that its users trained. What it needs to
+know is only how a text is cut before its pieces are merged, which the tokenizer's file says.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _pieces(tokenizer: Any) -> ChatPieces:
     try:
         pieces = _found(rendered)
         pairs = [(messages, rendered(messages)) for messages in _conversations(pieces)]
-    except (_Unlike, *template_errors()):
+    except template_errors():  # ValueError among them, which _Unlike is
         pairs = []
     if (
         not pairs
