@@ -43,7 +43,11 @@ def build(family: str, folder: Path) -> Path:
         "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
     }[family]
     # Of six layers, five look back at a window only.
-    own = {"head_dim": 8, "sliding_window": 64, "num_hidden_layers": 6} if family == "gemma3" else {}
+    own = (
+        {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8, "num_hidden_layers": 6}
+        if family == "gemma3"
+        else {}
+    )
     shape: dict[str, object] = {"num_hidden_layers": 2, **own}
     made = config(
         vocab_size=len(tokenizer),
@@ -174,6 +178,10 @@ def test_every_reason_to_refuse_is_told() -> None:
         ({"learned_there": 0.05}, "by 0.2000 nats on average, but only by 0.0500 in f16"),
         ({"prompts_alike": 3}, "only 3 of 4 prompts"),
         ({"finetuned": dataclasses.replace(same, mean=0.3)}, "The base model's changes only by 0.010"),
+        (
+            {name: dataclasses.replace(same, mean=0.3) for name in ("finetuned", "base")},
+            "The base model's changes by 0.300: both compute otherwise",
+        ),
         ({"finetuned": dataclasses.replace(same, mean=float("nan"))}, "nan nats on average"),
         ({"finetuned": dataclasses.replace(same, mean=0.3), "base": None}, "more than 0.05"),
     ):

@@ -19,6 +19,8 @@ LONGEST = 512
 """Tokens of an example that are compared at most."""
 LABELS = 64
 """Label tokens of an example that are compared at most."""
+LOSSLESS = ("f32", "f16", "bf16")
+"""Types that keep what matters of the weights, so that a difference is none of the type's."""
 KEPT = 0.5
 """Least share of what the finetuning changed that must be found in the exported model."""
 UNCHANGED = 1e-4
@@ -211,6 +213,11 @@ def reason_to_refuse(check: GgufCheck, kind: GgufType, tolerance: float | None) 
         return f"{what}.", "Try --quantise f16: if it is refused too, it is the export that fails."
     if found.mean > EXPORTED_BADLY * check.base.mean:
         return f"{what}. The base model's changes only by {check.base.mean:.3f}.", elsewhere
+    if kind.name in LOSSLESS:
+        return (
+            f"{what}. The base model's changes by {check.base.mean:.3f}: both compute otherwise.",
+            elsewhere,
+        )
     return (
         f"{what}. The base model's changes by {check.base.mean:.3f}: {kind.name} keeps too little of them.",
         "Choose a larger type, such as --quantise q8_0, or a larger --tolerance.",
