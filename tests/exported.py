@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import tiny
+import workshop
 from tunecast import data, models
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline, get_method
 from tunecast.records import Pipeline
@@ -15,6 +18,7 @@ from tunecast.training.live_trial import LiveTrial
 from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.plan import plan_trial
 
+IDS = torch.tensor([[5, 9, 30, 40, 7]])
 QLORA: dict[str, Any] = {"learning_rate": 1e-4, "lora_r": 8, "lora_alpha": 16, "target_modules": "attention"}
 
 
@@ -54,8 +58,6 @@ def tunecast_losses(
     examples = data.encode(dataset.train, tokenizer, max_length=length, architecture=facts.architecture)
     lengths = [example.tokens for example in examples]
     plan = plan_trial(lengths, pipeline, seed=seed, full_length_tokens=round(epochs * sum(lengths)))
-    import torch
-
     base = models.load_model(resolved, dtype=torch.float32, device="cpu")
     live = LiveTrial(
         get_method(pipeline.method).attach(base, pipeline, seed),
@@ -74,3 +76,23 @@ def completed(model: Path, pipeline: Pipeline) -> Pipeline:
     facts = models.describe(models.resolve(str(model)))
     usual = baseline_pipeline(facts, Restrictions((pipeline.method,), pipeline.hyperparameters))
     return Pipeline(pipeline.method, {**usual.hyperparameters, **pipeline.hyperparameters})
+
+
+def deliver_adapter(variant: str, model: Path, folder: Path, *, scale: float = 0.05) -> Any:
+    """Write an adapter with weights unlike its start as a session delivers it; return its logits."""
+    resolved = models.resolve(str(model))
+    base = models.load_model(resolved, dtype=torch.float32, device="cpu")
+    pipeline = workshop.pipeline(variant)
+    method = get_method(pipeline.method)
+    adapted = method.attach(base, pipeline, seed=1)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(scale * torch.randn_like(parameter))
+        logits = adapted.eval()(IDS).logits
+    (folder / "best").mkdir(parents=True)
+    method.save(adapted, folder / "best", str(model.resolve()))
+    models.load_tokenizer(resolved).save_pretrained(folder / "best")
+    (folder / "best" / "training.json").write_text('{"seed": 3}')
+    return logits

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from tunecast.api import evaluate, export, merge, predict, recommend, train, tune
+    from tunecast.api import evaluate, export, export_gguf, merge, predict, push, recommend, train, tune
     from tunecast.recommender.question import Question
     from tunecast.session.settings import SessionSettings
 
@@ -22,8 +22,10 @@ __all__ = [
     "__version__",
     "evaluate",
     "export",
+    "export_gguf",
     "merge",
     "predict",
+    "push",
     "recommend",
     "train",
     "tune",
@@ -34,8 +36,10 @@ _HOMES = {
     "SessionSettings": "tunecast.session.settings",
     "evaluate": "tunecast.api",
     "export": "tunecast.api",
+    "export_gguf": "tunecast.api",
     "merge": "tunecast.api",
     "predict": "tunecast.api",
+    "push": "tunecast.api",
     "recommend": "tunecast.api",
     "train": "tunecast.api",
     "tune": "tunecast.api",

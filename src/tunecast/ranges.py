@@ -43,6 +43,7 @@ AT_LEAST: Mapping[str, tuple[float, float]] = {
     "answer_tokens": (1, 1e7),
     "thinking_seconds": (0, 1e9),
     "guard_limit": (0, 1_000),
+    "tolerance": (0, 1_000),
 }
 """Least and largest value by the name of a setting."""
 ABOVE_ZERO: Mapping[str, float] = {

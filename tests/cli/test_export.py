@@ -32,7 +32,7 @@ def test_files_are_named(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> No
 
 
 def test_an_unknown_trainer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no trainer 'torchtune'"):
+    with pytest.raises(ConfigurationError, match="there is no 'torchtune'"):
         run(str(tmp_path), "--to", "torchtune")
 
 

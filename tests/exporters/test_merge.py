@@ -5,49 +5,25 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import workshop
+from exported import IDS, deliver_adapter
 from sessions import finish
 from tunecast.api import merge
 from tunecast.errors import ConfigurationError, ModelError, OutputError
-from tunecast.methods import get_method
-from tunecast.models import load_model, load_tokenizer, resolve
 
-IDS = torch.tensor([[5, 9, 30, 40, 7]])
 MERGED = ("lora", "dora", "rslora", "pissa", "ia3", "vera", "apet", "oft", "loha", "lokr", "trainable_tokens")
-
-
-def delivered(variant: str, model: Path, folder: Path) -> Any:
-    """Write an adapter with weights unlike its start as a session delivers it; return its logits."""
-    resolved = resolve(str(model))
-    base = load_model(resolved, dtype=torch.float32, device="cpu")
-    pipeline = workshop.pipeline(variant)
-    method = get_method(pipeline.method)
-    adapted = method.attach(base, pipeline, seed=1)
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        logits = adapted.eval()(IDS).logits
-    (folder / "best").mkdir(parents=True)
-    method.save(adapted, folder / "best", str(model.resolve()))
-    load_tokenizer(resolved).save_pretrained(folder / "best")
-    (folder / "best" / "training.json").write_text('{"seed": 3}')
-    return logits
 
 
 @pytest.mark.parametrize("variant", MERGED)
 def test_a_merged_model_computes_what_base_and_adapter_do(
     variant: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    expected = delivered(variant, tiny_llama, tmp_path / "out")
+    expected = deliver_adapter(variant, tiny_llama, tmp_path / "out")
     with warnings.catch_warnings(action="error", category=FutureWarning):  # users would see them
         folder = merge(str(tmp_path / "out"))
     assert folder == tmp_path / "out" / "merged"
@@ -64,7 +40,7 @@ def test_a_merged_model_computes_what_base_and_adapter_do(
 
 @pytest.mark.parametrize("variant", ["prompt_tuning", "prefix_tuning"])
 def test_virtual_tokens_cannot_be_merged(variant: str, tiny_llama: Path, tmp_path: Path) -> None:
-    delivered(variant, tiny_llama, tmp_path / "out")
+    deliver_adapter(variant, tiny_llama, tmp_path / "out")
     with pytest.raises(ConfigurationError, match="adds virtual tokens, which no weight can hold"):
         merge(str(tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["best"]
@@ -80,14 +56,14 @@ def test_a_whole_model_is_copied(tiny_llama: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_another_model_is_refused(tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
-    delivered("attention", tiny_llama, tmp_path / "out")
+    deliver_adapter("attention", tiny_llama, tmp_path / "out")
     with pytest.raises(ConfigurationError, match="cannot be merged into"):
         merge(str(tmp_path / "out" / "best"), model=str(tiny_gpt2), output_dir=tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
 def test_nothing_is_overwritten(tiny_llama: Path, tmp_path: Path) -> None:
-    delivered("lora", tiny_llama, tmp_path / "out")
+    deliver_adapter("lora", tiny_llama, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("chapter 1")
     with pytest.raises(OutputError, match="is not empty"):
@@ -95,7 +71,7 @@ def test_nothing_is_overwritten(tiny_llama: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_without_a_base_is_named(tiny_llama: Path, tmp_path: Path) -> None:
-    delivered("lora", tiny_llama, tmp_path / "out")
+    deliver_adapter("lora", tiny_llama, tmp_path / "out")
     file = tmp_path / "out" / "best" / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": None}))
     with pytest.raises(ModelError, match="names no base model"):
@@ -122,7 +98,7 @@ def test_the_working_folder_is_an_output_folder_too(
 
 
 def test_a_damaged_session_is_refused_before_anything_is_written(tiny_llama: Path, tmp_path: Path) -> None:
-    delivered("lora", tiny_llama, tmp_path / "out")
+    deliver_adapter("lora", tiny_llama, tmp_path / "out")
     (tmp_path / "out" / "session.json").write_text('{"record": {"id": 1}, "configuration": {}}')
     with pytest.raises(OutputError, match=r"session\.json"):
         merge(str(tmp_path / "out"))
@@ -130,7 +106,7 @@ def test_a_damaged_session_is_refused_before_anything_is_written(tiny_llama: Pat
 
 
 def test_a_merged_adapter_has_a_card(tiny_llama: Path, tmp_path: Path) -> None:
-    delivered("lora", tiny_llama, tmp_path / "out")
+    deliver_adapter("lora", tiny_llama, tmp_path / "out")
     card = (merge(str(tmp_path / "out" / "best"), output_dir=tmp_path / "merged") / "README.md").read_text()
     _, front, text = card.split("---\n")
     values = yaml.safe_load(front)

@@ -5,8 +5,20 @@ for programs alone. Where the user can fix a problem, they raise a :class:`~tune
 """
 
 from tunecast.api.asking import evaluate, generate, predict, recommend
-from tunecast.api.handing_over import export, merge
+from tunecast.api.handing_over import export, export_gguf, merge, push
 from tunecast.api.planning import resolve
 from tunecast.api.tuning import train, tune
 
-__all__ = ["evaluate", "export", "generate", "merge", "predict", "recommend", "resolve", "train", "tune"]
+__all__ = [
+    "evaluate",
+    "export",
+    "export_gguf",
+    "generate",
+    "merge",
+    "predict",
+    "push",
+    "recommend",
+    "resolve",
+    "train",
+    "tune",
+]

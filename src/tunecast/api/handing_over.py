@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import written_whole
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.models.delivered import DELIVERED, SESSION_FILE
+from tunecast.progress import Progress, Silent
+from tunecast.ranges import check_range
 from tunecast.results import SessionRecord
 from tunecast.session.folder import STORE_FILE
+
+if TYPE_CHECKING:
+    from tunecast.data import Dataset
+    from tunecast.exporters.gguf import GgufExport
+
+COMPARED_ON = "stdlib"
+"""The data on which an exported model is compared if it is no session's."""
 
 
 def export(
@@ -40,7 +51,9 @@ def export(
     from tunecast.exporters import export as write
 
     if to not in TRAINERS:
-        raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
+        raise ConfigurationError(
+            f"--to: there is no {to!r}.", f"Use {', '.join(TRAINERS)}, gguf, ollama or hub."
+        )
     job = prepare_job(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
     home = Path(source) if Path(source).is_dir() else Path()
     return write(job, to, output_dir or home / f"export-{to}")
@@ -69,6 +82,94 @@ def merge(source: str, *, model: str | None = None, output_dir: Path | None = No
     if record is not None:
         _write_merged_card(record, session, folder)
     return folder
+
+
+def export_gguf(
+    source: str,
+    *,
+    quantise: str = "f16",
+    for_ollama: bool = False,
+    model: str | None = None,
+    data: str | None = None,
+    output_dir: Path | None = None,
+    check: bool = True,
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> GgufExport:
+    """Write a finetuned model as a GGUF file for llama.cpp, and compare it with the model in transformers.
+
+    Args:
+        source: The output folder of a session, the folder of an adapter, or a model.
+        quantise: Type of the weights, such as ``f16``, ``q8_0`` or ``q4_k_m``.
+        for_ollama: Whether to write a Modelfile for Ollama beside it.
+        model: The base model; None takes the adapter's own, or the session's.
+        data: Data to compare on; None takes the session's, else questions about Python's standard library.
+        output_dir: Output folder; None makes ``gguf`` or ``ollama`` in the session's folder, else here.
+        check: Whether to compare; nothing is written if the file computes something else.
+        tolerance: How far the log-probability of a token may change on average, in nats; None for what is
+            usual for the type.
+        progress: Receives reports; None for none.
+
+    Returns:
+        The file, and what was found.
+
+    Raises:
+        UserError: A problem that the user can fix, or a file that computes something else.
+    """
+    from tunecast.exporters import gguf
+
+    kind = gguf.find_type(quantise)
+    check_range("tolerance", tolerance)
+    folder = Path(source)
+    settings = _settings_of(folder)
+    home = folder if (folder / DELIVERED).is_dir() else Path()
+    base = model or (str(settings["model"]) if "model" in settings else None)
+    job = gguf.prepare(
+        source,
+        kind,
+        model=base,
+        dataset=_compared_on(data, settings) if check else None,
+        tolerance=tolerance,
+        for_ollama=for_ollama,
+    )
+    return gguf.write(job, output_dir or home / ("ollama" if for_ollama else "gguf"), progress or Silent())
+
+
+def push(source: str, repository: str, *, private: bool = False) -> str:
+    """Upload the model that a session delivered to the Hugging Face hub; returns its address.
+
+    Args:
+        source: The output folder of a session, or the folder of an adapter or a model.
+        repository: ``NAME`` or ``USER/NAME``; it is created if it does not exist.
+        private: Whether a new repository can be seen by its owner only.
+
+    Raises:
+        UserError: There is no token, or the hub does not answer or refuses. The model stays where it is.
+    """
+    from tunecast.exporters.hub import push as upload
+
+    return upload(Path(source), repository, private=private)
+
+
+def _settings_of(folder: Path) -> Mapping[str, Any]:
+    """Return the configuration of the session in a folder; nothing if there is none."""
+    from tunecast.exporters.source import read_source
+
+    is_session = (folder / DELIVERED).is_dir() and (folder / SESSION_FILE).is_file()
+    return read_source(folder).settings if is_session else {}
+
+
+def _compared_on(given: str | None, settings: Mapping[str, Any]) -> Dataset:
+    from tunecast import data
+
+    if given or not settings.get("data"):
+        return data.read(given or COMPARED_ON, seed=0)
+    return data.read(
+        settings["data"],
+        prompt_column=settings.get("prompt_column"),
+        completion_column=settings.get("completion_column"),
+        seed=settings.get("seed", 0),
+    )
 
 
 def _record_of(folder: Path) -> SessionRecord | None:

@@ -12,6 +12,7 @@ import typer
 from tunecast.atomic import check_writable, write_page
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
+from tunecast.json_lines import json_lines
 from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
@@ -111,8 +112,8 @@ def _write_answers(file: str, evaluation: Evaluation) -> None:
             f"--answers {file}: by the loss alone, the model answers nothing.",
             "Name a metric with --objective, for example exact_match.",
         )
-    lines = (json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in evaluation.answers)
-    write_page(expanded(file), "".join(lines), "--answers")
+    lines = json_lines(asdict(answer) for answer in evaluation.answers)
+    write_page(expanded(file), lines.decode(), "--answers")
 
 
 def _of_session(given: Mapping[str, Any]) -> dict[str, Any]:

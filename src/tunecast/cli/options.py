@@ -95,6 +95,10 @@ Track = Annotated[
         autocompletion=completion.tracker_lists,
     ),
 ]
+Notify = Annotated[
+    str | None,
+    typer.Option("--notify", help="Tell the end: desktop, or a webhook's URL. (default: nobody)"),
+]
 Deterministic = Annotated[
     bool | None, typer.Option("--deterministic", help="Bit-equal results on a GPU too.")
 ]

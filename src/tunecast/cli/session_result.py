@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tunecast.errors import UserError
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -21,10 +22,23 @@ if TYPE_CHECKING:
 
 
 def run_session(
-    session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool
+    session: Callable[[Progress], SessionRecord],
+    output_dir: str,
+    *,
+    go_on: str,
+    as_json: bool,
+    notify: str | None = None,
 ) -> None:
-    """Run a session, show its progress and print its result; on Ctrl-C, name the ``go_on`` command."""
+    """Run a session, show its progress and print its result; on Ctrl-C, name the ``go_on`` command.
+
+    Args:
+        notify: Whom to tell the end; see :func:`tunecast.notifications.notify`. None for nobody.
+    """
+    from tunecast.notifications import check_notify
     from tunecast.report.live import RichProgress
+
+    if notify is not None:
+        check_notify(notify)
 
     try:
         with RichProgress() as progress:
@@ -32,6 +46,10 @@ def run_session(
     except KeyboardInterrupt:
         typer.echo(_interrupted(expanded(output_dir), go_on), err=True)
         raise
+    except Exception as error:
+        _tell(notify, output_dir, error.what if isinstance(error, UserError) else type(error).__name__)
+        raise
+    _tell(notify, output_dir, "")
     from tunecast.session.proxy import delivered_proxy
 
     proxy = delivered_proxy(expanded(output_dir))
@@ -41,6 +59,19 @@ def run_session(
     print_record(record)
     if proxy:
         typer.echo(f"Proxy for {proxy['asked']}, alpha {proxy['alpha']:g}: {expanded(output_dir)}/proxy")
+
+
+def _tell(notify: str | None, output_dir: str, failure: str) -> None:
+    """Tell the end of a session to who asked for it; if that fails, say so once."""
+    from tunecast import notifications
+
+    if notify is None:
+        return
+    title = "Tunecast: a session has failed" if failure else "Tunecast: a session has ended"
+    folder = expanded(output_dir)
+    text = f"{folder}: {failure}" if failure else f"Its model is in {folder / 'best'}."
+    if reason := notifications.notify(notify, title, text):
+        typer.echo(f"Note: --notify: {reason}. The session is not affected.", err=True)
 
 
 def _interrupted(folder: Path, go_on: str) -> str:

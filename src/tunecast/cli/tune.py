@@ -16,7 +16,7 @@ from tunecast.paths import expanded
 if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
-NOT_SETTINGS = ("context", "documents", "config", "write_config", "resume", "dry_run", "as_json")
+NOT_SETTINGS = ("context", "documents", "notify", "config", "write_config", "resume", "dry_run", "as_json")
 """What a session is not made of, among the parameters of the command."""
 
 
@@ -51,6 +51,7 @@ def command(
     store: options.Store = None,
     shared_dir: options.SharedDir = None,
     track: options.Track = None,
+    notify: options.Notify = None,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     deterministic: options.Deterministic = None,
@@ -95,6 +96,7 @@ def command(
         settings.output_dir,
         go_on=resume_command(settings.as_json()),
         as_json=as_json,
+        notify=notify,
     )
 
 

@@ -89,7 +89,7 @@ class Renderer:
         trained = [index for index, turn in enumerate(example.turns) if turn.trained]
         try:
             whole = self._apply(messages)
-        except _template_errors() as error:
+        except template_errors() as error:
             merged = _merge_system(example)
             if merged is None:
                 raise DataError(
@@ -142,7 +142,7 @@ class Renderer:
         try:
             before = self._apply(messages[:index], generation=True)
             through = whole if last else self._apply(messages[: index + 1])
-        except _template_errors():
+        except template_errors():
             return None
         content = messages[index]["content"].strip()
         found = through.find(content, len(before))
@@ -162,7 +162,7 @@ class Renderer:
         question = [{"role": "user", "content": "a"}]
         try:
             return self._apply(question, generation=True) != self._apply(question)
-        except _template_errors():
+        except template_errors():
             return True
 
     def _turn_end(self, text: str, content_end: int) -> int:
@@ -200,7 +200,8 @@ def _render_plain(turns: Sequence[Turn]) -> list[Segment]:
     return segments
 
 
-def _template_errors() -> tuple[type[Exception], ...]:
+def template_errors() -> tuple[type[Exception], ...]:
+    """Return what a chat template raises if it rejects a conversation."""
     import jinja2
 
     # Templates compute with their input, so a rejection may also be a plain Python error.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, OutputError, first_line
-from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
-from tunecast.models.delivered import delivered_folder
+from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, is_whole, merge_into_base
+from tunecast.exporters.new_folder import check_empty, new_folder
+from tunecast.models.adapter import base_of, read_adapter
 from tunecast.models.load import load_config, load_model, load_tokenizer, quiet, resolve
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Write = Callable[[Path], object]
 """Writes a model to a folder."""
+FLAG = "--merge"
 CARD = "README.md"
 KEPT = ("pipeline.json", "training.json")
 """Files of a delivery that say what was trained, on which data; the merged model keeps them."""
@@ -37,21 +38,11 @@ def merge(source: Path, folder: Path, *, model: str | None = None) -> Path:
         ModelError: The base model cannot be loaded.
         OutputError: The folder cannot be written, or holds something.
     """
-    delivered, folder = _delivered_folder(source), folder.absolute()
-    _check_empty(folder)
-    unfinished = folder.with_name(f".{folder.name}.part")
-    write = _copier(delivered) if _is_whole(delivered) else _merger(delivered, model)
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+    delivered, folder = find_delivery(FLAG, source), folder.absolute()
+    check_empty(folder)
+    write = _copier(delivered) if is_whole(delivered) else _merger(delivered, model)
+    with new_folder(folder) as unfinished:
         write(unfinished)
-        unfinished.replace(folder)
-    except OSError as error:
-        raise OutputError(
-            f"--output-dir {folder} cannot be written: {error.strerror or error}.", "Choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -61,7 +52,7 @@ def _copier(delivered: Path) -> Write:
 
 def _merger(adapter: Path, model: str | None) -> Write:
     """Load everything that the merged model is written from, and return what writes it to a folder."""
-    _check_mergeable(adapter)
+    check_mergeable(FLAG, adapter)
     resolved = resolve(model or base_of(adapter))
     merged = _merged(resolved, adapter)
 
@@ -81,7 +72,7 @@ def _card(base_model: str, adapter: Path) -> str:
     """Write a short model card; :func:`tunecast.api.merge` knows a session's scores and writes another."""
     import yaml
 
-    kind = read_adapter("--merge", adapter)["peft_type"].lower()
+    kind = read_adapter(FLAG, adapter)["peft_type"].lower()
     values = {"library_name": "transformers", "base_model": base_model, "tags": ["tunecast", kind]}
     front = yaml.safe_dump(values | {"base_model_relation": "finetune"}, sort_keys=False, allow_unicode=True)
     return f"""---
@@ -96,72 +87,10 @@ It inherits the licence, limits and biases of its base model.
 """
 
 
-def _is_whole(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and not (folder / ADAPTER_FILE).is_file()
-
-
-def _delivered_folder(source: Path) -> Path:
-    """Return the folder of the model that a session delivered, or that was given."""
-    if not source.is_dir():
-        raise ConfigurationError(
-            f"--merge: there is no folder {source}.", "Give a session's folder, or one that peft wrote."
-        )
-    return source if (source / ADAPTER_FILE).is_file() else delivered_folder(source) or source
-
-
-def _check_mergeable(adapter: Path) -> None:
-    from peft import PeftConfig
-
-    read_adapter("--merge", adapter)
-    try:
-        config = PeftConfig.from_pretrained(str(adapter))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(
-            f"--merge: peft cannot read {adapter / ADAPTER_FILE}: {first_line(error)}",
-            "Give a folder that peft wrote.",
-        ) from error
-    if config.is_prompt_learning:
-        raise ConfigurationError(
-            f"--merge: {str(config.peft_type.value).lower()} adds virtual tokens, which no weight can hold.",
-            f"Load {adapter} with peft beside its base model.",
-        )
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(
-            f"--output-dir {folder} exists and is not empty.", "Choose another folder, or remove it."
-        )
-
-
-def _check_names(adapted: Any, adapter: Path) -> None:
-    """Compare the adapter's weights with those that the model has: peft leaves others at their start.
-
-    Raises:
-        ValueError: They differ.
-    """
-    from peft import get_peft_model_state_dict, load_peft_weights
-
-    saved = set(load_peft_weights(str(adapter), device="cpu"))
-    found = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    if saved != found:
-        raise ValueError(f"{len(saved ^ found)} weights have no counterpart, such as {min(saved ^ found)}")
-
-
 def _merged(model: ResolvedModel, adapter: Path) -> Any:
     """Load base model and adapter, and merge them on the CPU."""
     import torch
-    from peft import PeftModel
 
     dtype = getattr(load_config(model), "dtype", None) or torch.float32
     base = load_model(model, dtype=dtype, device="cpu")
-    try:
-        with quiet():
-            adapted = PeftModel.from_pretrained(base, str(adapter))
-        _check_names(adapted, adapter)
-        return adapted.merge_and_unload(safe_merge=True)
-    except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigurationError(
-            f"--merge: the adapter cannot be merged into {model.name}: {first_line(error)}",
-            "Check that --model is the base model it was trained on.",
-        ) from error
+    return merge_into_base(FLAG, attach(FLAG, base, adapter, model.name), model.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunecast.atomic import check_writable, written_whole
 from tunecast.errors import OutputError
+from tunecast.json_lines import check_name, encoded, json_lines
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,7 @@ class MatchFiles:
         Raises:
             OutputError: A file cannot be written or is there already, or is of another type.
         """
-        if self.examples.suffix != ".jsonl":
-            raise OutputError(
-                f"--output {self.examples} does not end in .jsonl.", "Name it for example pairs.jsonl."
-            )
+        check_name(self.examples, "--output")
         for file in (self.examples, self.candidates, self.report):
             if file.exists():
                 raise OutputError(f"--output {self.examples}: {file} is there already.", "Name another file.")
@@ -86,20 +84,16 @@ class MatchFiles:
             OutputError: The disk is full, or a file cannot be written.
         """
         contents = {
-            self.candidates: _lines(candidates),
-            self.report: json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n",
-            self.examples: _lines(rows),
+            self.candidates: json_lines(candidates),
+            self.report: encoded(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"),
+            self.examples: json_lines(rows),
         }
         try:
-            for path, text in contents.items():
-                if text:
+            for path, content in contents.items():
+                if content:
                     with written_whole(path, durable=True) as unfinished:
-                        unfinished.write_text(text, encoding="utf-8")
+                        unfinished.write_bytes(content)
         except OSError as error:
             raise OutputError(
                 f"--output {self.examples} cannot be written: {error.strerror}.", "Free some space."
             ) from None
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -12,6 +12,7 @@ from typing import Any
 from tunecast.atomic import check_writable, written_whole
 from tunecast.data.origin import REPORT_SUFFIX
 from tunecast.errors import OutputError
+from tunecast.json_lines import check_name, encoded, json_lines
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,7 @@ class SynthFiles:
         Raises:
             OutputError: A file cannot be written, or an earlier synthesis is there and ``resume`` is not set.
         """
-        if self.pairs.suffix != ".jsonl":
-            raise OutputError(
-                f"--output {self.pairs} does not end in .jsonl.", "Name it for example pairs.jsonl."
-            )
+        check_name(self.pairs, "--output")
         earlier = next((file for file in (self.pairs, self.journal) if file.exists()), None)
         if earlier is not None and not resume:
             raise OutputError(
@@ -108,26 +106,17 @@ class SynthFiles:
         Raises:
             OutputError: The disk is full, or a file cannot be written.
         """
-        pairs = _lines(rows)
+        pairs = json_lines(rows)
         facts = {**asdict(report), "pairs_sha256": hashlib.sha256(pairs).hexdigest()}
         try:
-            _write(self.dropped, _lines(dropped))
-            _write(self.report, _encoded(json.dumps(facts, indent=2, ensure_ascii=False) + "\n"))
+            _write(self.dropped, json_lines(dropped))
+            _write(self.report, encoded(json.dumps(facts, indent=2, ensure_ascii=False) + "\n"))
             _write(self.pairs, pairs)
         except OSError as error:
             raise OutputError(
                 f"--output {self.pairs} cannot be written: {error.strerror}.",
                 "Free some space and go on with --resume; what the writer answered is kept.",
             ) from None
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> bytes:
-    return _encoded("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _encoded(text: str) -> bytes:
-    # Half of a pair of surrogates, which some PDFs have, cannot be written as UTF-8.
-    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _write(path: Path, content: bytes) -> None:

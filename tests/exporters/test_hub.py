@@ -1,0 +1,127 @@
+"""Models are uploaded to the hub, here a local server that speaks its protocol; mistakes are one message."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exported import deliver_adapter
+
+TOKEN = "hf_secretsecretsecret"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Takes repositories and commits as the hub does, every file within its commit."""
+
+    status = 200
+    files: dict[str, bytes]
+    asked: list[tuple[str, str]]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.answer(404, {"error": "not here"})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        type(self).asked.append((self.path, self.headers["Authorization"]))
+        if self.status != 200:
+            self.answer(self.status, {"error": "no"})
+        elif self.path == "/api/repos/create":
+            self.answer(200, {"url": f"http://{self.headers['Host']}/ann/colours", "id": "ann/colours"})
+        elif "/preupload/" in self.path:
+            asked = json.loads(body)["files"]
+            found = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]
+            self.answer(200, {"files": found})
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    type(self).files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            where = f"http://{self.headers['Host']}/ann/colours/commit/{'0' * 40}"
+            self.answer(200, {"success": True, "commitOid": "0" * 40, "commitUrl": where})
+        else:
+            self.answer(200, {"errors": [], "warnings": []})
+
+    def answer(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, type[Hub]]]:
+    handler = type("OneHub", (Hub,), {"files": {}, "asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", handler
+        server.shutdown()
+
+
+@pytest.fixture
+def delivery(tiny_llama: Path, tmp_path: Path) -> Path:
+    deliver_adapter("lora", tiny_llama, tmp_path / "out")
+    (tmp_path / "out" / "best" / "README.md").write_text("# Colours\n")
+    return tmp_path / "out"
+
+
+def push(source: Path, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own: the hub's library reads its variables when it is imported."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    environment = {**known, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **variables}
+    command = ("export", str(source), "--to", "hub", "--repo", "ann/colours", "--private")
+    return subprocess.run(
+        [sys.executable, "-m", "tunecast", *command], capture_output=True, text=True, env=environment
+    )
+
+
+def test_the_delivered_model_is_uploaded(hub: tuple[str, type[Hub]], delivery: Path, tmp_path: Path) -> None:
+    endpoint, handler = hub
+    done = push(delivery, tmp_path / "home", HF_ENDPOINT=endpoint, HF_TOKEN=TOKEN)
+    assert done.returncode == 0, (done.stderr, handler.asked)
+    assert done.stdout.strip() == f"{endpoint}/ann/colours"
+    best = {path.name: path.read_bytes() for path in (delivery / "best").iterdir()}
+    assert handler.files == best
+    assert "adapter_model.safetensors" in best
+    assert {token for _, token in handler.asked} == {f"Bearer {TOKEN}"}
+    assert TOKEN not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"HF_TOKEN": TOKEN, "HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 does not answer"),
+        ({"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        ({}, "--to hub needs a token of the hub"),
+    ],
+)
+def test_offline_and_without_a_token_the_model_stays(
+    variables: dict[str, str], message: str, delivery: Path, tmp_path: Path
+) -> None:
+    done = push(delivery, tmp_path / "home", **variables)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert TOKEN not in done.stderr
+
+
+def test_a_refusal_names_its_status(hub: tuple[str, type[Hub]], delivery: Path, tmp_path: Path) -> None:
+    endpoint, handler = hub
+    handler.status = 403
+    done = push(delivery, tmp_path / "home", HF_ENDPOINT=endpoint, HF_TOKEN=TOKEN)
+    assert done.returncode == 2
+    assert "the hub refused the upload (HTTP 403)" in done.stderr
+    assert "Check that the token may write there" in done.stderr
