@@ -92,7 +92,7 @@ def _trial_status(trial: Trial) -> TrialStatus:
         running=trial.running,
         run=trial.spec.run,
         step=report.step if report else trial.step,
-        total_steps=trial.run.total_steps if trial.run else trial.plan.total_steps,
+        total_steps=trial.plan.total_steps if trial.spec.full_length_tokens else 0,
         train_loss=report.train_loss if report else None,
         tokens_per_second=report.tokens_per_second if report else None,
     )
