@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -111,7 +111,7 @@ class Access:
 
     async def _welcome(self, scope: Scope, send: Send, query: list[tuple[str, str]]) -> None:
         """Move the token from the address, which others may see, to a cookie."""
-        path = "/" + scope["path"].lstrip("/")  # never the address of another host
+        path = "/" + quote(scope["path"].lstrip("/"))  # never the address of another host
         place = path + (f"?{urlencode(query)}" if query else "")
         cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
         headers = {**HEADERS, "location": place, "set-cookie": cookie, "content-length": "0"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -143,11 +143,10 @@ def parallel_plot(rows: Sequence[RunRow]) -> Plot | None:
                 bgcolor="var(--card)",
                 yanchor="top" if height == 0.0 else "bottom",
                 yshift=-3 if height == 0.0 else 3,
-                xanchor="left" if place == 0 else "right" if place == len(axes) - 1 else "center",
             )
     figure.update_yaxes(range=[-0.2, 1.14], visible=False)
     figure.update_xaxes(
-        range=[-0.05, len(axes) - 0.95],
+        range=[-0.3, len(axes) - 0.7],
         tickvals=list(range(len(axes))),
         ticktext=[axis.name for axis in axes],
         showgrid=False,
@@ -190,17 +189,20 @@ def _axes(rows: Sequence[RunRow]) -> list[_Axis | None]:
     ]
 
 
-def _axis(name: str, values: Sequence[float | None], shown: object) -> _Axis | None:
-    """Make a logarithmic axis; None if hardly any run has a value."""
-    write = shown if callable(shown) else str
+def _axis(name: str, values: Sequence[float | None], write: Callable[[float], str]) -> _Axis | None:
+    """Make a logarithmic axis; None if no run has a value."""
     usable = [value if value is not None and value > 0 and math.isfinite(value) else None for value in values]
     known = [math.log(value) for value in usable if value is not None]
     if not known:
         return None
-    low, span = min(known), (max(known) - min(known)) or 1.0
-    heights = [None if value is None else (math.log(value) - low) / span for value in usable]
-    texts = ["none" if value is None else str(write(value)) for value in usable]
-    return _Axis(name, heights, str(write(math.exp(low))), str(write(math.exp(max(known)))), texts)
+    low, span = min(known), max(known) - min(known)
+
+    def height(value: float) -> float:
+        return (math.log(value) - low) / span if span else 0.5
+
+    heights = [None if value is None else height(value) for value in usable]
+    texts = ["none" if value is None else write(value) for value in usable]
+    return _Axis(name, heights, write(math.exp(low)), write(math.exp(max(known))), texts)
 
 
 def _lines(

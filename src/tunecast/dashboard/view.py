@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunecast.dashboard import rendering
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from tunecast.report.figures import Plot
 
 PARTS = ("summary", "now", "trials", "steering", "log")
-FIGURES = ("curves", "incumbent", "predicted", "cost-seconds", "cost-memory")
+FIGURES = ("curves", "incumbent", "predicted", "cost-seconds", "cost-bytes")
 """Names of the figures of a session's page, in its order; each may have no content yet."""
+CAPTION = "Each line is one trial. The one with the lowest loss so far is drawn thick."
 TRIALS_SHOWN = 60
 DONE = {
     "stop-trial": "Stop a trial",
@@ -88,7 +89,10 @@ def figures(session: Session) -> dict[str, Plot]:
         predicted_plot(trials, session.state.predicted if session.state else {}),
         *cost_plots(trials, zero_shot),
     ]
-    return {plot.name: plot for plot in drawn if plot is not None}
+    found = {plot.name: plot for plot in drawn if plot is not None}
+    if session.record is None and "curves" in found:  # nothing has ended that the caption could explain
+        found["curves"] = replace(found["curves"], caption=CAPTION)
+    return found
 
 
 def best_so_far(session: Session) -> BestSoFar:

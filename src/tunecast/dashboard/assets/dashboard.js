@@ -34,7 +34,10 @@
   };
 
   const showLegend = (html) => {
-    const place = session.querySelector("[data-legend]");
+    for (const place of session.querySelectorAll("[data-legend]")) showLegendAt(place, html);
+  };
+
+  const showLegendAt = (place, html) => {
     const names = (from) => [...from.querySelectorAll("[data-trace]")].map((one) => one.dataset.trace).join("\n");
     const next = document.createElement("div");
     next.innerHTML = html;
@@ -52,6 +55,7 @@
       if (!place) continue;
       place.hidden = false;
       session.querySelector("[data-without-figures]").hidden = true;
+      session.querySelector("[data-more-figures]").hidden = false;
       root.dispatchEvent(new CustomEvent("figure", { detail: { name: `figure-${name}`, source: json } }));
     }
     for (const [name, text] of Object.entries(captions)) {
