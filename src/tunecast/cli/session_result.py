@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ def run_session(
 
     try:
         with RichProgress() as progress:
+            if watch := _watch_command(output_dir):
+                progress.log(f"Watch it in a browser: {watch}")
             record = session(progress)
     except KeyboardInterrupt:
         typer.echo(_interrupted(expanded(output_dir), go_on), err=True)
@@ -41,6 +45,13 @@ def run_session(
     print_record(record)
     if proxy:
         typer.echo(f"Proxy for {proxy['asked']}, alpha {proxy['alpha']:g}: {expanded(output_dir)}/proxy")
+
+
+def _watch_command(output_dir: str) -> str:
+    """Return the command that shows the session in a browser; empty if its extra is not installed."""
+    if any(find_spec(library) is None for library in ("fastapi", "uvicorn")):
+        return ""
+    return shlex.join(["tunecast", "dashboard", output_dir])
 
 
 def _interrupted(folder: Path, go_on: str) -> str:
