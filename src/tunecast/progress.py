@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from tunecast.records import Outcome
+from tunecast.records import Outcome, Pipeline
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class TrialStatus:
         losses: Validation loss of every point so far, in order.
         outcome: State of the trial; ``paused`` while it waits or runs.
         running: Whether a worker is advancing it.
+        run: Id of its run.
+        step: Finished optimiser steps: those that its worker last reported, or those of its last point.
+        total_steps: Steps of its whole schedule.
+        train_loss: Training loss that its worker last reported, in nats per label token.
+        tokens_per_second: Speed that its worker last reported.
     """
 
     method: str
@@ -29,6 +34,27 @@ class TrialStatus:
     losses: tuple[float, ...]
     outcome: Outcome = Outcome.PAUSED
     running: bool = False
+    run: str = ""
+    step: int = 0
+    total_steps: int = 0
+    train_loss: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A trial that a session advances, or would advance next.
+
+    Args:
+        run: Id of its run.
+        share: Share of its full length that the step leads to.
+        reason: Why it was chosen, as one sentence.
+    """
+
+    run: str
+    pipeline: Pipeline
+    share: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,8 @@ class SessionStatus:
         incumbent: Index into ``trials`` of the one with the best validation objective, None before any point.
         activity: What happens right now, in a few words.
         training: Details of the training if the session has only one, else None.
+        choices: The steps under way, with the reasons for them.
+        ahead: What would be chosen next as things stand; None if that is not known.
     """
 
     granted_seconds: float | None
@@ -73,6 +101,8 @@ class SessionStatus:
     incumbent: int | None
     activity: str
     training: TrainingStatus | None = None
+    choices: tuple[Choice, ...] = ()
+    ahead: Choice | None = None
 
 
 class Progress(Protocol):

@@ -43,6 +43,7 @@ def test_names_are_those_of_this_version() -> None:
     current = with_current_names(content)
     assert current == {
         "configuration": {"strategy": "fixed-baseline", "seed": 0},
+        "predicted": {"a": {"log_loss": 1.0, "deviation": 0.5}},
         "recommended": [],
         "diagnostics": ["The data are new."],
         "record": {

@@ -10,6 +10,7 @@ import pytest
 from report.sample_session import full_session
 from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.space import BASELINE
+from tunecast.predictor import Prediction
 from tunecast.records import Pipeline
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
@@ -124,6 +125,7 @@ def decided() -> SessionState:
         used_seconds=12.5,
         worker_bytes=10**9,
         recommended=[BASELINE],
+        predicted={BASELINE.id: Prediction(0.5, 0.1)},
         full_length_tokens=1000,
         seconds_per_token=1e-3,
         validation_seconds=2.0,

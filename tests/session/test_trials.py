@@ -17,6 +17,7 @@ from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.shortfalls import shortfalls
 from tunecast.session.trials import SKIPPED, Trials
 from tunecast.store import Store
 from tunecast.training.runner import Measurement
@@ -220,13 +221,13 @@ def test_a_loss_that_explodes_at_a_point_costs_what_led_there(trials: Trials) ->
 def test_what_did_not_end_is_told(trials: Trials) -> None:
     advance(trials, 0, 4.0)
     share = f"{trials[0].curve[-1].share:.0%}"
-    assert trials.warnings("baseline") == [
+    assert shortfalls(trials, "baseline") == [
         f"The budget brought the baseline pipeline to only {share} of its full length."
     ]
     advance(trials, 1, 5.0)
     for index, kind in enumerate((Outcome.DIVERGED, Outcome.FAILED)):
         trials.fail(index, kind, RunError("OddError", "two\nlines"), SLOT, 3.0)
-    assert trials.warnings("baseline") == [
+    assert shortfalls(trials, "baseline") == [
         "The baseline pipeline did not reach its end: diverged (OddError: two lines).",
         "1 of 2 trials broke down; the first one: failed (OddError: two lines).",
     ]
@@ -234,7 +235,7 @@ def test_what_did_not_end_is_told(trials: Trials) -> None:
 
 def test_a_completed_baseline_needs_no_word(trials: Trials) -> None:
     advance(trials, 0, 4.0, Outcome.COMPLETED)
-    assert trials.warnings("baseline") == []
+    assert shortfalls(trials, "baseline") == []
 
 
 def test_a_loss_that_is_no_number_is_never_best(trials: Trials) -> None:
@@ -300,4 +301,4 @@ def test_a_trial_that_memory_cannot_hold_has_no_next_point(trials: Trials) -> No
     assert trials[0].next_step is None
     views = trials.history(RuntimeModel(1e-3)).trials
     assert [view.is_open for view in views] == [False, True]
-    assert trials.warnings("baseline") == []
+    assert shortfalls(trials, "baseline") == []

@@ -15,6 +15,7 @@ from tunecast.progress import Progress
 from tunecast.records import Pipeline, Run, Scalar
 from tunecast.results import SessionRecord
 from tunecast.session.folder import PIPELINE_FILE, STORE_FILE, OutputFolder
+from tunecast.session.live import LiveProgress
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def tune(
     folder = OutputFolder(expanded(settings.output_dir))
     try:
         with given_or_shown(progress) as shown:
-            record = _tune_in(folder, settings, resume, shown)
+            record = _tune_in(folder, settings, resume, LiveProgress(shown, folder.path))
             if settings.proxy_for:
                 from tunecast.session.proxy import deliver_proxy
 

@@ -52,6 +52,7 @@ def _register() -> None:
     from tunecast.cli import (
         collect,
         compare,
+        dashboard,
         data,
         evaluate,
         export,
@@ -76,6 +77,7 @@ def _register() -> None:
     app.command("export")(export.command)
     app.command("collect")(collect.command)
     app.command("worker")(worker.command)
+    app.command("dashboard")(dashboard.command)
     app.command("compare")(compare.command)
     app.command("learn")(learn.command)
     app.add_typer(data.app, name="data")

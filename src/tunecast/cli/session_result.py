@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,8 @@ def run_session(
 
     try:
         with RichProgress() as progress:
+            if watch := _watch_command(output_dir):
+                progress.log(f"Watch it in a browser: {watch}")
             record = session(progress)
     except KeyboardInterrupt:
         typer.echo(_interrupted(expanded(output_dir), go_on), err=True)
@@ -72,6 +76,13 @@ def _tell(notify: str | None, output_dir: str, failure: str) -> None:
     text = f"{folder}: {failure}" if failure else f"Its model is in {folder / 'best'}."
     if reason := notifications.notify(notify, title, text):
         typer.echo(f"Note: --notify: {reason}. The session is not affected.", err=True)
+
+
+def _watch_command(output_dir: str) -> str:
+    """Return the command that shows the session in a browser; empty if its extra is not installed."""
+    if any(find_spec(library) is None for library in ("fastapi", "uvicorn")):
+        return ""
+    return shlex.join(["tunecast", "dashboard", output_dir])
 
 
 def _interrupted(folder: Path, go_on: str) -> str:

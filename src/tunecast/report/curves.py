@@ -21,8 +21,7 @@ from tunecast.report.figures import (
     token_axis,
 )
 from tunecast.report.numbers import compact, duration, finite
-from tunecast.report.trials import DrawnTrial, chosen_to_draw, grouped
-from tunecast.results import SessionRecord
+from tunecast.report.trials import DrawnTrial, Searched, chosen_to_draw, grouped
 
 CURVES_DRAWN = 150
 CROWD = 60
@@ -30,7 +29,7 @@ CROWD = 60
 LOSS_TITLE = "validation loss (nats per token)"
 
 
-def curves_plot(record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None) -> Plot | None:
+def curves_plot(record: Searched, trials: Sequence[DrawnTrial], zero_shot: float | None) -> Plot | None:
     """Plot validation loss against tokens seen, one line per trial; None if no trial was measured."""
     measured = [trial for trial in trials if trial.points]
     if not measured:
@@ -154,9 +153,7 @@ def _failures(trials: Sequence[DrawnTrial], top: float) -> go.Scatter:
     )
 
 
-def incumbent_plot(
-    record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None
-) -> Plot | None:
+def incumbent_plot(record: Searched, trials: Sequence[DrawnTrial], zero_shot: float | None) -> Plot | None:
     """Plot the best validation loss so far against the budget used; None if no time was recorded."""
     steps = list(_improvements(trials))
     if not steps or all(point.elapsed_seconds <= 0 for point, _ in steps):

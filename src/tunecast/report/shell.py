@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -81,13 +81,13 @@ def render(
     """
     from markupsafe import Markup
 
-    scripts = [_asset(script)] if script else _plotting_scripts()
+    scripts = [asset(script)] if script else _plotting_scripts()
     frame = {
         "title": title,
-        "figures": [(plot.name, Markup(_figure_json(plot))) for plot in plots],
+        "figures": [(plot.name, Markup(figure_json(plot))) for plot in plots],
         # The hashes admit exactly these scripts, so that no other could run, even if escaping failed.
         "policy": Markup(_policy(scripts)),
-        "style": Markup(_asset("report.css")),
+        "style": Markup(asset("report.css")),
         "scripts": [Markup(script) for script in scripts],
     }
     return _environment().get_template(template).render({**values, **frame}) + "\n"
@@ -96,14 +96,23 @@ def render(
 def _plotting_scripts() -> list[str]:
     from plotly.offline import get_plotlyjs
 
-    return [get_plotlyjs(), _asset("report.js")]
+    return [get_plotlyjs(), asset("report.js")]
 
 
 def _environment() -> Environment:
+    return environment(asset)
+
+
+def environment(read: Callable[[str], str | None]) -> Environment:
+    """Return the environment of templates, which escapes all texts.
+
+    Args:
+        read: Returns a template by its name, None if there is no such one.
+    """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     return Environment(
-        loader=FunctionLoader(_asset),
+        loader=FunctionLoader(read),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -111,7 +120,7 @@ def _environment() -> Environment:
     )
 
 
-def _figure_json(plot: Plot) -> str:
+def figure_json(plot: Plot) -> str:
     """Write the figure for a script element, which ``<`` could end."""
     return (
         str(plot.figure.to_json())
@@ -127,5 +136,6 @@ def _policy(scripts: Sequence[str]) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file that pages are made of."""
     return (files("tunecast.report") / "assets" / name).read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Protocol
 
 from tunecast.records import ZERO_SHOT, Point, Run
 from tunecast.report.numbers import decimal, finite, rate
@@ -14,6 +15,22 @@ from tunecast.results import SessionRecord
 HOVER_CHARACTERS = 600
 DOTS_DRAWN = 400
 """Most trials in a plot of dots; beyond that, browsers slow down."""
+
+
+class Searched(Protocol):
+    """A search as plots over time need it: that of a session's record, or of one that still runs."""
+
+    @property
+    def objective(self) -> str:
+        """What the winner is chosen by."""
+
+    @property
+    def used_seconds(self) -> float:
+        """Seconds of the budget that are used."""
+
+    @property
+    def full_length_tokens(self) -> int:
+        """Horizon of every trial's schedule."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,12 @@ class DrawnTrial:
 def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[DrawnTrial]:
     """Prepare all runs except zero-shot and those of a forecast, in the order given."""
     incumbent = record.find_contender("incumbent")
-    wanted = incumbent.run if incumbent else ""
-    return [_view(run, run.id == wanted) for run in runs if run.is_candidate]
+    return drawn_trials(runs, incumbent.run if incumbent else "")
+
+
+def drawn_trials(runs: Sequence[Run], incumbent: str) -> list[DrawnTrial]:
+    """Prepare all candidates among the runs, in the order given; ``incumbent`` is the id of its run."""
+    return [_view(run, run.id == incumbent) for run in runs if run.is_candidate]
 
 
 def zero_shot_loss(runs: Sequence[Run]) -> float | None:

@@ -26,3 +26,11 @@ def points_without_gain(history: History) -> int:
         improves = point.validation.loss < lowest
         lowest, without = (point.validation.loss, 0) if improves else (lowest, without + 1)
     return without
+
+
+def patience_text(points: int, patience: int) -> str:
+    """Say that a search ended because so many points in a row had no lower loss."""
+    return (
+        f"The search ended: {points} measured points in a row had no lower validation loss "
+        f"(--patience {patience})."
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunecast.arrays import Flags, Floats, Ints
-from tunecast.predictor import Prior
+from tunecast.predictor import Prediction, Prior
 from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import (
     FEATURES,
@@ -92,6 +92,18 @@ def before(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Bef
     seconds = cost.log_seconds_per_token(features) if cost else None
     failure = either(ends.failure, memory_odds(context, prior, pipelines))
     return Before(tuple(pipelines), features[:, : len(PIPELINE)], ends, seconds, failure)
+
+
+def predicted_ends(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> dict[str, Prediction]:
+    """Predict the final losses of pipelines before anything runs, by their ids."""
+    found = before(context, prior, pipelines)
+    deviations = np.sqrt(found.ends.variance)
+    return {
+        pipeline.id: Prediction(float(mean), float(deviation), float(failure))
+        for pipeline, mean, deviation, failure in zip(
+            pipelines, found.ends.mean, deviations, found.failure, strict=True
+        )
+    }
 
 
 class TaskPredictor:

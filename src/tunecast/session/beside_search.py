@@ -13,7 +13,7 @@ from tunecast.progress import Progress
 from tunecast.records import FORECAST_ONLY, Run
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, end_loss
-from tunecast.session.loop import BUDGET_OVER, Search
+from tunecast.session.loop import BUDGET_OVER, ENDED, Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import affordable_halvings
@@ -52,6 +52,8 @@ class BesideSearch:
                 session_status(self.search.trials.started, budget_tracker.budget, used, activity)
             )
             if trial.run is None:
+                if self.search.is_ended:
+                    break
                 if budget_tracker.price(
                     [trial], runtime_model, runtime_model.validation_seconds
                 ) > budget_tracker.left(used, "forecast"):
@@ -59,7 +61,7 @@ class BesideSearch:
                 self._advance(part, trial.plan.total_steps)
                 self.count()
             if trial.run is None:
-                self.progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
+                self.progress.log(f"{self._over} the run on {trial.spec.unique_examples:,} examples.")
                 break
             loss = end_loss(trial)
             ending = "failed" if loss is None else f"{loss:.3f}"
@@ -75,7 +77,7 @@ class BesideSearch:
         trial = trials[0]
         method, before, began = trial.spec.pipeline.method, trial.plan.tokens_at(trial.step), time.monotonic()
         request = Advance(trial.spec, trial.step, step, trial.weights_hash)
-        answer = self.requester.answer(request, lambda: self.budget_tracker.is_overrun)
+        answer = self.requester.answer(request, self._is_over)
         slot, elapsed = self.requester.executor.slots[0], self.budget_tracker.elapsed()
         if isinstance(answer, Crash):
             trials.fail(0, *answer.failure, slot, elapsed)
@@ -87,6 +89,15 @@ class BesideSearch:
                 self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
         self.save()
         return answer is not None
+
+    def _is_over(self) -> bool:
+        """Whether the step under way has to be aborted."""
+        self.search.obey()
+        return self.search.is_ended or self.budget_tracker.is_overrun
+
+    @property
+    def _over(self) -> str:
+        return ENDED if self.search.is_ended else BUDGET_OVER
 
     def count(self) -> None:
         """Count what forecasts and final trainings have spent, each run once."""
@@ -119,13 +130,17 @@ class BesideSearch:
         activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
         self.progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
         while trial.goes_on and (following := self._following(trial, outside_budget)) is not None:
+            self.search.obey()
+            if self.search.is_ended:
+                self.progress.log(f"{self._over} the rest of the final training.")
+                break
             tokens = trial.plan.tokens_at(following) - trial.plan.tokens_at(trial.step)
             started = [*self.search.trials.started, *trials]
             self.progress.show(
                 session_status(started, self.budget_tracker.budget, self.search.used(), activity)
             )
             if not self._advance(trials, following):
-                self.progress.log(f"{BUDGET_OVER} the rest of the final training.")
+                self.progress.log(f"{self._over} the rest of the final training.")
                 break
             self.count()
             self.progress.advance(tokens, _loss_text(trial))

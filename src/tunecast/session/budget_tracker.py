@@ -63,6 +63,13 @@ class BudgetTracker:
         limit = (1 + GRACE) * self.budget.amount - self._reserves.get("comparison", 0.0)
         return self.budget.kind == "seconds" and self.elapsed() > limit
 
+    def extend(self, budget: Budget) -> None:
+        """Grant a larger budget in the same unit; what is kept for a final training grows with it."""
+        kept = self._reserves.get("final training", 0.0)
+        if budget.kind != "trials" and kept:
+            self.reserve("final training", kept * budget.amount / self.budget.amount)
+        self.budget = budget
+
     def share(self, fraction: float) -> float:
         """Return a fraction of the whole budget in its unit, rounding tokens and trials down."""
         amount = fraction * self.budget.amount

@@ -42,6 +42,7 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.provenance import Origin
 from tunecast.session.runtime_model import SCORING_MARGIN
 from tunecast.session.settings import SessionSettings
+from tunecast.session.shortfalls import shortfalls
 from tunecast.session.status import wait_text
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -149,7 +150,7 @@ class FinalScoring:
         The first trial is the baseline's. ``base_scored`` is what :meth:`score_base` returned.
         """
         judge = Judge(self.prepared.task.metric)
-        warnings = trials.warnings(get_strategy(self.settings.strategy).first_name)
+        warnings = shortfalls(trials, get_strategy(self.settings.strategy).first_name)
         for warning in warnings:
             self.progress.log(f"Note: {warning}")
         contenders, validation = self._contenders(trials, zero_shot, judge, base_scored)

@@ -16,6 +16,7 @@ from tunecast.untrusted import Malformed, read_json
 
 LOCK_FILE = ".lock"
 STORE_FILE = "runs.sqlite"
+LIVE_FILE = "live.json"
 PIPELINE_FILE = "longer-pipeline.json"
 """The winner's pipeline with the learning rate for a longer run."""
 LOCK_PATIENCE_SECONDS = 8.0
@@ -125,7 +126,7 @@ class OutputFolder:
     def _clear(self) -> None:
         """Remove new files, and folders that were not there before."""
         store = [STORE_FILE + suffix for suffix in ("", "-wal", "-shm", "-journal")]
-        for name in (*store, LOCK_FILE):
+        for name in (*store, LIVE_FILE, LOCK_FILE):
             if name not in (self._found or ()):
                 (self.path / name).unlink(missing_ok=True)
         self._remove_new_folders()

@@ -11,13 +11,16 @@ from typing import Any
 from tunecast.budget import Used
 from tunecast.executors.base import POLL_SECONDS, Broken, Crash, Executor, Handle, Slot
 from tunecast.executors.requests import Advance
-from tunecast.progress import Progress
+from tunecast.progress import Choice, Progress
 from tunecast.search import History, Policy, Remaining, diagnostics_of, get_strategy, leader
 from tunecast.search.patience import points_without_gain
+from tunecast.search.reasons import reason
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.finalists import FINALISTS, most_to_score
 from tunecast.session.folder import OutputFolder
-from tunecast.session.rules import choose
+from tunecast.session.instructions import Instruction
+from tunecast.session.obeying import Obeying
+from tunecast.session.rules import choose, fits_beside
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.status import session_status, training_status
@@ -25,6 +28,9 @@ from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.training.runner import Measurement
 
 BUDGET_OVER = "The budget is over and was not enough for"
+ENDED = "The session was told to end before"
+LOOKED_AHEAD_SECONDS = 0.05
+"""A strategy that takes longer to choose is not asked, only for a display, what it would choose next."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class _Step:
 
     index: int
     began: float
+    choice: Choice
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Search:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
+        obeying: Carries out what a person tells the session; None for nobody who does.
 
     Attributes:
         beside: Amounts that the session has spent on runs beside the search; their seconds are on its clock.
@@ -77,6 +85,7 @@ class Search:
         save: Callable[[], None],
         diagnostics: list[str],
         seconds_to_compare: float = 0.0,
+        obeying: Obeying | None = None,
     ) -> None:
         self.trials = trials
         self.runtime_model = runtime_model
@@ -90,9 +99,14 @@ class Search:
         self._save = save
         self._diagnostics = diagnostics
         self._seconds_to_compare = seconds_to_compare
+        self._obeying = obeying
         self._under_way: dict[Handle, _Step] = {}
         self._crashes: Counter[tuple[int, int]] = Counter()
         self._activity = ""
+        self._why = ""
+        self._goes_on = False
+        self._is_quick = False
+        self._ahead: Choice | None = None
 
     def spend(self) -> None:
         """Train the first pipeline, search, bring the leading trial to its end, and use what is left.
@@ -104,11 +118,49 @@ class Search:
             ModelError: A worker cannot be started again.
         """
         self._tell_diagnostics(self.trials.history(self.runtime_model))
+        if self._obeying is not None:
+            self._obeying.wants_search = False
         self._search(self._next)
         while self._finish_leader():
             self._search(self._next)  # with the rest of the reserve for the leader
         self._search(self._last)
         self.keep_for_comparing()
+
+    def spend_what_was_added(self) -> None:
+        """Search again if a person asked for more since the search ended."""
+        self.obey()
+        while self._obeying is not None and self._obeying.wants_search:
+            self.spend()
+            self.obey()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether a person ended the search."""
+        return self._obeying is not None and self._obeying.is_ended
+
+    def obey(self) -> None:
+        """Carry out what a person has told the session since it was last asked."""
+        if self._obeying is not None:
+            self._obeying.obey(self)
+
+    def stop(self, index: int, instruction: Instruction) -> None:
+        """Have a trial go no further; its step is aborted unless steps of others would be too."""
+        note = {"instruction": instruction.id, "given_at": instruction.given_at}
+        elapsed = {"elapsed_seconds": self._budget_tracker.elapsed()}
+        slots = [handle.slot for handle, step in self._under_way.items() if step.index == index]
+        self.trials.stop(index, note | elapsed, self._executor.slots[slots[0] if slots else 0])
+        if slots and {step.index for step in self._under_way.values()} == {index}:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Abort the steps under way; their trials keep their points."""
+        if not self._under_way:
+            return
+        self._executor.cancel()
+        for step in self._under_way.values():
+            self.trials[step.index].running = False
+        self._under_way.clear()
+        self._save()  # so that a session that goes on from here knows what is spent
 
     @property
     def leader(self) -> Trial | None:
@@ -154,7 +206,8 @@ class Search:
     def _search(self, choose_next: Callable[[], int | None]) -> None:
         """Have idle workers advance the trials that are chosen, until there is none."""
         while True:
-            while self._executor.idle() and (index := choose_next()) is not None:
+            self.obey()
+            while not self.is_ended and self._executor.idle() and (index := choose_next()) is not None:
                 self._submit(index)
             if not self._under_way:
                 return
@@ -166,23 +219,45 @@ class Search:
         if index is None:
             return False
         self._activity = "Finishing the leading trial"
+        self._why, self._goes_on = "It leads, and what is left of the budget brings it to its end.", True
         trial = self.trials[index]
         before = trial.step
-        while trial.goes_on and self.fits(index):
+        while trial.goes_on and not self.is_ended and self.fits(index):
             self._submit(index)
             while self._under_way:
                 self._collect()
         return trial.step > before
 
     def _next(self) -> int | None:
-        """Choose the first trial as long as it can continue, and beside or after it the strategy's choice."""
-        first = self.trials[0]
+        """Choose the first trial as long as it can continue, and beside or after it what a person added, then
+        the strategy's choice.
+        """
+        first, name = self.trials[0], get_strategy(self._settings.strategy).first_name
         if first.goes_on and not first.running and self.fits(0):
-            self._activity = f"Training the {get_strategy(self._settings.strategy).first_name} pipeline"
+            self._activity = f"Training the {name} pipeline"
+            self._why = f"The {name} pipeline is trained to its end first: others are compared with it."
+            self._goes_on = True
             return 0
+        self._goes_on = False
         if not first.running:
             self._activity = f"Searching ({self._settings.strategy})"
-        return choose(self._policy, self.trials.history(self.runtime_model), self)
+        history = self.trials.history(self.runtime_model)
+        if (added := self._added(history)) is not None:
+            self._why = "It was added by hand, and goes before what the strategy would choose."
+            return added
+        began = time.monotonic()
+        chosen = choose(self._policy, history, self)
+        self._is_quick = time.monotonic() - began <= LOOKED_AHEAD_SECONDS
+        self._why = "" if chosen is None else reason(history, chosen)
+        return chosen
+
+    def _added(self, history: History) -> int | None:
+        """Return the place of the first pipeline that a person added, is not at its end, and fits."""
+        places = () if self._obeying is None else self._obeying.added(self.trials)
+        return next(
+            (i for i in places if history.trials[i].is_open and fits_beside(i, history, self)),
+            None,
+        )
 
     def _last(self) -> int | None:
         """Choose a trial to advance as far as the budget is expected to last, the leader before others.
@@ -192,6 +267,8 @@ class Search:
         if self._budget_tracker.budget.kind != "seconds":
             return None
         self._activity = "Using the rest of the budget"
+        self._why = "The rest of the budget is not enough for a whole step, but for a part of one."
+        self._goes_on = self._is_quick = False
         history = self.trials.history(self.runtime_model)
         ahead = leader(history) or 0
         if history.trials[ahead].is_open and self.last_step(ahead) is not None:
@@ -203,10 +280,28 @@ class Search:
         following = self.last_step(index) or trial.next_step
         assert following is not None
         trial.running = True
+        choice = Choice(trial.spec.run, trial.spec.pipeline, trial.plan.share_at(following), self._why)
         self._show()
         began = time.monotonic()
         request = Advance(trial.spec, trial.step, following, trial.weights_hash)
-        self._under_way[self._executor.submit(request)] = _Step(index, began)
+        self._under_way[self._executor.submit(request)] = _Step(index, began, choice)
+        self._ahead = self._look_ahead(index)
+        self._show()
+
+    def _look_ahead(self, index: int) -> Choice | None:
+        """Return what would be chosen next as things stand, which the point under way may change."""
+        trial = self.trials[index]
+        if self._goes_on and trial.points_to_end > 1:
+            after = next(step for step in trial.plan.grid if step > (trial.next_step or 0))
+            return Choice(trial.spec.run, trial.spec.pipeline, trial.plan.share_at(after), self._why)
+        if not self._is_quick:
+            return None
+        history = self.trials.history(self.runtime_model)
+        ahead = self._policy(history, self.remaining())
+        if ahead is None or (share := history.trials[ahead].next_share) is None:
+            return None
+        spec = self.trials[ahead].spec
+        return Choice(spec.run, spec.pipeline, share, reason(history, ahead))
 
     def _collect(self) -> None:
         """Commit finished steps, and abort the others if the time is over."""
@@ -218,6 +313,7 @@ class Search:
             else:
                 self._break_off()
         self._show()
+        self.obey()
 
     def _take(self, answers: list[tuple[Handle, Any]]) -> None:
         """Commit a measurement; a crashed step is tried once more."""
@@ -231,14 +327,10 @@ class Search:
                 self._commit(step, answer, slot)
 
     def _break_off(self) -> None:
-        """Abort the steps under way; their trials keep their points."""
-        self._executor.cancel()
+        """Abort the steps under way because the time is over."""
         for step in self._under_way.values():
-            trial = self.trials[step.index]
-            trial.running = False
-            self._progress.log(f"{BUDGET_OVER} a step of trial {trial.spec.run}.")
-        self._under_way.clear()
-        self._save()  # so that a session that goes on from here knows what is spent
+            self._progress.log(f"{BUDGET_OVER} a step of trial {self.trials[step.index].spec.run}.")
+        self.give_up()
 
     def _commit(self, step: _Step, measured: Measurement, slot: Slot) -> None:
         trial = self.trials[step.index]
@@ -281,4 +373,5 @@ class Search:
         status = session_status(self.trials.started, self._budget_tracker.budget, self.used(), self._activity)
         if not get_strategy(self._settings.strategy).has_baseline:
             status = replace(status, training=training_status(self.trials[0], self.runtime_model))
-        self._progress.show(status)
+        choices = tuple(step.choice for step in self._under_way.values())
+        self._progress.show(replace(status, choices=choices, ahead=self._ahead if choices else None))

@@ -7,14 +7,12 @@ from typing import Any
 
 from tunecast.store.record_names import current_record, current_strategy
 
-RENAMED_FIELDS = {"advised": "recommended", "doubts": "diagnostics"}
-DROPPED_FIELDS = {"foretold", "predicted"}
+RENAMED_FIELDS = {"advised": "recommended", "foretold": "predicted", "doubts": "diagnostics"}
 
 
 def with_current_names(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of ``session.json`` under the names of this version."""
-    kept = {name: value for name, value in content.items() if name not in DROPPED_FIELDS}
-    current = {RENAMED_FIELDS.get(name, name): value for name, value in kept.items()}
+    current = {RENAMED_FIELDS.get(name, name): value for name, value in content.items()}
     current["configuration"] = current_strategy(current["configuration"])
     if isinstance(record := current.get("record"), Mapping):
         current["record"] = current_record(record)

@@ -16,7 +16,7 @@ from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.results import DataForecast, LongerRun, SessionRecord
 from tunecast.search import Context, get_strategy
-from tunecast.search.patience import while_improving
+from tunecast.search.patience import patience_text, while_improving
 from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import (
@@ -34,8 +34,10 @@ from tunecast.session.finalists import FINALISTS
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.guard_scoring import GuardScorer
+from tunecast.session.instructions import obeyed_texts
 from tunecast.session.longer_run import longer_run, with_more_data
 from tunecast.session.loop import Search
+from tunecast.session.obeying import Obeying
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import (
@@ -93,6 +95,9 @@ class Session:
         self._budget_tracker = BudgetTracker(Budget.parse(settings.budget), self._seconds_before())
         if settings.final_choice.kind == "epochs" and state.final is not None:
             self._budget_tracker.end()
+        self._obeying = Obeying(
+            folder.path, state, settings, prepared, progress, self._budget_tracker, self._save_state
+        )
 
     def run(self, show_measured: Callable[[BaseMeasurement], None] = lambda measured: None) -> SessionRecord:
         """Run to the end, continuing where an earlier process stopped.
@@ -131,18 +136,23 @@ class Session:
         else:
             self._spend(search)
         self._spend_what_final_leaves(search)
+        if self._state.final is None:
+            search.spend_what_was_added()
+        self._obeying.is_search_over = True
         self._tell_unused(search)
         self._save_state()
         comparison = final.compare(search.trials, zero_shot, base_scored)
         self._budget_tracker.reserve_for_comparing(0.0)
         self._save_state()
         comparison = self._train_winner(search, final, comparison)
-        used_seconds = self._budget_tracker.elapsed()
+        tracker, used_seconds = self._budget_tracker, self._budget_tracker.elapsed()
         forecast = self._forecast(search, survey, comparison) if survey else None
-        account = Account(self._state.id, self._budget_tracker.budget, used_seconds, self._full_length)
+        search.obey()  # what nothing can come of any more is told so
+        final = replace(final, settings=replace(self._settings, budget=tracker.budget.text))
+        account = Account(self._state.id, tracker.budget, used_seconds, self._full_length)
         longer = self._longer_run(search, survey, comparison)
         record = final.deliver(comparison, account)
-        warnings = (*record.warnings, *self._state.diagnostics)
+        warnings = (*record.warnings, *self._state.diagnostics, *obeyed_texts(self._state.obeyed))
         scorings = 1 + self._state.earlier_scorings
         record = replace(record, warnings=warnings, test_scorings=scorings)
         return replace(record, forecast=forecast, longer=longer)
@@ -275,6 +285,7 @@ class Session:
             save=self._save_state,
             diagnostics=self._state.diagnostics,
             seconds_to_compare=self._state.seconds_to_compare or 0.0,
+            obeying=self._obeying,
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
@@ -412,13 +423,10 @@ class Session:
 
     def _tell_unused(self, search: Search) -> None:
         """Say why a part of the budget was not used, unless gains were not worth its seconds."""
-        if self._settings.value is not None or self._state.final is not None:
+        if self._settings.value is not None or self._state.final is not None or search.is_ended:
             return
         if self._search_patience is not None and search.points_without_gain >= self._search_patience:
-            self._progress.log(
-                f"Note: The search ended: {search.points_without_gain} measured points in a row had no lower "
-                f"validation loss (--patience {self._search_patience})."
-            )
+            self._progress.log(f"Note: {patience_text(search.points_without_gain, self._search_patience)}")
             return
         ahead = search.leader
         ready = [ahead] if ahead is not None and ahead.goes_on else list(search.trials)
@@ -442,7 +450,8 @@ class Session:
     def _train_winner(self, search: Search, final: FinalScoring, comparison: Comparison) -> Comparison:
         """Train the winner for longer, if wanted, and let the result compete with it."""
         choice = self._settings.final_choice
-        if choice.kind == "none":
+        search.obey()
+        if choice.kind == "none" or (search.is_ended and self._state.final is None):
             return comparison
         if self._state.final is None:
             # One more checkpoint is compared.

@@ -12,11 +12,13 @@ from tunecast.budget import Budget
 from tunecast.data import AUTO, LOSS
 from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.space import check_pipeline
+from tunecast.predictor import Prediction
 from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
 from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
 from tunecast.session.flags import flag_of
 from tunecast.session.folder import OutputFolder
+from tunecast.session.instructions import Obeyed
 from tunecast.session.settings import SessionSettings
 from tunecast.training.label_metrics import label_metric
 from tunecast.training.plan import HALVINGS
@@ -93,6 +95,7 @@ class SessionState:
         halvings: Points of a trial before its end, as halvings of the full length.
         seconds_to_compare: Measured seconds to score one of the leaders at the end.
         recommended: The pipelines that the recommendation chose from, best first; they are candidates.
+        predicted: Predicted ends of candidates by their ids, if the strategy predicts; for display.
         candidates: All candidates; the first is the baseline.
         prior: Identity of the prior that the strategy uses.
         listed: Ids of candidates in the order of a strategy that looks recorded runs up.
@@ -100,6 +103,9 @@ class SessionState:
         survey: The measurements for the forecast.
         final: The longer training of the winner.
         diagnostics: Doubts about the strategy's predictions, one sentence each.
+        added: Ids of the pipelines that a person added, which go before the strategy's choices.
+        obeyed: What a person told the session, and what came of it.
+        is_ended: Whether a person ended the search before the budget was spent.
         earlier_scorings: How often the test split was scored with smaller budgets.
         record: The result, once the session is complete.
     """
@@ -114,6 +120,7 @@ class SessionState:
     used_seconds: float = 0.0
     worker_bytes: int | None = None
     recommended: list[Pipeline] = field(default_factory=list)
+    predicted: dict[str, Prediction] = field(default_factory=dict)
     full_length_tokens: int | None = None
     seconds_per_token: float | None = None
     validation_sizes: tuple[int, int] | None = None
@@ -127,6 +134,9 @@ class SessionState:
     survey: SurveyPlan | None = None
     final: FinalPlan | None = None
     diagnostics: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    obeyed: list[Obeyed] = field(default_factory=list)
+    is_ended: bool = False
     earlier_scorings: int = 0
     record: SessionRecord | None = None
 
@@ -242,7 +252,7 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
     configuration = {**state.configuration, "budget": settings.budget}
     scorings = state.record.test_scorings if state.record else state.earlier_scorings
     grown = replace(state, configuration=configuration, earlier_scorings=scorings)
-    return replace(grown, held_back=None, survey=None, final=None, record=None)
+    return replace(grown, held_back=None, survey=None, final=None, record=None, is_ended=False)
 
 
 def state_of(

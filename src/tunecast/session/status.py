@@ -82,11 +82,17 @@ def resumed_training_text(runs: Sequence[Run]) -> str:
 
 
 def _trial_status(trial: Trial) -> TrialStatus:
+    report = trial.report
     return TrialStatus(
         method=trial.spec.pipeline.method,
         learning_rate=trial.spec.pipeline.learning_rate,
-        share=trial.curve[-1].share if trial.curve else 0.0,
+        share=trial.share,
         losses=tuple(point.validation.loss for point in trial.curve),
         outcome=trial.outcome,
         running=trial.running,
+        run=trial.spec.run,
+        step=report.step if report else trial.step,
+        total_steps=trial.plan.total_steps if trial.spec.full_length_tokens else 0,
+        train_loss=report.train_loss if report else None,
+        tokens_per_second=report.tokens_per_second if report else None,
     )

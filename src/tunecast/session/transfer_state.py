@@ -13,6 +13,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context, Strategy
+from tunecast.search.task_predictor import predicted_ends
 from tunecast.search.task_tables import known_tables
 from tunecast.session.state import SessionState
 from tunecast.store import Store, shipped_runs
@@ -76,7 +77,9 @@ def keep(
     The first candidate is the baseline.
     """
     state.candidates = list(candidates)
-    state.prior = None if context.prior is None else context.prior.identity
+    if context.prior is not None:
+        state.prior = context.prior.identity
+        state.predicted = predicted_ends(context, context.prior, candidates)
     state.listed = strategy.order(context, candidates if baseline_fits else candidates[1:])
 
 

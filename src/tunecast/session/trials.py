@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
-
+STOPPED = "stopped"
+"""In ``Run.extra``: the instruction by which a person stopped the trial, and when."""
 
 EVEN_POINTS = 16
 """Evenly spaced points of a trial that may stop early: the fidelity grid has none in its last half."""
@@ -80,6 +81,11 @@ class Trial:
         return self.curve[-1].step if self.curve else 0
 
     @property
+    def share(self) -> float:
+        """Share of its full length at its last committed point, 0 before the first."""
+        return self.curve[-1].share if self.curve else 0.0
+
+    @property
     def weights_hash(self) -> str:
         """Hash of the weights at its last committed point, empty if there is none."""
         return self.curve[-1].checkpoint_hash if self.curve else ""
@@ -87,7 +93,7 @@ class Trial:
     @property
     def next_step(self) -> int | None:
         """The step of its next point, None at the end."""
-        if not self.is_feasible or self.is_stopped_early:
+        if not self.is_feasible or self.is_stopped_early or self.is_stopped:
             return None
         return next((step for step in self.plan.grid if step > self.step), None)
 
@@ -98,6 +104,11 @@ class Trial:
         if self.patience is None or best is None or self.outcome is not Outcome.PAUSED:
             return False
         return sum(point.step > best.step for point in self.curve) >= self.patience
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a person stopped it; its points stay, and compete."""
+        return self.run is not None and STOPPED in self.run.extra
 
     @property
     def goes_on(self) -> bool:
@@ -214,12 +225,13 @@ class Trials:
         self._prepared = prepared
         self._store = store
         self._workers = workers
-        plans: dict[tuple[float, float], TrialPlan] = {}
-        efforts = Efforts(prepared.training_task)
-        self._all = []
-        for pipeline in pipelines:
+        self._plans: dict[tuple[float, float], TrialPlan] = {}
+        self._efforts = Efforts(prepared.training_task)
+        self._patience = patience
+
+        def spec_of(pipeline: Pipeline) -> TrialSpec:
             run = self._run_id(pipeline, seed, full_length_tokens, unique_examples)
-            spec = TrialSpec(
+            return TrialSpec(
                 run=run,
                 pipeline=pipeline,
                 seed=seed,
@@ -231,8 +243,21 @@ class Trials:
                 even_points=EVEN_POINTS if patience else 0,
                 halvings=halvings,
             )
-            trial = Trial(spec, prepared.training_task, plans, patience=patience, effort=efforts.of(pipeline))
-            self._all.append(trial)
+
+        self._spec_of = spec_of
+        self._all: list[Trial] = []
+        for pipeline in pipelines:
+            self.add(pipeline)
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Append a candidate."""
+        task, effort = self._prepared.training_task, self._efforts.of(pipeline)
+        self._all.append(
+            Trial(self._spec_of(pipeline), task, self._plans, patience=self._patience, effort=effort)
+        )
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def __getitem__(self, index: int) -> Trial:
         return self._all[index]
@@ -244,27 +269,6 @@ class Trials:
     def started(self) -> list[Trial]:
         """Trials that have used any budget."""
         return [trial for trial in self._all if trial.run is not None or trial.running]
-
-    def warnings(self, first_name: str) -> list[str]:
-        """Return warnings for a comparison about trials that did not end, one sentence each.
-
-        ``first_name`` is the name of the first trial's pipeline, such as ``baseline``.
-        """
-        warnings = []
-        first = self._all[0]
-        if first.outcome.is_failure:
-            warnings.append(f"The {first_name} pipeline did not reach its end: {_ending(first)}.")
-        elif first.is_stopped_early:
-            warnings.append(_stopped_early_text(first))
-        elif first.is_feasible and first.outcome is not Outcome.COMPLETED:
-            share = first.curve[-1].share if first.curve else 0.0
-            sentence = f"The budget brought the {first_name} pipeline to only {share:.0%} of its full length."
-            warnings.append(sentence)
-        broken = [t for t in self.started if t.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)]
-        if broken and broken != [first]:
-            count = f"{len(broken)} of {len(self.started)} trials"
-            warnings.append(f"{count} broke down; the first one: {_ending(broken[0])}.")
-        return warnings
 
     @property
     def metric(self) -> str:
@@ -354,6 +358,19 @@ class Trials:
         nothing = Measurement(trial.spec.run, None, outcome, error, retrained_tokens=retrained)
         return self.record(index, nothing, slot, elapsed_seconds)
 
+    def stop(self, index: int, note: Mapping[str, Any], slot: Slot) -> None:
+        """Commit that a trial goes no further, because a person wants that.
+
+        Args:
+            note: The instruction; it stays in the run.
+            slot: Where a trial without points was being trained.
+        """
+        trial = self._all[index]
+        run = trial.run or self._new_run(trial, slot, _counted(trial))
+        run = replace(run, extra={**run.extra, STOPPED: dict(note)})
+        self._store.put(run)
+        trial.run = run
+
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop checkpoints of the worst waiting trials until the rest fits; they can be trained again.
 
@@ -428,22 +445,6 @@ class Trials:
             trainable_parameters=trainable_parameters,
             extra=self._extra,
         )
-
-
-def _ending(trial: Trial) -> str:
-    """Describe how and why a trial ended."""
-    error = trial.run.error if trial.run else None
-    outcome = trial.outcome.value.replace("_", " ")
-    return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
-
-
-def _stopped_early_text(trial: Trial) -> str:
-    best = trial.best_point
-    assert best is not None
-    return (
-        f"Training stopped early at step {trial.step} of {trial.plan.total_steps}: for {trial.patience} "
-        f"points the validation loss was no better than {best.validation.loss:.3f}, that of step {best.step}."
-    )
 
 
 def _last_loss(trial: Trial) -> float:

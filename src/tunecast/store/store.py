@@ -16,6 +16,14 @@ import sqlalchemy as sa
 from tunecast.errors import StoreError, first_line
 from tunecast.records import Run, Score
 from tunecast.store import writing
+from tunecast.store.browsing import (
+    Order,
+    RunPage,
+    SessionSummary,
+    load_names,
+    load_page,
+    load_sessions,
+)
 from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
 from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
@@ -205,6 +213,37 @@ class Store:
         """
         with self._reading() as connection:
             return load_summaries(connection, conditions(chosen), limit)
+
+    def page(
+        self, *, order: Order = "newest", limit: int = 50, offset: int = 0, **chosen: Unpack[Filters]
+    ) -> RunPage:
+        """Read a page of runs, without curves and without those of untouched models.
+
+        Args:
+            order: ``newest`` first, or by ``loss``, ``seconds`` or ``method``.
+            limit: Most runs.
+            offset: Runs before the first.
+            **chosen: Filters, as in :meth:`runs`.
+        """
+        wanted = conditions({"published": False, **chosen})
+        with self._reading() as connection:
+            return load_page(connection, wanted, order=order, limit=limit, offset=offset)
+
+    def sample(self, limit: int, **chosen: Unpack[Filters]) -> RunPage:
+        """Read an even sample of runs, as :meth:`page` does."""
+        wanted = conditions({"published": False, **chosen})
+        with self._reading() as connection:
+            return load_page(connection, wanted, order="newest", limit=limit, offset=0, sampled=True)
+
+    def names(self) -> dict[str, list[tuple[str, int]]]:
+        """Count the runs by ``task``, ``model`` and ``method``, the most frequent names first."""
+        with self._reading() as connection:
+            return load_names(connection)
+
+    def session_summaries(self, limit: int) -> list[SessionSummary]:
+        """Read the newest sessions and collections, by their runs."""
+        with self._reading() as connection:
+            return load_sessions(connection, limit)
 
     def put_session(self, session_id: str, record: Mapping[str, Any]) -> None:
         """Write or replace a session's JSON document.
