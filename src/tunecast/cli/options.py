@@ -85,7 +85,7 @@ RayAddress = Annotated[
     str | None,
     typer.Option(
         "--ray-address",
-        help="With --executor ray: HOST:PORT of a cluster, or auto. (default: RAY_ADDRESS, or Ray is started)",
+        help="With --executor ray: HOST:PORT of a cluster, or auto. (default: RAY_ADDRESS, or a new Ray)",
     ),
 ]
 PromptColumn = Annotated[

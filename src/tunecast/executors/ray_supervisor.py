@@ -140,7 +140,8 @@ def limits(where: str) -> tuple[list[str], int]:
     if free < OBJECT_STORE_BYTES:
         notes.append(
             f"On {where} {SHARED_MEMORY} has {free / 1e6:,.0f} MB free; "
-            f"below {OBJECT_STORE_BYTES / 1e6:,.0f} MB Ray may keep messages on disk. Start containers with --shm-size=2g."
+            f"below {OBJECT_STORE_BYTES / 1e6:,.0f} MB Ray may keep messages on disk. "
+            "Start containers with --shm-size=2g."
         )
     return notes, free
 
