@@ -52,6 +52,8 @@ class QueueExecutor(PoolExecutor):
         self._queue: WorkQueue = self._store.work_queue
         self._lease_seconds = lease_seconds
         self._heartbeat: Heartbeat | None = None
+        self._done: list[int] = []
+        """Requests whose answers were taken; they are removed with the next request, in one transaction."""
 
     def open(self, workplace: Workplace) -> None:
         """Offer a workplace, and wait until enough workers have opened it, however long that takes.
@@ -110,7 +112,8 @@ class QueueExecutor(PoolExecutor):
         return len(self._workers) >= self._awaited
 
     def _send(self, worker: PoolWorker, number: int, sealed: bytes) -> bool:
-        return bool(self._patiently(lambda: self._queue.give(self._place, number, worker.id, sealed)))
+        done, self._done = self._done, []
+        return bool(self._patiently(lambda: self._queue.give(self._place, number, worker.id, sealed, done)))
 
     def _take_back(self, workers: list[PoolWorker]) -> None:
         numbers = [worker.number for worker in workers if worker.number is not None]
@@ -158,8 +161,7 @@ class QueueExecutor(PoolExecutor):
         for number, sealed in answers:
             if (worker := by_number.get(number)) is not None:  # otherwise it was cancelled
                 self._take(worker, self._folder.unseal(f"{self._place}/{number}/answer", sealed))
-        if answers:
-            self._patiently(lambda: self._queue.forget(self._place, [number for number, _ in answers]))
+        self._done = [number for number, _ in answers]
 
     def _patiently(self, work: Callable[[], Any]) -> Any:
         return patiently(work, self._lease_seconds)
