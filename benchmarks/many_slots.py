@@ -158,11 +158,12 @@ def study(given: argparse.Namespace, url: str, folder: Path) -> None:
         rate = done.steps / done.used_seconds / scale
         writes = WRITES_PER_STEP * rate + (slots + 1) * BEATS / LEASE_SECONDS
         parts = (costs.strategy, costs.history, costs.commit, costs.queue, costs.total)
+        limit = slots * costs.total
         shown = "".join(
             f"{part * 1e3:>{width}.1f}" for part, width in zip(parts, (10, 9, 8, 8, 8), strict=True)
         )
         print(
-            f"{slots:>6}{shown}{'':>11}{idle:>8.1%}{least:>12.1%}{rate:>9.1f}{writes:>10.0f}{slots * costs.total:>15.1f} s",
+            f"{slots:>6}{shown}{'':>11}{idle:>8.1%}{least:>12.1%}{rate:>9.1f}{writes:>10.0f}{limit:>15.1f} s",
             flush=True,
         )
 
