@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tunecast import api
@@ -27,22 +26,9 @@ from tunecast.executors import EXECUTORS, MeetingPlace, start_executor
 from tunecast.progress import Silent
 from tunecast.session.settings import SessionSettings
 from tunecast.store import Store
+from tunecast_benchmarks.nothing import Nothing
 
 CALLS = 200
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """A workplace and a request in which there is nothing to do."""
-
-    device: str = "cpu"
-    threads: int = 1
-
-    def open(self) -> None:
-        """Load nothing."""
-
-    def perform(self, opened: object) -> None:
-        """Do nothing."""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from executors import Nothing
 from tunecast.executors.base import Slot
 from tunecast.executors.leases import BEATS, LEASE_SECONDS
 from tunecast.executors.queue import QueueExecutor
@@ -36,6 +35,7 @@ from tunecast.replay.machine import Replayed, replay
 from tunecast.search import get_strategy
 from tunecast.store import Store, shipped_runs
 from tunecast.store.work_queue import READY
+from tunecast_benchmarks.nothing import Nothing
 
 STEPS_PER_SLOT = 12
 """Rounds of a simulated session, in mean steps of a trial."""

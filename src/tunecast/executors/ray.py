@@ -65,7 +65,10 @@ class _Berth:
 
 @dataclass
 class _Starts:
-    """Actors that died before they were ready, one after the other."""
+    """Actors that died before they were ready, one after the other.
+
+    If any was ready before, the nodes have what it takes, and the session waits for better times.
+    """
 
     deaths: int = 0
     told: set[str] = field(default_factory=set)
@@ -299,9 +302,9 @@ class RayExecutor(PoolExecutor):
             self._lose(number, "was ended because memory ran out" if no_memory else "was lost", outcome)
             return
         self._starts.deaths += 1
-        if self._starts.deaths >= STARTS and not self._workers:
+        if self._starts.deaths >= STARTS and not self._slots:
             raise ModelError(
-                f"Workers on Ray cannot start: {first_line(error)}.",
+                f"Workers on Ray cannot start: {first_line(error).rstrip('.')}.",
                 "Check that all nodes have tunecast installed, and the free memory.",
             )
 
