@@ -95,17 +95,20 @@ class PoolExecutor(Executor):
         If no worker is left at all, they are those of all slots: a request waits for the next worker.
         """
         self._look()
-        free = [number for number, worker in sorted(self._workers.items()) if self._is_free(worker)]
-        return free if self._workers else list(range(len(self._slots)))
+        return self._free() if self._workers else list(range(len(self._slots)))
 
     def submit(self, request: Request, slot: int | None = None) -> Handle:
         """Give a request to the worker of a slot; if that was lost, to another one that is free, or comes."""
         while True:
-            worker = self._ready_worker(self.idle()[0] if slot is None else slot)
-            number = next(number for number, other in self._workers.items() if other is worker)
-            handle = Handle(number)
+            # As far as is known; a look costs as much as there are workers, and the caller has just looked.
+            wanted = (self._free() or self.idle())[0] if slot is None else slot
+            worker = self._workers.get(wanted)
+            if worker is None or not self._is_free(worker):
+                worker = self._ready_worker(wanted)
+            handle = Handle(wanted)
             if self._give(worker, Asked(request), handle):
                 return handle
+            self._look()  # it has left
 
     def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
         """Collect the answers that have come; that of a lost worker is a crash."""
@@ -142,6 +145,9 @@ class PoolExecutor(Executor):
         for worker in list(self._workers.values()):
             if worker.number is None and worker.set_up < len(self._setup):
                 self._give(worker, Asked(self._setup[worker.set_up], is_setup=True), None)
+
+    def _free(self) -> list[int]:
+        return [number for number, worker in sorted(self._workers.items()) if self._is_free(worker)]
 
     def _is_free(self, worker: PoolWorker) -> bool:
         return worker.number is None and worker.set_up == len(self._setup)
