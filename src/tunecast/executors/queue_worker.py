@@ -31,6 +31,8 @@ from tunecast.store.work_queue import READY, REFUSING, Offer, WorkQueue
 
 LOOK_SECONDS = 0.5
 """Longest interval between two looks for a session, for a request, and for one that was given up."""
+LEAVING_SECONDS = 20
+"""Longest time that leaving takes after SIGTERM; a worker that ends then loses its lease, and nothing else."""
 FIRST_OUTAGE_SECONDS = 30.0
 """Time for which the store may be unreachable while no session is served."""
 
@@ -67,9 +69,13 @@ def work(store: str, shared_dir: Path | None, stay: Stay, tell: Callable[[str], 
         tell("Left.")
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.alarm(0)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    """Leave; if that hangs, such as on a lock that this signal has caught in the act, end all the same."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LEAVING_SECONDS)
     raise _Ended
 
 
