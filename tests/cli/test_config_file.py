@@ -46,6 +46,7 @@ CHOSEN = SessionSettings(
     max_memory_gb=6.0,
     store="postgresql://me:secret@host/db",
     shared_dir="out",
+    ray_address="head:6379",
     prompt_column="null",
     completion_column="2026-01-01",
     deterministic=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pulling import pulling
+from ray_here import ray_here
 from tunecast.executors import EXECUTORS, MeetingPlace, start_executor
 from tunecast.executors import local as local_module
 from tunecast.executors.base import Executor
@@ -47,16 +48,33 @@ def meeting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeetingPlace]:
         yield MeetingPlace(store, shared, lambda text: None)
 
 
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """A Ray on this machine with room for two executors."""
+    with ray_here(4):
+        yield
+
+
+@pytest.fixture(scope="package")
+def actors(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+    """An executor of two actors on Ray that has opened nothing, or something else."""
+    place = MeetingPlace("", tmp_path_factory.mktemp("shared"), lambda text: None)
+    with start_executor("ray", 2, 1, meeting=place) as started:
+        yield started
+
+
 Start = Callable[[str], AbstractContextManager[Executor]]
 
 
 @pytest.fixture
 def start(processes: LocalExecutor, request: pytest.FixtureRequest) -> Start:
-    """Starts an executor of two slots by its name; worker processes that have started are there already."""
+    """Starts an executor of two slots by its name; workers that have started are there already."""
 
     def started(name: str) -> AbstractContextManager[Executor]:
         if name == "local":
             return nullcontext(processes)
+        if name == "ray":
+            return nullcontext(request.getfixturevalue("actors"))
         return start_executor(name, 2, 1, meeting=request.getfixturevalue("meeting"))
 
     return started

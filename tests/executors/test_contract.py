@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
+import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,23 @@ import pytest
 
 import workplaces
 import workshop
+from pulling import pulling, until
 from tunecast.errors import ConfigurationError, ModelError
-from tunecast.executors import EXECUTORS, start_executor
-from tunecast.executors.base import Broken, Crash, Executor
+from tunecast.executors import ELSEWHERE, EXECUTORS, start_executor
+from tunecast.executors.base import (
+    CRASHES_FORGIVEN,
+    LOSSES_FORGIVEN,
+    Broken,
+    Crash,
+    Executor,
+    Request,
+)
+from tunecast.executors.queue import QueueExecutor
+from tunecast.executors.ray import RayExecutor
 from tunecast.executors.requests import Advance, TrainingPlace
+from tunecast.executors.shared_folder import SharedFolder
+from tunecast.hardware import machine
+from tunecast.hardware.machine import current_versions
 from tunecast.records import Outcome, RunError
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
@@ -81,6 +98,70 @@ def test_a_crash_is_an_answer_and_the_next_worker_is_set_up(executor: Executor) 
     assert executor.call(Do(workplaces.put_paper), slot=0) == 2, "the other worker lived on"
 
 
+@pytest.mark.parametrize("name", [name for name in EXECUTORS if name != "in-process"])
+def test_a_worker_that_the_kernel_kills_ran_out_of_memory(name: str, start: Start, tmp_path: Path) -> None:
+    with start(name) as executor:
+        executor.open(Desk(str(tmp_path)))
+        crash = executor.call(Do(workplaces.die), slot=1)
+        assert crash.failure == (Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", crash.text))
+        assert crash.forgiven == CRASHES_FORGIVEN
+        assert executor.call(Do(workplaces.put_paper), slot=1) == 1
+
+
+class Told(Exception):
+    """Something was told; ends what tells it."""
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_workers_of_another_version_are_refused(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(text: str) -> None:
+        if "cannot help" in text:
+            raise Told(text)
+
+    if name == "ray":
+        request.getfixturevalue("ray_cluster")
+    place = replace(request.getfixturevalue("meeting"), tell=tell)
+    ours = current_versions()
+    monkeypatch.setattr(machine, "current_versions", lambda: replace(ours, torch="1.0"))
+    with start_executor(name, 1, 1, meeting=place) as executor:
+        with pytest.raises(Told, match=rf"It runs torch 1\.0 there and torch {re.escape(ours.torch)} here"):
+            executor.open(Desk(str(tmp_path)))
+        assert not executor.slots
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_slots_come_and_go(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A worker's supervisor dies at work: the worker is lost with it, and the next that comes is set up."""
+    told: list[str] = []
+    with ExitStack() as stack:
+        store = str(tmp_path / "runs.sqlite")
+        if name == "ray":
+            request.getfixturevalue("ray_cluster")
+            executor: Executor = RayExecutor(2, SharedFolder(tmp_path), told.append)
+        else:
+            stack.enter_context(pulling(store, tmp_path, workers=2))
+            executor = QueueExecutor(2, store, SharedFolder(tmp_path), told.append, lease_seconds=3.0)
+        stack.enter_context(executor)
+        executor.open(Desk(str(tmp_path)))
+        executor.setup(Do(workplaces.put_paper))
+        supervisor = psutil.Process(executor.call(Do(workplaces.process), slot=1)[0]).parents()[1]
+        lost = executor.submit(Do(workplaces.doze), slot=1)
+        supervisor.kill()
+        crash = answers_of(executor, 1)[lost]
+        assert (crash.text, crash.forgiven) == (
+            f"the worker on {socket.gethostname()} was lost",
+            LOSSES_FORGIVEN,
+        )
+        assert executor.call(Do(workplaces.put_paper), slot=0) == 2, "the other worker lived on"
+        if name == "queue":
+            stack.enter_context(pulling(store, tmp_path))
+        until(lambda: executor.idle() == [0, 1])
+        assert executor.call(Do(workplaces.put_paper), slot=1) == 2
+
+
 def test_what_is_cancelled_gives_no_answer(executor: Executor) -> None:
     executor.setup(Do(workplaces.put_paper))
     for _ in range(2):
@@ -105,13 +186,16 @@ def test_a_workplace_that_cannot_be_opened_is_reported(started: Executor) -> Non
 
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_closing_leaves_no_process(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    meeting = request.getfixturevalue("meeting") if name == "queue" else None
+    if name == "ray":
+        request.getfixturevalue("ray_cluster")
+    meeting = request.getfixturevalue("meeting") if name in ELSEWHERE else None
     before = set(psutil.Process().children(recursive=True))
     with start_executor(name, 2, 1, meeting=meeting) as executor:
         executor.open(Desk(str(tmp_path)))
         processes = {executor.call(Do(workplaces.process), slot)[0] for slot in executor.idle()}
         executor.submit(Do(workplaces.doze))
-    assert set(psutil.Process().children(recursive=True)) <= before
+    if name != "ray":  # whose own processes come and go
+        assert set(psutil.Process().children(recursive=True)) <= before
     assert not any(map(psutil.pid_exists, processes - {os.getpid()}))
 
 
@@ -130,7 +214,7 @@ def advanced(executor: Executor, spec: TrialSpec, steps: list[int], after: int =
 
 
 @pytest.mark.parametrize("variant", ["lora", "full"])
-@pytest.mark.parametrize(("first", "second"), permutations(EXECUTORS, 2))
+@pytest.mark.parametrize(("first", "second"), list(permutations(EXECUTORS, 2)))
 def test_a_trial_goes_on_bit_equal_in_another_executor(
     variant: str, first: str, second: str, task: TrainingTask, start: Start, tmp_path: Path
 ) -> None:
@@ -147,3 +231,37 @@ def test_a_trial_goes_on_bit_equal_in_another_executor(
         workshop.run_trial(Runner(task), workshop.spec(task, chosen, tmp_path / "w", epochs=2))
     )
     assert begun + ended == whole
+
+
+@dataclass(frozen=True)
+class OnFullDisk:
+    """Performs a request where no file may grow beyond a few bytes."""
+
+    request: Request
+    size_bytes: int
+
+    def perform(self, opened: Any) -> Any:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size_bytes, before[1]))
+        try:
+            return self.request.perform(opened)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_a_full_disk_is_the_systems_fault_and_the_trial_goes_on_once_there_is_room(
+    name: str, task: TrainingTask, start: Start, tmp_path: Path
+) -> None:
+    spec = workshop.spec(task, workshop.pipeline(), tmp_path / "full")
+    steps = list(task.plan(spec).grid)
+    with start(name) as executor:
+        executor.open(TrainingPlace(task))
+        (first,) = advanced(executor, spec, steps[:1])
+        full = executor.call(OnFullDisk(Advance(spec, steps[0], steps[1]), 1000))
+        assert isinstance(full, Broken)
+        assert full.system
+        assert str(full.error(tmp_path)).startswith(f"--output-dir {tmp_path}: cannot write")
+        others = advanced(executor, spec, steps[1:], steps[0])
+    whole = workshop.spec(task, workshop.pipeline(), tmp_path / "whole")
+    assert [first, *others] == workshop.curve(workshop.run_trial(Runner(task), whole))

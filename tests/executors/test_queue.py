@@ -21,7 +21,8 @@ from tunecast.errors import ConfigurationError, ModelError, StoreError
 from tunecast.executors import MeetingPlace, leases, start_executor
 from tunecast.executors import queue as queue_module
 from tunecast.executors.base import LOSSES_FORGIVEN, Crash, broken
-from tunecast.executors.queue import Asked, QueueExecutor
+from tunecast.executors.pool import Asked
+from tunecast.executors.queue import QueueExecutor
 from tunecast.executors.shared_folder import SharedFolder
 from tunecast.store import Store
 from tunecast.store.schema import workers

@@ -20,8 +20,8 @@ from pulling import until
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.executors import queue_worker
 from tunecast.executors.base import Crash
-from tunecast.executors.queue import Asked
-from tunecast.executors.queue_worker import QueueWorker, Stay, unlike, work
+from tunecast.executors.pool import Asked, unlike
+from tunecast.executors.queue_worker import QueueWorker, Stay, work
 from tunecast.executors.shared_folder import SharedFolder
 from tunecast.hardware.machine import current_versions
 from tunecast.store import Store, schema

@@ -34,6 +34,7 @@ def sent(folder: Path, **configuration: Any) -> Path:
         ({"objective": "sent:score"}, "--objective sent:score"),
         (CODE, "--trust-remote-code --objective sent:score"),
         ({"store": "postgresql://host.invalid/runs"}, "--store postgresql://host.invalid/runs"),
+        ({"ray_address": "host.invalid:6379"}, "--ray-address host.invalid:6379"),
     ],
 )
 def test_resuming_repeats_the_flags_that_reach_outside(

@@ -144,7 +144,7 @@ def _meeting_place(folder: OutputFolder, settings: SessionSettings, progress: Pr
             "Choose an output folder in the shared one.",
         )
     store = settings.store or str(folder.path / STORE_FILE)
-    return MeetingPlace(store, shared, progress.log)
+    return MeetingPlace(store, shared, progress.log, settings.ray_address)
 
 
 def _tune_with(

@@ -78,7 +78,14 @@ SharedDir = Annotated[
     str | None,
     typer.Option(
         "--shared-dir",
-        help="With --executor queue: folder that all machines see, around OUT. (default: OUT)",
+        help="With --executor ray or queue: folder that all machines see, around OUT. (default: OUT)",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="With --executor ray: HOST:PORT of a cluster, or auto. (default: RAY_ADDRESS, or a new Ray)",
     ),
 ]
 PromptColumn = Annotated[

@@ -65,6 +65,7 @@ def command(
     executor: options.Executor = None,
     store: options.Store = None,
     shared_dir: options.SharedDir = None,
+    ray_address: options.RayAddress = None,
     track: options.Track = None,
     deterministic: options.Deterministic = None,
     trust_remote_code: options.TrustRemoteCode = None,

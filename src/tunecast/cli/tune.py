@@ -50,6 +50,7 @@ def command(
     max_memory_gb: tune_options.MaxMemoryGb = None,
     store: options.Store = None,
     shared_dir: options.SharedDir = None,
+    ray_address: options.RayAddress = None,
     track: options.Track = None,
     notify: options.Notify = None,
     prompt_column: options.PromptColumn = None,

@@ -12,11 +12,13 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.executors.base import Executor
 
-__all__ = ["EXECUTORS", "EXECUTOR_NAMES", "MeetingPlace", "check_executor", "start_executor"]
+__all__ = ["ELSEWHERE", "EXECUTORS", "EXECUTOR_NAMES", "MeetingPlace", "check_executor", "start_executor"]
 
-EXECUTORS = ("local", "in-process", "queue")
+EXECUTORS = ("local", "in-process", "ray", "queue")
 EXECUTOR_NAMES = f"{', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}"
 """The executors as help texts and messages name them."""
+ELSEWHERE = ("ray", "queue")
+"""Executors whose workers may be on other machines, and need a :class:`MeetingPlace`."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class MeetingPlace:
         store: Path or URL of the store.
         shared_dir: Folder that all machines see under the same path.
         tell: Shows the user a line, such as that workers are waited for.
+        ray_address: Address of a Ray cluster; see :class:`~tunecast.executors.ray.RayExecutor`.
     """
 
     store: str
     shared_dir: Path
     tell: Callable[[str], None]
+    ray_address: str = ""
 
 
 def check_executor(name: str) -> None:
@@ -61,15 +65,25 @@ def start_executor(
         from tunecast.executors.in_process import InProcessExecutor
 
         return InProcessExecutor(workers)
-    if name == "queue":
-        from tunecast.executors.queue import QueueExecutor
-        from tunecast.executors.shared_folder import SharedFolder
-
+    if name in ELSEWHERE:
         if meeting is None:
             raise ConfigurationError(
-                "--executor queue: this command runs on this machine only.", "Use local or in-process."
+                f"--executor {name}: this command runs on this machine only.", "Use local or in-process."
             )
-        return QueueExecutor(workers, meeting.store, SharedFolder(meeting.shared_dir), meeting.tell)
+        return _start_elsewhere(name, workers, meeting)
     from tunecast.executors.local import LocalExecutor
 
     return LocalExecutor(workers, threads, inherited)
+
+
+def _start_elsewhere(name: str, workers: int, meeting: MeetingPlace) -> Executor:
+    from tunecast.executors.shared_folder import SharedFolder
+
+    folder = SharedFolder(meeting.shared_dir)
+    if name == "ray":
+        from tunecast.executors.ray import RayExecutor
+
+        return RayExecutor(workers, folder, meeting.tell, meeting.ray_address)
+    from tunecast.executors.queue import QueueExecutor
+
+    return QueueExecutor(workers, meeting.store, folder, meeting.tell)

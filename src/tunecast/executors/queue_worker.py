@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors.base import Broken, broken
 from tunecast.executors.leases import Heartbeat, Pace, patiently
 from tunecast.executors.local import LocalExecutor
-from tunecast.executors.queue import Asked
+from tunecast.executors.pool import Asked, unlike
 from tunecast.executors.shared_folder import SharedFolder
 from tunecast.hardware.machine import current_versions
 from tunecast.paths import expanded
@@ -31,6 +31,8 @@ from tunecast.store.work_queue import READY, REFUSING, Offer, WorkQueue
 
 LOOK_SECONDS = 0.5
 """Longest interval between two looks for a session, for a request, and for one that was given up."""
+LEAVING_SECONDS = 20
+"""Longest time that leaving takes after SIGTERM; a worker that ends then loses its lease, and nothing else."""
 FIRST_OUTAGE_SECONDS = 30.0
 """Time for which the store may be unreachable while no session is served."""
 
@@ -67,9 +69,13 @@ def work(store: str, shared_dir: Path | None, stay: Stay, tell: Callable[[str], 
         tell("Left.")
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.alarm(0)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    """Leave; if that hangs, such as on a lock that this signal has caught in the act, end all the same."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LEAVING_SECONDS)
     raise _Ended
 
 
@@ -236,20 +242,3 @@ class QueueWorker:
     def _is_idle_too_long(self) -> bool:
         limit = self._stay.idle_seconds
         return limit is not None and time.monotonic() - self._busy_at > limit
-
-
-def unlike(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
-    """Return what differs between two machines' versions, as a sentence; empty if they compute alike.
-
-    Releases of Python that differ in the last number only do.
-    """
-    differing = [
-        f"{name} {theirs.get(name, 'unknown')} there and {name} {ours[name]} here"
-        for name in ours
-        if _release(name, theirs.get(name, "")) != _release(name, ours[name])
-    ]
-    return f"It runs {', '.join(differing)}." if differing else ""
-
-
-def _release(name: str, version: str) -> str:
-    return version.rpartition(".")[0] if name == "python" else version

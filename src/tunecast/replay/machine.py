@@ -44,6 +44,7 @@ class Replayed:
     Args:
         improvements: The incumbents; the first is the base model at 0 seconds.
         used_seconds: Simulated seconds until the last step or answer ended.
+        busy_seconds: Simulated seconds of all steps, over all workers.
         thinking_seconds: Seconds that its answers took on this computer; the clock does not count them.
         exhausted: Whether every candidate came to its end, so that nothing was left to decide.
     """
@@ -54,6 +55,7 @@ class Replayed:
     thinking_seconds: float
     steps: int
     exhausted: bool
+    busy_seconds: float = 0.0
 
     @property
     def regret(self) -> float:
@@ -136,6 +138,7 @@ class _Replay:
     asks: int = 0
     thought: float = 0.0
     steps: int = 0
+    busy: float = 0.0
     under_way: list[tuple[float, int, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -155,7 +158,9 @@ class _Replay:
         while self._finish_leader():
             self._search()  # with the rest of the reserve for the leader
         exhausted = all(trial.next_leg is None for trial in self.trials)
-        return Replayed(tuple(self.improvements), self.now, self.asks, self.thought, self.steps, exhausted)
+        return Replayed(
+            tuple(self.improvements), self.now, self.asks, self.thought, self.steps, exhausted, self.busy
+        )
 
     def _search(self) -> None:
         while True:
@@ -224,6 +229,7 @@ class _Replay:
         trial.running = True
         heapq.heappush(self.under_way, (self.now + leg.seconds, self.steps, worker, place))
         self.steps += 1
+        self.busy += leg.seconds
 
     def _end_step(self) -> None:
         """Go on to the next end of a step, which may be in the past because answers take time."""

@@ -25,6 +25,7 @@ OF_TRAIN = (
         "threads",
         "executor",
         "shared_dir",
+        "ray_address",
         "deterministic",
         "trust_remote_code",
     ),

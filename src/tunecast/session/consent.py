@@ -14,9 +14,13 @@ from tunecast.errors import ConfigurationError
 from tunecast.session.flags import flags_of
 from tunecast.session.folder import read_session
 
+CODE = "run code from outside of Tunecast"
+ELSEWHERE = {"store": "open a store outside of its folder", "ray_address": "train on a Ray cluster"}
+"""What other settings ask for, as messages say it."""
+
 
 def needs_consent(configuration: Mapping[str, Any]) -> list[str]:
-    """Return the names of settings that run code or open a store outside of the session's folder.
+    """Return the names of settings that run code, or open a store or a cluster elsewhere.
 
     Args:
         configuration: Settings by name, whole or in part; values of wrong types are left for other checks.
@@ -26,6 +30,7 @@ def needs_consent(configuration: Mapping[str, Any]) -> list[str]:
         "trust_remote_code": bool(configuration.get("trust_remote_code")),
         "objective": isinstance(objective, str) and ":" in objective,
         "store": isinstance(store, str) and store != "",
+        "ray_address": bool(configuration.get("ray_address")),
     }
     return [name for name, is_needed in found.items() if is_needed]
 
@@ -43,10 +48,7 @@ def check_consent(configuration: Mapping[str, Any], given: Mapping[str, Any], fo
     """
     if missing := [name for name in needs_consent(configuration) if name not in given]:
         flags = shlex.join(flags_of(configuration, missing))
-        what = " and ".join(
-            ["run code from outside of Tunecast"] * (missing != ["store"])
-            + ["open a store outside of its folder"] * ("store" in missing)
-        )
+        what = " and ".join(dict.fromkeys(ELSEWHERE.get(name, CODE) for name in missing))
         raise ConfigurationError(
             f"The session in {folder} asks to {what} ({flags}).",
             f"If you trust that, repeat {'the flag' if len(missing) == 1 else 'the flags'}: {flags}",

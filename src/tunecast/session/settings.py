@@ -56,14 +56,16 @@ class SessionSettings:
         dtype: ``auto``, ``bfloat16`` or ``float32``.
         workers: Trials that are trained at the same time, one by each worker.
         executor: Where workers run: ``local`` for processes on this machine, ``in-process`` for none,
-            ``queue`` for those that ``tunecast worker`` starts anywhere.
+            ``ray`` for a Ray cluster, ``queue`` for those that ``tunecast worker`` starts anywhere.
         threads: Threads of one worker on a CPU; None shares the cores between the workers.
         keep_gb: Most GB of checkpoints to keep.
         max_memory_gb: Most GB that the workers of a device may hold together; candidates that cannot fit are
             left out. None takes the device's memory.
         store: URL of the store; empty for ``OUT/runs.sqlite``.
-        shared_dir: With ``queue``: folder that all machines see under the same path, and in which the output
-            folder lies; empty for the output folder itself.
+        shared_dir: With ``ray`` and ``queue``: folder that all machines see under the same path, and in which
+            the output folder lies; empty for the output folder itself.
+        ray_address: With ``ray``: address of the cluster, or ``auto`` for one on this machine; empty for
+            ``RAY_ADDRESS``, or a Ray of the session's own.
         prompt_column: Overrides the detected column.
         completion_column: Overrides the detected column.
         deterministic: Bit-equal results on an accelerator too.
@@ -114,6 +116,7 @@ class SessionSettings:
     max_memory_gb: float | None = None
     store: str = ""
     shared_dir: str = ""
+    ray_address: str = ""
     prompt_column: str | None = None
     completion_column: str | None = None
     deterministic: bool = False

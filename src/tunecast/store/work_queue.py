@@ -201,11 +201,13 @@ class WorkQueue:
         with self._reading() as connection:
             return connection.scalar(sa.select(workers.c.content).where(workers.c.id == worker)) or b""
 
-    def give(self, place: str, number: int, worker: str, content: bytes) -> bool:
-        """Give a worker a request; false if it has left."""
+    def give(self, place: str, number: int, worker: str, content: bytes, done: Iterable[int] = ()) -> bool:
+        """Give a worker a request, and remove those that are done; false if the worker has left."""
+        gone = sa.delete(requests).where(requests.c.workplace == place, requests.c.number.in_(list(done)))
         values = {"workplace": place, "number": number, "worker": worker, "content": content}
 
         def work(connection: sa.Connection) -> bool:
+            connection.execute(gone)
             is_there = sa.select(workers.c.id).where(workers.c.id == worker).with_for_update()
             if connection.scalar(is_there) is None:
                 return False

@@ -1,0 +1,184 @@
+"""Simulates sessions of 8 to 1,024 slots on recorded runs, and says what they wait for first.
+
+One process decides for all slots: it asks the strategy, commits the point, and gives the next step. What
+that costs is measured here: the strategy's answer and its history in a replay, a commit to a store, and the
+queue of workers that pull with so many members, whose answers this program writes itself. The replay then
+charges the sum for every step. A session saturates if all slots together end steps faster than it can decide.
+
+    python benchmarks/many_slots.py [--slots 8,32,128,256,512,1024] [--strategy asha] [--store URL]
+        [--step-seconds 30]
+
+Recorded runs are few, so candidates are repeated until there are two for every slot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunecast.executors.base import Slot
+from tunecast.executors.leases import BEATS, LEASE_SECONDS
+from tunecast.executors.queue import QueueExecutor
+from tunecast.executors.shared_folder import SharedFolder
+from tunecast.hardware.machine import current_versions, worker_machine
+from tunecast.replay.cases import Candidate, Case, cases_of
+from tunecast.replay.folds import Fold, context_of
+from tunecast.replay.machine import Replayed, replay
+from tunecast.search import get_strategy
+from tunecast.store import Store, shipped_runs
+from tunecast.store.work_queue import READY
+from tunecast_benchmarks.nothing import Nothing
+
+STEPS_PER_SLOT = 12
+"""Rounds of a simulated session, in mean steps of a trial."""
+CALLS = 40
+WRITES_PER_STEP = 3
+"""The request, its answer, and the point."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one step in the session's process."""
+
+    strategy: float
+    history: float
+    commit: float
+    queue: float
+
+    @property
+    def total(self) -> float:
+        return self.strategy + self.history + self.commit + self.queue
+
+
+def simulated(
+    case: Case, slots: int, strategy: Any, charged: float, crowd: Sequence[Candidate]
+) -> tuple[Replayed, float]:
+    """Replay a session, and return the seconds that took here too."""
+    mean = statistics.mean(leg.seconds for candidate in crowd for leg in candidate.legs)
+    began = time.perf_counter()
+    done = replay(
+        case,
+        crowd,
+        strategy,
+        STEPS_PER_SLOT * mean + charged * slots,
+        workers=slots,
+        thinking_seconds=charged,
+    )
+    return done, time.perf_counter() - began
+
+
+def commit_seconds(store: Store, runs: Sequence[Any]) -> float:
+    """Return the median seconds of committing a run."""
+    seconds = []
+    for run in runs:
+        before = time.perf_counter()
+        store.put(run)
+        seconds.append(time.perf_counter() - before)
+    return statistics.median(seconds)
+
+
+def queue_seconds(url: str, folder: Path, slots: int) -> float:
+    """Return the median seconds of giving a request and taking its answer, with so many workers."""
+    shared = SharedFolder(folder)
+    slot = Slot(worker_machine("cpu", 1), current_versions())
+    with Store.open(url) as store, ThreadPoolExecutor(1) as pool:
+        executor = QueueExecutor(slots, url, shared, lambda text: None, lease_seconds=1000.0)
+        opened = pool.submit(executor.open, Nothing())
+        queue = store.work_queue
+        while not (offers := queue.offers()):
+            time.sleep(0.01)
+        place = offers[0].id
+        for number in range(slots):
+            queue.join(f"{place}-{number}", place, "here", READY, shared.seal(f"{place}-{number}", slot))
+        opened.result()
+        seconds = []
+        for number in range(CALLS):
+            began = time.perf_counter()
+            handle = executor.submit(Nothing())
+            given = time.perf_counter() - began
+            worker = executor._workers[handle.slot]
+            sealed = shared.seal(f"{place}/{worker.number}/answer", number)
+            assert worker.number is not None
+            queue.answer(place, worker.number, worker.id, sealed)
+            began = time.perf_counter()
+            assert executor.wait() == [(handle, number)]
+            seconds.append(given + time.perf_counter() - began)
+        queue.withdraw(place)
+        for number in range(slots):
+            queue.leave(f"{place}-{number}")
+        executor.close()
+    return statistics.median(seconds)
+
+
+def beats_per_second(store: Store, count: int = 200) -> float:
+    """Return how many leases one writer renews in a second."""
+    queue = store.work_queue
+    began = time.perf_counter()
+    for _ in range(count):
+        queue.keep_worker("nobody")
+    return count / (time.perf_counter() - began)
+
+
+def study(given: argparse.Namespace, url: str, folder: Path) -> None:
+    """Measure, simulate, and print a row for every number of slots."""
+    runs = list(shipped_runs())
+    case = max(cases_of(runs)[0], key=lambda one: len(one.candidates))
+    families = {run.task.dataset: run.task.dataset for run in runs}
+    policy = get_strategy(given.strategy).replayed(context_of(case, runs, Fold.TASK, families))
+    mean = statistics.mean(leg.seconds for one in case.candidates for leg in one.legs)
+    scale = given.step_seconds / mean
+    with Store.open(url) as store:
+        commit, beats = commit_seconds(store, runs[:60]), beats_per_second(store)
+    print(f"{case.name}: {len(case.candidates)} recorded pipelines, strategy {given.strategy}")
+    print(
+        f"steps of {given.step_seconds:g} s on average; one writer commits {1 / commit:,.0f} runs or renews"
+    )
+    print(f"{beats:,.0f} leases a second")
+    print(
+        f"{'slots':>6}{'strategy':>10}{'history':>9}{'commit':>8}{'queue':>8}{'sum':>8}  ms a step"
+        f"{'idle':>8}{'at no cost':>12}{'steps/s':>9}{'writes/s':>10}{'saturates below':>17}"
+    )
+    for slots in given.slots:
+        copies = math.ceil(2 * slots / len(case.candidates))
+        crowd = [candidate for _ in range(copies) for candidate in case.candidates]
+        free, seconds = simulated(case, slots, policy, 0.0, crowd)
+        thinking = free.thinking_seconds / max(1, free.asks)
+        history = max(0.0, seconds / max(1, free.steps) - thinking)
+        costs = Costs(thinking, history, commit, queue_seconds(url, folder, slots))
+        done, _ = simulated(case, slots, policy, costs.total / scale, crowd)
+        idle, least = (1 - one.busy_seconds / (slots * one.used_seconds) for one in (done, free))
+        rate = done.steps / done.used_seconds / scale
+        writes = WRITES_PER_STEP * rate + (slots + 1) * BEATS / LEASE_SECONDS
+        parts = (costs.strategy, costs.history, costs.commit, costs.queue, costs.total)
+        limit = slots * costs.total
+        shown = "".join(
+            f"{part * 1e3:>{width}.1f}" for part, width in zip(parts, (10, 9, 8, 8, 8), strict=True)
+        )
+        print(
+            f"{slots:>6}{shown}{'':>11}{idle:>8.1%}{least:>12.1%}{rate:>9.1f}{writes:>10.0f}{limit:>15.1f} s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--slots", default="8,32,128,256,512,1024")
+    parser.add_argument("--strategy", default="asha")
+    parser.add_argument("--store", help="an empty store; by default a SQLite file")
+    parser.add_argument("--step-seconds", type=float, default=30.0, help="mean seconds of a step")
+    given = parser.parse_args()
+    given.slots = [int(count) for count in given.slots.split(",")]
+    with tempfile.TemporaryDirectory() as temporary:
+        study(given, given.store or str(Path(temporary) / "runs.sqlite"), Path(temporary))
+
+
+if __name__ == "__main__":
+    main()

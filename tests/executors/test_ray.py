@@ -1,0 +1,176 @@
+"""Ray: what the contract of all executors does not cover."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import workplaces
+from kills import committed, measured
+from pulling import until
+from ray_here import need_ray
+from sessions import Finished, command, run_command
+from tunecast.errors import ConfigurationError
+from tunecast.executors import MeetingPlace, ray_supervisor, start_executor
+from tunecast.executors import ray as ray_module
+from tunecast.executors.base import Executor
+from tunecast.executors.ray import RayExecutor
+from tunecast.executors.ray_supervisor import LEAST_FILES, limits
+from tunecast.executors.shared_folder import SharedFolder
+from workplaces import Desk, Do
+
+
+def test_a_session_without_ray_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    place = MeetingPlace("", tmp_path, lambda text: None)
+    with pytest.raises(ConfigurationError, match="Ray is not installed") as caught:
+        start_executor("ray", 1, 1, meeting=place)
+    assert caught.value.hint == "Run: pip install 'tunecast[ray]'"
+
+
+def test_a_command_without_a_shared_folder_cannot_use_ray() -> None:
+    with pytest.raises(ConfigurationError, match="--executor ray: this command runs on this machine only"):
+        start_executor("ray", 1, 1)
+
+
+def test_small_limits_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_supervisor.resource, "getrlimit", lambda _: (LEAST_FILES - 1, 10**6))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(ray_supervisor.shutil, "disk_usage", lambda _: usage(64e6, 0, 64e6))
+    (files, memory), free = limits("node-7")
+    assert files == "On node-7 only 4,095 files may be open; Ray may need more: ulimit -n 65536."
+    assert memory.startswith("On node-7 /dev/shm has 64 MB free; below 1,000 MB")
+    assert free == 64e6
+    monkeypatch.undo()
+    assert limits("here")[1] > 0
+
+
+def test_a_node_with_another_folder_of_that_name_is_told(
+    actors: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedFolder, "key_id", property(lambda self: "another"))
+    with pytest.raises(ConfigurationError, match="is another folder on this node than where the session"):
+        actors.open(Desk(str(tmp_path)))
+
+
+def test_one_accelerator_cannot_be_named(actors: RayExecutor) -> None:
+    with pytest.raises(ConfigurationError, match="--device cuda:1: Ray chooses the accelerators"):
+        actors.open(Desk("", device="cuda:1"))
+
+
+def test_a_worker_sees_the_accelerators_that_ray_gave_it(actors: Executor, tmp_path: Path) -> None:
+    actors.open(Desk(str(tmp_path)))
+    assert actors.call(Do(visible)) == ""
+
+
+def visible(desk: list[str]) -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_what_is_too_much_for_the_cluster_joins_when_there_is_room(
+    actors: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four cores the executor of all tests has two, and another one the third."""
+    actors.open(Desk(str(tmp_path)))
+    told: list[str] = []
+    with RayExecutor(2, SharedFolder(tmp_path), told.append) as executor:
+        with RayExecutor(1, SharedFolder(tmp_path), told.append) as other:
+            other.open(Desk(str(tmp_path)))
+            assert told == []
+            monkeypatch.setattr(ray_module, "PLACING_SECONDS", 2.0)
+            executor.open(Desk(str(tmp_path)))
+            assert told == ["Ray has no room yet for 1 of 2 workers with 1 CPU; they join when it has."]
+            assert len(executor.slots) == 1
+        until(lambda: executor.idle() == [0, 1])
+        assert executor.call(Do(workplaces.put_paper), slot=1) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_lost_node_is_a_loss_and_its_trials_go_on_elsewhere(tmp_path: Path) -> None:
+    """Two nodes on this machine, in a process of its own: a process knows one cluster."""
+    need_ray()
+    from workshop import fresh_process
+
+    told, crash, papers = fresh_process(TWO_NODES, str(tmp_path), timeout=500)
+    assert crash[1] == 5, "losses are forgiven"
+    assert crash[0].startswith("the worker on ")
+    assert papers == [1, 1]
+    assert told == []
+
+
+TWO_NODES = """
+import os
+from pathlib import Path
+from ray.cluster_utils import Cluster
+import workplaces
+from tunecast.executors.ray import ENVIRONMENT, RayExecutor
+from tunecast.executors.shared_folder import SharedFolder
+from workplaces import Desk, Do
+
+os.environ.update(ENVIRONMENT)
+folder, told = Path(arguments[0]), []
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+with RayExecutor(2, SharedFolder(folder), told.append, address=cluster.address) as executor:
+    executor.open(Desk(str(folder)))
+    handles = [executor.submit(Do(workplaces.doze)) for _ in executor.idle()]
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    ((lost, crash),) = executor.wait()
+    executor.cancel()
+    again = executor.call(Do(workplaces.put_paper), slot=1 - lost.slot)
+    cluster.add_node(num_cpus=1)
+    while executor.idle() != [0, 1]:
+        pass
+    papers = [again, executor.call(Do(workplaces.put_paper), slot=lost.slot)]
+cluster.shutdown()
+print(json.dumps([told, [crash.text, crash.forgiven], papers]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_session_on_a_ray_of_its_own_ends_as_any_other(finished_session: Finished, tmp_path: Path) -> None:
+    need_ray()
+    folder = tmp_path / "out"
+    flags = [*finished_session.flags, "--executor", "ray", "--output-dir", str(folder), "--json"]
+    code, out, err = run_command("tune", *flags)
+    assert code == 0, err[-3000:]
+    assert json.loads(out)["test"] == finished_session.result["test"]
+    assert [measured(run) for run in committed(folder)] == [
+        measured(run) for run in committed(finished_session.folder)
+    ]
+
+
+RAYS_OWN = ("ray::RuntimeEnvAgent", "ray::DashboardAgent")
+"""They look for their node only now and then, and hold no memory of a trial."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_of_ray_outlives_a_session_that_is_killed(finished_session: Finished, tmp_path: Path) -> None:
+    need_ray()
+    folder = tmp_path / "out"
+    words = command("tune", *finished_session.flags, "--executor", "ray", "--output-dir", str(folder))
+    with (tmp_path / "log").open("wb") as log:
+        session = subprocess.Popen(words, stderr=log, stdout=log)
+    until(lambda: session.poll() is not None or committed(folder), 300)
+    below: list[Any] = psutil.Process(session.pid).children(recursive=True)
+    assert any("ray::Supervisor" in " ".join(process.cmdline()) for process in below)
+    names = {process: process.name() for process in below}
+    session.send_signal(signal.SIGKILL)
+    session.wait()
+    ours = [process for process, name in names.items() if name not in RAYS_OWN]
+    assert psutil.wait_procs(ours, timeout=10)[1] == []
+    assert psutil.wait_procs(below, timeout=60)[1] == []
