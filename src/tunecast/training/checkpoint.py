@@ -142,6 +142,20 @@ class CheckpointFolder:
         usable = [step for step in steps if 0 <= step <= at_most and self._weights(step).is_file()]
         return max(usable, default=0)
 
+    def latest_whole(self, at_most: int, weights_hash: str = "") -> int:
+        """Return the last step up to ``at_most`` that training can continue from, 0 if there is none.
+
+        Damaged checkpoints are removed. ``weights_hash``, if known, is that of the weights at ``at_most``.
+
+        Raises:
+            OSError: A checkpoint cannot be read, which does not mean that it is damaged.
+        """
+        while start := self.latest(at_most):
+            if self.is_whole(start, weights_hash if start == at_most else ""):
+                break
+            self.discard(start)
+        return start
+
     def has_weights(self, step: int, weights_hash: str = "") -> bool:
         """Return whether the weights of ``step`` are kept and, as far as can be verified, intact.
 
