@@ -28,7 +28,7 @@ from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
 from tunecast.store import Store
-from tunecast.training.runner import Measurement
+from tunecast.training.measurement import Measurement
 
 CANDIDATES = [
     BASELINE,

@@ -19,7 +19,7 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.trials import SKIPPED, Trials
 from tunecast.store import Store
-from tunecast.training.runner import Measurement
+from tunecast.training.measurement import Measurement
 
 SLOT = sample_slot()
 OTHER = Pipeline("lora", {**BASELINE.hyperparameters, "learning_rate": 1e-3})

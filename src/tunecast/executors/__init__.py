@@ -12,11 +12,22 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.executors.base import Executor
 
-__all__ = ["EXECUTORS", "EXECUTOR_NAMES", "MeetingPlace", "check_executor", "start_executor"]
+__all__ = [
+    "EXECUTORS",
+    "EXECUTOR_NAMES",
+    "HERE",
+    "HERE_NAMES",
+    "MeetingPlace",
+    "check_executor",
+    "start_executor",
+]
 
 EXECUTORS = ("local", "in-process", "queue")
 EXECUTOR_NAMES = f"{', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}"
 """The executors as help texts and messages name them."""
+HERE = ("local", "in-process")
+HERE_NAMES = " or ".join(HERE)
+"""Those that need no place to meet workers that were started elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def start_executor(
 
         if meeting is None:
             raise ConfigurationError(
-                "--executor queue: this command runs on this machine only.", "Use local or in-process."
+                "--executor queue: this command runs on this machine only.", f"Use {HERE_NAMES}."
             )
         return QueueExecutor(workers, meeting.store, SharedFolder(meeting.shared_dir), meeting.tell)
     from tunecast.executors.local import LocalExecutor

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from tunecast import errors
 from tunecast.errors import ModelError, UserError, disk_error
@@ -153,6 +153,9 @@ class Executor(Protocol):
     An answer is the request's result, a :class:`Broken` if it raised, or a :class:`Crash` if its worker died.
     A slot whose worker died gets a new one with the next request.
     """
+
+    is_here: ClassVar[bool] = True
+    """Whether all workers run on this machine, so that it shows before they start what they may hold."""
 
     @abstractmethod
     def open(self, workplace: Workplace) -> None:

@@ -12,8 +12,9 @@ import contextlib
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunecast.errors import ModelError, StoreError
@@ -65,6 +66,8 @@ class _Worker:
 class QueueExecutor(Executor):
     """Slots for workers that come and go: a slot whose worker was lost is taken by the next one.
 
+    Workers on the processors of one machine share its memory; each accelerator has one worker.
+
     Args:
         workers: Workers that :meth:`open` waits for; more may join at any time.
         store: Where session and workers meet.
@@ -72,6 +75,8 @@ class QueueExecutor(Executor):
         tell: Shows the user a line.
         lease_seconds: Time without a sign of life after which a worker is taken for lost.
     """
+
+    is_here = False
 
     def __init__(
         self,
@@ -126,7 +131,14 @@ class QueueExecutor(Executor):
     @property
     def slots(self) -> Sequence[Slot]:
         """All slots that have ever had a worker; that of a lost one as it was."""
-        return [self._slots[number] for number in range(len(self._slots))]
+        hosts = Counter(worker.host for worker in self._workers.values())
+        slots = [self._slots[number] for number in range(len(self._slots))]
+        return [
+            replace(slot, sharers=slot.sharers * hosts[self._workers[number].host])
+            if number in self._workers and slot.machine.device == "cpu"
+            else slot
+            for number, slot in enumerate(slots)
+        ]
 
     def idle(self) -> list[int]:
         """Return the numbers of the slots whose workers are free.

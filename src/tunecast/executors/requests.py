@@ -11,7 +11,8 @@ from tunecast.training.training_task import TrialSpec
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
     from tunecast.executors.crew import Crew
-    from tunecast.training.runner import Measurement, Runner, Scored
+    from tunecast.training.measurement import Measurement, Scored
+    from tunecast.training.runner import Runner
     from tunecast.training.training_task import TrainingTask
 
 

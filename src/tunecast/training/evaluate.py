@@ -82,8 +82,9 @@ class Evaluator:
         own = self._ranks.part(batches)
         measured = [self._measured(model, [examples[index] for index in batch]) for batch in own]
         rows: dict[int, Any] = {}
-        for theirs in self._ranks.each((own, measured)):
-            for batch, found in zip(*theirs, strict=True):
+        for theirs in self._ranks.each(list(zip(own, measured, strict=True))):
+            for batch, found in theirs:
+                assert found is not None
                 rows |= zip(batch, found, strict=True)
         return np.array([rows[index] for index in range(len(examples))], dtype=np.float64)
 

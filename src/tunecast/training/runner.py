@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,7 @@ from tunecast.hardware.machine import SecondsClock, load_average, peak_bytes, re
 from tunecast.methods import Method, get_method
 from tunecast.models.classifier import is_classifier
 from tunecast.models.load import load_tokenizer, quiet
-from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
-from tunecast.results import SampleOutput
+from tunecast.records import Outcome, Pipeline, Point, RunError, Score
 from tunecast.training.answers import Answerer
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
@@ -27,6 +26,7 @@ from tunecast.training.finished_model import load_finished
 from tunecast.training.label_points import LabelledPoint, measure_labels
 from tunecast.training.live_trial import LiveTrial, Segment
 from tunecast.training.losses import get_loss
+from tunecast.training.measurement import Measurement, Scored
 from tunecast.training.metrics import get_metric, with_metric
 from tunecast.training.ranks import ALONE, Ranks
 from tunecast.training.sharding import sharded
@@ -43,63 +43,6 @@ if TYPE_CHECKING:
     Examples = Sequence[EncodedExample]
 
 SPLITS = ("subset", "validation", "test", "guard")
-SKIPPED = "skipped_steps"
-"""In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
-HELD_BEFORE = "held_bytes"
-"""In ``Run.extra``: bytes on the worker's device before the trial's first step. All peaks of the trial
-include them."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The result of advancing a trial by one fidelity step.
-
-    Args:
-        point: The new point; None where the trial failed before it could be measured.
-        outcome: ``paused``, ``completed``, or why the trial ended.
-        error: Why it ended early, None if it did not.
-        validation: Score of all validation examples that the session uses, at the last point only.
-        measured: What :meth:`Loss.measure` gave for each of them.
-        validation_seconds: The part of its wall seconds that is not the subset's.
-        retrained_tokens: Tokens trained again because their checkpoint was lost.
-        retraining_seconds: Wall seconds of that; no point includes them.
-        held_bytes: Bytes on the worker's device before the trial began.
-        choosing_seconds: Wall seconds in which the method looked at the data, before the first step; no point
-            includes them.
-        skipped_steps: Zeroth-order steps without an update, because a loss was not finite.
-    """
-
-    run: str
-    point: Point | None
-    outcome: Outcome
-    error: RunError | None = None
-    validation: Score | None = None
-    measured: np.ndarray | None = field(default=None, compare=False)
-    validation_seconds: float = 0.0
-    trainable_parameters: int = 0
-    retrained_tokens: int = 0
-    retraining_seconds: float = 0.0
-    held_bytes: int = 0
-    choosing_seconds: float = 0.0
-    skipped_steps: int = 0
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The result of scoring a model on a split, with generated texts; fields as in :class:`Measurement`.
-
-    Args:
-        evaluation: Duration of measuring the loss.
-        measured: What :meth:`Loss.measure` gave for each example, in the order of the split.
-        answering_seconds: Wall seconds of giving ``outputs``.
-    """
-
-    score: Score
-    evaluation: Seconds
-    measured: np.ndarray
-    outputs: tuple[SampleOutput, ...] = ()
-    retrained_tokens: int = 0
-    answering_seconds: float = 0.0
 
 
 class Runner:
@@ -186,7 +129,9 @@ class Runner:
         reports = folder is not None and self._ranks.is_first
         if folder and reports:
             folder.drop_report()  # of a process that was killed further on
-        return self._measure(live, spec, live.advance(to_step, folder.write_report if folder and reports else None))
+        return self._measure(
+            live, spec, live.advance(to_step, folder.write_report if folder and reports else None)
+        )
 
     def score(
         self,
@@ -273,6 +218,7 @@ class Runner:
         live = self._made_live(replace(spec, run="speed"), 0)
         clock = SecondsClock(self.training_task.device)
         rates: list[float] = []
+
         def goes_on() -> bool:
             return live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds)
 
@@ -402,7 +348,8 @@ class Runner:
                 loss.model(self._base, self._compute, spec.seed), pipeline, spec.seed
             )
             if self._ranks.share:
-                self._base = None  # what the trial does not share with it need not stay in main memory
+                self._base = None  # it is loaded anew for the next trial
+                get_method(pipeline.method).release_base(model)
             live = LiveTrial(
                 self._spread(model),
                 pipeline,
