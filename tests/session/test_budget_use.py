@@ -30,7 +30,8 @@ from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import Validation, session_validation
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -140,7 +141,8 @@ class Spent:
             policy=advised(),
             executor=machine,
             budget_tracker=tracker,
-            runtime_model=runtime_model,
+            paces=Paces(runtime_model, machine.slots[0].machine, "float32"),
+            seating=Seating(settings, prepared.training_task, machine, limit=1),
             folder=folder,
             settings=settings,
             progress=Silent(),

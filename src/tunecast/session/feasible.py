@@ -18,11 +18,10 @@ from tunecast.errors import ConfigurationError, ModelError
 from tunecast.estimate import Workload, estimate_bytes
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.fitting import Need, which_fit
-from tunecast.hardware.machine import device_bytes
 from tunecast.models import load_config
 from tunecast.records import Pipeline
 from tunecast.search import get_strategy
-from tunecast.session.layout import fewest_sharers
+from tunecast.session.layout import largest_share
 from tunecast.session.settings import SessionSettings
 from tunecast.session.workloads import SingleExamples
 
@@ -62,14 +61,14 @@ def feasible_candidates(
     tried = candidates[: strategy.trials]
     room = Room(training_task)
     fits, fewest = room.holding(tried, limit)
-    text = _limit_text(settings, training_task.device)
+    text = _limit_text(settings, training_task.device, limit)
     if fewest is None:
         return Feasible(tuple(candidates))
     if not strategy.has_baseline:
         warning = f"The given pipeline is expected to hold {_gb(fewest)}, more than {text}."
         return Feasible(tuple(candidates), warnings=(warning,))
     if not any(fits):
-        raise _nothing_fits(settings, training_task.device, fewest)
+        raise _nothing_fits(settings, training_task.device, fewest, text)
     gone = [pipeline for pipeline, fit in zip(tried, fits, strict=True) if not fit]
     kept = [pipeline for pipeline, fit in zip(tried[1:], fits[1:], strict=True) if fit]
     warnings = [_left_out_text(gone, len(tried), text)]
@@ -148,8 +147,8 @@ def _bare_bytes(training_task: TrainingTask, single: Workload) -> int:
     return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
 
 
-def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> ConfigurationError:
-    share = fewest_sharers(settings, device)
+def _nothing_fits(settings: SessionSettings, device: str, fewest: int, text: str) -> ConfigurationError:
+    share = largest_share(settings, device)[1]
     remedies = ["a smaller --max-length", "a smaller model"]
     if settings.worker_count > 1:
         remedies.insert(0, "fewer --workers")
@@ -157,7 +156,7 @@ def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> Config
         remedies.insert(0, "more choice by --methods and --fix")
     if settings.max_memory_gb is not None:
         remedies.insert(0, f"at least --max-memory-gb {math.ceil(fewest * share / 1e7) / 100:g}")
-    limit = f"{_limit_text(settings, device)}: even one example at a time"
+    limit = f"{text}: even one example at a time"
     what = f"No candidate pipeline fits {limit} the smallest would hold {_gb(fewest)}."
     if get_strategy(settings.strategy).trials:
         what = f"The baseline does not fit {limit} it would hold {_gb(fewest)}."
@@ -179,14 +178,16 @@ def _baseline_text(expected: int) -> str:
     )
 
 
-def _limit_text(settings: SessionSettings, device: str) -> str:
+def _limit_text(settings: SessionSettings, device: str, limit: int) -> str:
     """Return the limit in the user's words."""
+    if settings.executor == "queue" and settings.max_memory_gb is None:
+        return f"the {_gb(limit)} of the largest worker"
+    memory, share = largest_share(settings, device)
     if settings.max_memory_gb is not None:
         whole = f"--max-memory-gb {settings.max_memory_gb:g}"
     else:
         owner = "this machine" if device == "cpu" else "the accelerator"
-        whole = f"the {_gb(device_bytes(device))} of {owner}"
-    share = fewest_sharers(settings, device)
+        whole = f"the {_gb(memory)} of {owner}"
     return whole if share == 1 else f"a worker's share, one of {share}, of {whole}"
 
 

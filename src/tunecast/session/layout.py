@@ -69,9 +69,9 @@ def room_of(settings: SessionSettings, slot: Slot) -> int:
     return _allowed(settings, slot.machine.device_memory_bytes) // slot.sharers
 
 
-def fewest_sharers(settings: SessionSettings, device: str) -> int:
-    """Return how many processes share the memory of the device whose processes may hold the most."""
-    return max(_shares(settings, device), key=lambda share: share[0] // share[1])[1]
+def largest_share(settings: SessionSettings, device: str) -> tuple[int, int]:
+    """Return the memory of the device whose processes may hold the most, and how many share it."""
+    return max(_shares(settings, device), key=lambda share: share[0] // share[1])
 
 
 def _shares(settings: SessionSettings, device: str) -> list[tuple[int, int]]:
