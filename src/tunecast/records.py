@@ -332,6 +332,8 @@ class Point:
     checkpoint_hash: str = ""
 
 
+DEVICES = "devices"
+"""In ``Run.extra``: devices that a trial was spread over when it began, if more than one."""
 FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
 """``Run.extra`` of a run on part of the data, which serves a forecast and is not a candidate."""
 FINAL_TRAINING: Mapping[str, Any] = {"purpose": "final"}
@@ -467,6 +469,11 @@ class Run:
     def is_beside_search(self) -> bool:
         """Whether a session trained it beside its search: for a forecast, or as the final training."""
         return self.extra.get("purpose") in (FORECAST_ONLY["purpose"], FINAL_TRAINING["purpose"])
+
+    @property
+    def devices(self) -> int:
+        """Devices that it was spread over."""
+        return int(self.extra.get(DEVICES, 1))
 
     @property
     def is_described(self) -> bool:

@@ -110,13 +110,14 @@ class Crew(Team):
         except BaseException:
             self._rejoin(GRACE_SECONDS)
             raise
-        self._rejoin(PATIENCE_SECONDS)
+        failure = _failure(answer)
+        self._rejoin(PATIENCE_SECONDS if failure is None else GRACE_SECONDS, failure)
         return answer
 
-    def _rejoin(self, seconds: float) -> None:
+    def _rejoin(self, seconds: float, failure: Outcome | None = None) -> None:
         """Wait until the others have done their part; if they do not, they wait for this one in vain."""
         for other in self._others:
-            other.finish(seconds)
+            other.finish(seconds, failure)
 
 
 class _Other:
@@ -140,12 +141,16 @@ class _Other:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is found by the thread
             self._connection.send(message)
 
-    def finish(self, seconds: float) -> None:
-        """Wait for the answer to the last message, and end this process if none comes."""
+    def finish(self, seconds: float, failure: Outcome | None) -> None:
+        """Wait for the answer to the last message, and end this process if none comes.
+
+        Args:
+            failure: How this process failed in its part, None if it did not.
+        """
         try:
             self._answers.get(timeout=seconds)
         except queue.Empty:
-            _end(1)
+            _end_after(failure)
 
     def _listen(self) -> None:
         """Take answers; end this process with the other, or if that failed and this one waits for it."""
@@ -161,7 +166,7 @@ class _Other:
             if (failure := _failure(answer)) is not None:
                 time.sleep(GRACE_SECONDS)
                 if not self._answers.empty():
-                    _end(-signal.SIGKILL if failure is Outcome.OUT_OF_MEMORY else 1)
+                    _end_after(failure)
 
 
 def _failure(answer: Any) -> Outcome | None:
@@ -170,6 +175,11 @@ def _failure(answer: Any) -> Outcome | None:
         return answer.failure[0]
     outcome = getattr(answer, "outcome", None)
     return outcome if isinstance(outcome, Outcome) and outcome.is_failure else None
+
+
+def _end_after(failure: Outcome | None) -> None:
+    """End this process because one of them failed and the others wait for it."""
+    _end(-signal.SIGKILL if failure is Outcome.OUT_OF_MEMORY else 1)
 
 
 def _end(code: int) -> None:

@@ -30,6 +30,8 @@ from tunecast.records import Machine, Outcome, device_kind
 
 STARTS = 3
 """Number of workers that may die in a row while they open the workplace."""
+SHRINKS_FORGIVEN = 3
+"""Retries of a request whose worker, of several processes, ran out of memory."""
 PATIENCE_SECONDS = 2.0
 """Seconds that a worker may take to leave before it is killed."""
 SPINS = "1000"
@@ -231,6 +233,9 @@ class LocalExecutor(Executor):
         """Take a dead worker out of its slot, and describe its death."""
         crash = crash_of(self._worker(slot).stop())
         self._workers[slot] = None
+        if crash.outcome is Outcome.OUT_OF_MEMORY and self._workplace.devices > 1:
+            # Each time the next worker takes smaller batches, as one process does without a crash.
+            return replace(crash, forgiven=SHRINKS_FORGIVEN)
         return crash
 
 

@@ -113,6 +113,21 @@ class CheckpointFolder:
         )
         return chosen if is_choice else None
 
+    def write_micro_batch(self, examples: int) -> None:
+        """Note the examples per forward pass to go on with, for a process that starts after memory ran out."""
+        with contextlib.suppress(OSError):  # then it runs out again
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with written_whole(self._micro_batch) as unfinished:
+                unfinished.write_text(json.dumps(examples), encoding="utf-8")
+
+    def read_micro_batch(self) -> int | None:
+        """Read what :meth:`write_micro_batch` noted; None if there is nothing that can be read."""
+        try:
+            found = read_json(self._micro_batch)
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, int) and found > 0 else None
+
     def write_report(self, report: StepReport) -> None:
         """Leave a report for :meth:`read_report`; a disk that takes no more is none of its business."""
         with contextlib.suppress(OSError):
@@ -234,6 +249,10 @@ class CheckpointFolder:
     @property
     def _report(self) -> Path:
         return self.folder / "report.json"
+
+    @property
+    def _micro_batch(self) -> Path:
+        return self.folder / "micro-batch.json"
 
     @property
     def _choice(self) -> Path:

@@ -55,6 +55,7 @@ class LiveTrial:
         seed: Seed from which every step's dropout and noise derive.
         explosion_nats: A step whose loss per label token is above this ends the trial.
         ranks: The processes that share the trial, each with a part of the model and of every batch.
+        micro_batch_size: Most examples per forward pass; None for a whole batch.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class LiveTrial:
         seed: int,
         explosion_nats: float = math.inf,
         ranks: Ranks = ALONE,
+        micro_batch_size: int | None = None,
     ) -> None:
         self.model = model
         self.plan = plan
@@ -86,6 +88,8 @@ class LiveTrial:
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(model, pipeline)
         self._zeroth_order: Any = self._optimizer if hasattr(self._optimizer, "estimate") else None
+        if micro_batch_size is not None:
+            self.micro_batch_size = min(self.micro_batch_size, micro_batch_size)
         self._factor = schedule(
             str(pipeline["lr_scheduler_type"]), warmup_steps=plan.warmup_steps, total_steps=plan.total_steps
         )
@@ -157,7 +161,7 @@ class LiveTrial:
         state = {key.removeprefix(_METHOD_STATE): tensor for key, tensor in own.items()}
         self._method.restore(self.model, state)
         self.step = position.step
-        self.micro_batch_size = position.micro_batch_size
+        self.micro_batch_size = min(position.micro_batch_size, self.micro_batch_size)
         self.label_tokens_seen = position.label_tokens_seen
 
     def load_weights(self, folder: CheckpointFolder, step: int) -> None:

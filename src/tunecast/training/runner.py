@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     Examples = Sequence[EncodedExample]
 
+SMALLER = 4
+"""Where new processes have to start for smaller batches, batches are so many times smaller at once."""
 SPLITS = ("subset", "validation", "test", "guard")
 
 
@@ -108,6 +110,8 @@ class Runner:
             outcome, record = describe_failure(error)
             if isinstance(error, OSError) and outcome is not Outcome.OUT_OF_MEMORY:
                 raise
+            if outcome is Outcome.OUT_OF_MEMORY and self._ranks.share:
+                self._note_smaller_batches(spec)
             measured = Measurement(spec.run, None, outcome, record)
         trainable = self._live.trainable_parameters if self._live else 0
         if measured.outcome.is_failure:
@@ -121,6 +125,15 @@ class Runner:
             held_bytes=held,
             choosing_seconds=self._choosing,
         )
+
+    def _note_smaller_batches(self, spec: TrialSpec) -> None:
+        """Have the processes that follow these go on with smaller batches.
+
+        The other ranks wait for this one in the middle of a layer, so that none of them can go on.
+        """
+        if spec.folder and self._live is not None:
+            smaller = math.ceil(self._live.micro_batch_size / SMALLER)
+            CheckpointFolder(Path(spec.folder)).write_micro_batch(smaller)
 
     def _advanced(self, spec: TrialSpec, from_step: int, to_step: int, weights_hash: str) -> Measurement:
         """Advance a trial; if it fails, :meth:`advance` holds no reference to it and can free its memory."""
@@ -360,6 +373,7 @@ class Runner:
                 seed=spec.seed,
                 explosion_nats=spec.explosion_nats,
                 ranks=self._ranks,
+                micro_batch_size=self._noted_batch(spec),
             )
         except Exception:
             # Half an adapter may be in the base model. The next release reloads it; in this handler, what the
@@ -368,6 +382,12 @@ class Runner:
             raise
         self._live, self._live_spec = live, spec
         return live
+
+    def _noted_batch(self, spec: TrialSpec) -> int | None:
+        """Return the examples of a forward pass on which several ranks have agreed after memory ran out."""
+        if not (spec.folder and self._ranks.share):
+            return None
+        return self._ranks.first(CheckpointFolder(Path(spec.folder)).read_micro_batch)
 
     def _chosen(self, spec: TrialSpec, examples: Examples) -> Pipeline:
         """Complete the pipeline with its method's choice on the data, once for a trial that is kept."""
