@@ -24,7 +24,6 @@ from tunecast.hardware.machine import has_accelerator
 from tunecast.methods import get_method, method_names
 from tunecast.models.load import load_model, resolve
 from tunecast.records import Outcome
-from tunecast.training.failures import is_out_of_memory
 from tunecast.training.losses import completion
 from tunecast.training.measurement import Measurement
 from tunecast.training.runner import Runner
@@ -185,15 +184,15 @@ def test_models_are_scored_timed_and_saved_together(
     assert pair.call(SaveBase(str(folders["base"]))) is None
     import torch
 
-    assert (
-        load_model(resolve(str(folders["base"])), dtype=torch.float32, device="cpu").config.hidden_size == 32
-    )
+    saved = load_model(resolve(str(folders["base"])), dtype=torch.float32, device="cpu")
+    assert saved.config.hidden_size == task.facts.width
 
 
 def followers(executor: LocalExecutor) -> list[psutil.Process]:
     """The processes behind the worker of the only slot."""
     (worker,) = executor._workers
     assert worker is not None
+    assert worker.process.is_started
     return psutil.Process(worker.process._numbers[0]).children()
 
 
@@ -240,15 +239,17 @@ def test_none_is_left_when_the_worker_dies_or_the_executor_closes(task: Training
 
 @dataclass(frozen=True)
 class OnFullDevice:
-    """Advances a trial where the second process has room for a single example."""
+    """Advances a trial where the second process has room to train on a single example."""
 
     advance: Advance
 
     def perform(self, runner: Runner) -> Measurement:
+        import torch
+
         before = completion.collate
 
         def limited(examples: Any, compute: Any) -> Any:
-            if len(examples) > 1 and runner._ranks.number == 1:
+            if len(examples) > 1 and runner._ranks.number == 1 and torch.is_grad_enabled():
                 raise MemoryError("no room")
             return before(examples, compute)
 
@@ -260,7 +261,7 @@ class OnFullDevice:
 
 
 def test_after_memory_ran_out_new_processes_take_smaller_batches(
-    task: TrainingTask, pair: LocalExecutor, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: TrainingTask, pair: LocalExecutor, runner: Runner, tmp_path: Path
 ) -> None:
     chosen = workshop.pipeline("lora", per_device_train_batch_size=8)
     alone = workshop.run_trial(runner, workshop.spec(task, chosen, tmp_path / "one"))
@@ -277,7 +278,6 @@ def test_after_memory_ran_out_new_processes_take_smaller_batches(
     assert answer.point.micro_batch_size == 1
     assert alone[0].point is not None
     assert answer.point.train_loss == pytest.approx(alone[0].point.train_loss, abs=1e-3)
-    assert is_out_of_memory(MemoryError())
 
 
 def test_without_processes_of_its_own_nothing_can_be_shared(task: TrainingTask) -> None:
@@ -287,15 +287,8 @@ def test_without_processes_of_its_own_nothing_can_be_shared(task: TrainingTask) 
 
 def test_every_method_says_whether_it_can_be_spread() -> None:
     kept = {name for name in method_names() if get_method(name).why_whole()}
-    assert kept >= {
-        "mezo",
-        "gmt",
-        "semantic_freezing",
-        "adalora",
-        "prompt_tuning",
-        "prefix_tuning",
-        "p_tuning",
-    }
+    assert kept >= {"mezo", "gmt", "semantic_freezing", "adalora"}
+    assert kept >= {"prompt_tuning", "prefix_tuning", "p_tuning"}
     assert kept.isdisjoint({"lora", "full", "qlora", "ia3"})
 
 

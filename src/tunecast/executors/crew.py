@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tunecast.training.runner import Runner
     from tunecast.training.training_task import TrainingTask
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 20.0
 """Time for the others to fail like one that has failed; after it they wait for it in vain."""
 PATIENCE_SECONDS = 600.0
 """Time for the others to end the part that the first one has ended."""

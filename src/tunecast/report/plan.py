@@ -41,7 +41,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _workers(plan: Mapping[str, Any]) -> str:
-    """Say how many workers there are, and over how many devices each spreads a trial; empty if one of each."""
+    """Say how many workers there are, and over how many devices each spreads a trial, unless it is one."""
     workers, devices = plan["workers"], plan["gpus_per_trial"]
     text = f" for each of {workers} workers" if workers > 1 else ""
     return text if devices == 1 else f"{text}, each trial over {devices} devices"

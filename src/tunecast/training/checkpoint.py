@@ -114,7 +114,7 @@ class CheckpointFolder:
         return chosen if is_choice else None
 
     def write_micro_batch(self, examples: int) -> None:
-        """Note the examples per forward pass to go on with, for a process that starts after memory ran out."""
+        """Note the examples per forward pass, for a process that starts after memory ran out."""
         with contextlib.suppress(OSError):  # then it runs out again
             self.folder.mkdir(parents=True, exist_ok=True)
             with written_whole(self._micro_batch) as unfinished:

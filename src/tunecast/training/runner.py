@@ -354,6 +354,9 @@ class Runner:
         self._evaluator = self._evaluator_of(loss if loss.own_head else self._loss)
         for split in SPLITS:  # while the base model is untouched
             self._split(split)
+        if (noted := self._noted_batch(spec)) is not None:  # it may have been evaluation that ran out
+            share = noted / spec.pipeline.number("per_device_train_batch_size")
+            self._evaluator.batch_tokens = max(1, int(share * self._evaluator.batch_tokens))
         examples = loss.prepare(self._base, task.training_examples(spec), self._compute)
         try:
             pipeline = self._chosen(spec, examples)
@@ -373,7 +376,7 @@ class Runner:
                 seed=spec.seed,
                 explosion_nats=spec.explosion_nats,
                 ranks=self._ranks,
-                micro_batch_size=self._noted_batch(spec),
+                micro_batch_size=noted,
             )
         except Exception:
             # Half an adapter may be in the base model. The next release reloads it; in this handler, what the
