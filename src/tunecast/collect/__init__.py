@@ -12,6 +12,7 @@ from tunecast.collect.planfile import Plan, read_plan
 from tunecast.errors import ConfigurationError
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
+from tunecast.ranges import check_range
 
 if TYPE_CHECKING:
     from tunecast.executors import MeetingPlace
@@ -68,7 +69,9 @@ def collect(
         plan = read_plan(plan, roots, allowed_metrics=allowed_metrics)
     check_executor(executor)
     chosen = choose_device(device)
-    count = worker_count(workers, chosen)
+    if not isinstance(workers, str):
+        check_range("workers", workers)
+    count = 1 if (executor, workers) == ("queue", "auto") else worker_count(workers, chosen)
     if plan.exclusive and count > 1:
         raise ConfigurationError(
             f"--workers {workers}: the plan {plan.name} makes its runs one at a time, to time them.",
