@@ -33,8 +33,7 @@ def tokens_per_second(model: str, data: str, budget: str, workers: int, executor
         command += ["--budget", budget, "--workers", str(workers), "--output-dir", str(out)]
         done = subprocess.run(
             [sys.executable, "-c", *command, "--executor", executor],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
         )
@@ -58,9 +57,7 @@ def main() -> None:
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(given.repeats):
         for workers, found in speeds.items():
-            speed, trials = tokens_per_second(
-                given.model, given.data, given.budget, workers, given.executor
-            )
+            speed, trials = tokens_per_second(given.model, given.data, given.budget, workers, given.executor)
             found.append(speed)
             print(f"{workers} workers: {speed:,.0f} tokens/s in {trials} trials", flush=True)
     ratios = sorted(two / one for one, two in zip(speeds[1], speeds[2], strict=True))

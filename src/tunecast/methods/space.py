@@ -262,6 +262,14 @@ def _why_not(name: str, model: ModelFacts, restrictions: Restrictions) -> str | 
     return method.applies_elsewhere(model) if restrictions.elsewhere else method.applies(model)
 
 
+def why_whole(pipeline: Pipeline) -> str | None:
+    """Return why a pipeline's trial cannot be spread over devices, or None if it can."""
+    optimizer = OPTIMIZERS.get(str(pipeline.hyperparameters.get("optim")))
+    if optimizer is not None and not optimizer.is_elementwise:
+        return "its optimiser needs whole tensors"
+    return get_method(pipeline.method).why_whole()
+
+
 def kept_whole(model: ModelFacts, restrictions: Restrictions) -> list[str]:
     """Return the methods that are left out only because trials are spread over devices."""
     if restrictions.devices == 1:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunecast.errors import ConfigurationError
 from tunecast.executors.base import Executor, Request
-from tunecast.records import Pipeline
+from tunecast.methods.space import why_whole
+from tunecast.records import Machine, Pipeline
 from tunecast.session.feasible import Room
 from tunecast.session.layout import room_of
 from tunecast.session.settings import SessionSettings
+from tunecast.session.trials import Trials
 from tunecast.training.training_task import TrainingTask
 
 
@@ -62,6 +65,11 @@ class Seating:
         found = self.best(spec.pipeline) if spec is not None else None
         return self.first if found is None else found
 
+    def machine_for(self, pipeline: Pipeline) -> Machine:
+        """Return the machine of the slot that is asked about a pipeline's trial."""
+        found = self.best(pipeline)
+        return self._executor.slots[self.first if found is None else found].machine
+
     @property
     def first(self) -> int:
         """The slot that is asked about the base model: the one with the most room, the first of equals."""
@@ -76,3 +84,23 @@ class Seating:
             kind = room_of(self._settings, one), one.machine.rate(self._task.dtype)
             found.setdefault(kind, slot)
         return [slot for _, slot in sorted(found.items(), key=lambda item: item[0][0])]
+
+
+def leave_out_whole(trials: Trials, devices: int) -> None:
+    """Leave out trials that cannot be spread over devices, which a session that began on one may have.
+
+    Raises:
+        ConfigurationError: Such a trial has begun.
+    """
+    if devices == 1:
+        return
+    for trial in trials:
+        if (reason := why_whole(trial.spec.pipeline)) is None:
+            continue
+        if trial.run is not None:
+            raise ConfigurationError(
+                f"--resume: trial {trial.spec.run} by {trial.spec.pipeline.method} has begun, and cannot be "
+                f"spread over devices: {reason}.",
+                "Go on with --gpus-per-trial 1.",
+            )
+        trial.is_feasible = False

@@ -45,7 +45,7 @@ from tunecast.session.run_factory import (
     sized_validation,
 )
 from tunecast.session.runtime_model import Paces, RuntimeModel
-from tunecast.session.seating import Seating
+from tunecast.session.seating import Seating, leave_out_whole
 from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
@@ -156,12 +156,6 @@ class Session:
         return self._executor.slots[self._seating.first]
 
     @property
-    def _measured_slot(self) -> Slot:
-        """The slot where the speed of training was measured."""
-        best = self._seating.best(self._first_feasible)
-        return self._asked if best is None else self._executor.slots[best]
-
-    @property
     def _first_feasible(self) -> Pipeline:
         """The pipeline whose speed is measured: the baseline if memory holds it."""
         return self._feasible.pipelines[0 if self._feasible.baseline_fits else 1]
@@ -269,9 +263,10 @@ class Session:
             policy = while_improving(policy, patience)
         trials = self._laid_out(candidates, explosion_nats(start, training_task.facts.vocabulary))
         trials[0].is_feasible = self._feasible.baseline_fits
+        leave_out_whole(trials, self._settings.gpus_per_trial)
         assert self._state.validation_seconds is not None
         pace = RuntimeModel(self._seconds_per_token, scoring, self._state.validation_seconds)
-        paces = Paces(pace, self._measured_slot.machine, training_task.dtype)
+        paces = Paces(pace, self._seating.machine_for(self._first_feasible), training_task.dtype)
         trials.teach(paces)
         return Search(
             trials=trials,
