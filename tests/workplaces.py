@@ -25,6 +25,7 @@ class Desk:
     deaths: int = 0
     device: str = "cpu"
     threads: int = 1
+    devices: int = 1
     while_telling: bool = False
 
     def open(self) -> list[str]:
@@ -44,6 +45,7 @@ class Locked:
 
     device: str = "cpu"
     threads: int = 1
+    devices: int = 1
 
     def open(self) -> None:
         raise ValueError("there is no key")

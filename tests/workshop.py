@@ -18,7 +18,8 @@ from tunecast.methods import BASELINE, method_names
 from tunecast.records import Pipeline
 
 if TYPE_CHECKING:
-    from tunecast.training.runner import Measurement, Runner
+    from tunecast.training.measurement import Measurement
+    from tunecast.training.runner import Runner
     from tunecast.training.training_task import TrainingTask, TrialSpec
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import read_state
 from tunecast.store import Store
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec
 from tunecast_benchmarks.provenance import SESSION, code_hash, knowledge_hash
 

@@ -115,6 +115,8 @@ class OptimizerFacts:
         trainer: Its name in transformers' Trainer; empty if it has none.
         forward_passes: Forward passes of a step.
         uses_gradients: Whether a step has a backward pass.
+        is_elementwise: Whether it needs no more of a tensor than the element that it updates, so that tensors
+            may be spread over devices.
     """
 
     state: Callable[[Trained], int]
@@ -127,13 +129,16 @@ class OptimizerFacts:
     trainer: str = ""
     forward_passes: int = 1
     uses_gradients: bool = True
+    is_elementwise: bool = True
 
 
 OPTIMIZERS: Mapping[str, OptimizerFacts] = {
     # One fused kernel reads four tensors and writes three. As a sequence of kernels: decay 2, first moment 3,
     # second moment 2 + 3, root 2, bias correction 2, epsilon 2, update 4.
     "adamw": OptimizerFacts(_two_tensors, 7, 20, drawn=0.7, trainer="adamw_torch"),
-    "adafactor": OptimizerFacts(_factored, 12, workspace=_one_tensor, drawn=0.1, trainer="adafactor"),
+    "adafactor": OptimizerFacts(
+        _factored, 12, workspace=_one_tensor, drawn=0.1, trainer="adafactor", is_elementwise=False
+    ),
     # SGD with a momentum of 0.9. It moves weights in proportion to gradients, whose entries are small once
     # their norm is clipped: on a model of 2 million parameters its best rates were 10 (LoRA) and 300 (full
     # finetuning) times AdamW's.
@@ -142,11 +147,18 @@ OPTIMIZERS: Mapping[str, OptimizerFacts] = {
     "lion": OptimizerFacts(
         _one_tensor, 11, workspace=_one_tensor, rate_multiple=0.3, drawn=0.1, trainer="lion_32bit"
     ),
-    "muon": OptimizerFacts(_muon_state, 7, workspace=_muon_workspace, flops=_newton_schulz_flops, drawn=0.08),
+    "muon": OptimizerFacts(
+        _muon_state,
+        7,
+        workspace=_muon_workspace,
+        flops=_newton_schulz_flops,
+        drawn=0.08,
+        is_elementwise=False,
+    ),
     # Eight bits are drawn only on request: they need CUDA and bitsandbytes.
-    "adamw_8bit": OptimizerFacts(_eight_bit, 4, drawn=0.0, trainer="adamw_bnb_8bit"),
+    "adamw_8bit": OptimizerFacts(_eight_bit, 4, drawn=0.0, trainer="adamw_bnb_8bit", is_elementwise=False),
     # Four walks along a random direction: each writes it, reads it, and reads and writes the weights.
-    "mezo": OptimizerFacts(_nothing, 16, forward_passes=2, uses_gradients=False),
+    "mezo": OptimizerFacts(_nothing, 16, forward_passes=2, uses_gradients=False, is_elementwise=False),
     "sgd_without_momentum": OptimizerFacts(_nothing, 3),
     "none": OptimizerFacts(_nothing, 0),
 }

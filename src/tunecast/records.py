@@ -180,6 +180,10 @@ class DatasetFacts:
         return self.fingerprint or self.name
 
 
+LIKE_RATES = 1.3
+"""Two measured rates of equal machines, one of them beside other work, are at most this multiple apart."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """The hardware of a worker, described by measured rates, not by name.
@@ -209,6 +213,12 @@ class Machine:
         rates = self.flops_per_second
         other = {"bfloat16": "float16", "float16": "bfloat16"}.get(dtype, "float32")
         return rates.get(dtype, rates.get(other, rates["float32"]))
+
+    def is_as_fast(self, other: Machine, dtype: str) -> bool:
+        """Return whether a worker there takes about as long: two measurements of one machine may differ."""
+        first, second = sorted((self.rate(dtype), other.rate(dtype)))
+        alike = (self.device, self.threads) == (other.device, other.threads)
+        return alike and second <= LIKE_RATES * first
 
     def undisturbed(self, seconds: Seconds, *, exclusive: bool) -> float:
         """Return the seconds that a computation would have taken on an otherwise idle machine.
@@ -322,6 +332,8 @@ class Point:
     checkpoint_hash: str = ""
 
 
+DEVICES = "devices"
+"""In ``Run.extra``: devices that a trial was spread over when it began, if more than one."""
 FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
 """``Run.extra`` of a run on part of the data, which serves a forecast and is not a candidate."""
 FINAL_TRAINING: Mapping[str, Any] = {"purpose": "final"}
@@ -457,6 +469,11 @@ class Run:
     def is_beside_search(self) -> bool:
         """Whether a session trained it beside its search: for a forecast, or as the final training."""
         return self.extra.get("purpose") in (FORECAST_ONLY["purpose"], FINAL_TRAINING["purpose"])
+
+    @property
+    def devices(self) -> int:
+        """Devices that it was spread over."""
+        return int(self.extra.get(DEVICES, 1))
 
     @property
     def is_described(self) -> bool:

@@ -62,6 +62,7 @@ def test_shells_complete_options_without_heavy_imports(shell: str) -> None:
         ("tune --methods lora,lor", []),
         ("tune --track wandb,m", ["wandb,mlflow"]),
         ("tune --executor in", ["in-process"]),
+        ("evaluate --executor q", []),
         ("tune --kind sh", ["short-answers"]),
         ("tune --dtype b", ["bfloat16"]),
         ("tune --objective acc", ["accuracy"]),

@@ -143,3 +143,13 @@ def test_an_adapter_that_names_no_base_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     code, _, err = call_main("evaluate", "--model", str(tmp_path), "--data", "nowhere.jsonl")
     assert (code, "names no base model" in err) == (2, True), err
+
+
+def test_the_help_names_the_executors_that_are_accepted(tiny_llama: Path, toy_data: Path) -> None:
+    flags = ["--model", str(tiny_llama), "--data", str(toy_data)]
+    code, _, err = call_main("evaluate", *flags, "--executor", "queue")
+    assert code == 2
+    assert "this command runs on this machine only" in err
+    _, text, _ = call_main("evaluate", "--help")
+    assert "local or in-process" in " ".join(text.replace("│", " ").split())
+    assert "queue" not in text

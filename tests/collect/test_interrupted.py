@@ -17,7 +17,7 @@ import pytest
 from sessions import FLAGS, IN_PROCESS, call_main, command
 from tunecast.records import Run, Seconds
 from tunecast.store import Store
-from tunecast.training.runner import HELD_BEFORE
+from tunecast.training.measurement import HELD_BEFORE
 
 KILLED_AFTER = 6
 """Number of runs in the store."""

@@ -12,7 +12,7 @@ import pytest
 import workplaces
 from tunecast.errors import ModelError
 from tunecast.executors import local as local_module
-from tunecast.executors.local import LocalExecutor, crash_of, own_accelerator
+from tunecast.executors.local import LocalExecutor, crash_of, own_accelerators
 from tunecast.records import Outcome, RunError
 from workplaces import Desk, Do
 
@@ -131,8 +131,11 @@ def test_workers_that_always_die_are_reported(
 
 def test_slots_take_the_accelerators_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    chosen = [own_accelerator("cuda", slot).get("CUDA_VISIBLE_DEVICES") for slot in range(3)]
+    chosen = [own_accelerators("cuda", slot).get("CUDA_VISIBLE_DEVICES") for slot in range(3)]
     assert chosen == ["2", "5", "2"]
-    assert own_accelerator("cuda:1", 1) == own_accelerator("cpu", 1) == {}
+    assert own_accelerators("cuda:1", 1) == own_accelerators("cpu", 1) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,6,7,9")
+    pairs = [own_accelerators("cuda", slot, 2).get("CUDA_VISIBLE_DEVICES") for slot in range(3)]
+    assert pairs == ["2,5", "6,7", "2,5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    assert own_accelerator("cuda", 1) == {}
+    assert own_accelerators("cuda", 1) == {}

@@ -26,7 +26,7 @@ from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.recommendation import recommended
 from tunecast.session.settings import SessionSettings
 from tunecast.session.wall_time import least_budget_seconds, predicted_speed
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 
 
 class Lines(Silent):

@@ -31,11 +31,12 @@ from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import Validation, session_validation
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.training.runner import Measurement
+from tunecast.training.measurement import Measurement
 
 SECONDS = 300.0
 TOKENS = 59
@@ -154,7 +155,8 @@ class Spent:
             policy=get_strategy(DEFAULT).policy(known_of(prepared, full_length)),
             executor=machine,
             budget_tracker=tracker,
-            runtime_model=runtime_model,
+            paces=Paces(runtime_model, machine.slots[0].machine, "float32"),
+            seating=Seating(settings, prepared.training_task, machine, limit=1),
             folder=folder,
             settings=settings,
             progress=Silent(),

@@ -14,6 +14,7 @@ import pytest
 import tiny
 from tunecast.errors import ConfigurationError
 from tunecast.estimate import estimate_bytes
+from tunecast.executors import local
 from tunecast.hardware import machine
 from tunecast.methods import registry
 from tunecast.methods.full import Full
@@ -22,9 +23,10 @@ from tunecast.models import load_config
 from tunecast.progress import Silent
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import GIVEN
-from tunecast.session import feasible
+from tunecast.session import layout
 from tunecast.session.candidates import candidate_pipelines
-from tunecast.session.feasible import Feasible, feasible_candidates, limit_bytes
+from tunecast.session.feasible import Feasible, feasible_candidates
+from tunecast.session.layout import limit_bytes
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.workloads import SingleExamples
@@ -137,7 +139,7 @@ def test_a_limit_below_everything_names_one_that_suffices(case: Case) -> None:
 
 
 def test_a_machine_that_is_too_small_has_other_remedies(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feasible, "device_bytes", lambda device: 200_000_000)
+    monkeypatch.setattr(layout, "device_bytes", lambda device: 200_000_000)
     settings = replace(case.settings, methods=("full",), workers=2)
     assert limit_bytes(settings, "cpu") == 100_000_000
     with pytest.raises(ConfigurationError) as caught:
@@ -195,8 +197,12 @@ def test_the_limit_is_the_device_s_memory_unless_given(monkeypatch: pytest.Monke
     assert limit_bytes(settings, "cpu") == machine.device_bytes("cpu")
     assert limit_bytes(replace(settings, max_memory_gb=6.0), "cpu") == 6_000_000_000
     assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cpu") == 2_000_000_000
-    monkeypatch.setattr(feasible, "accelerator_count", lambda: 2)
-    assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda") == 3_000_000_000
+    for module in (layout, local):
+        monkeypatch.setattr(module, "accelerator_count", lambda: 2)
+    monkeypatch.setattr(layout, "device_bytes", lambda device: 9_000_000_000)
+    assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=4), "cuda") == 3_000_000_000
+    of_one_alone = limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda")
+    assert of_one_alone == 6_000_000_000, "two of three share an accelerator"
     assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda:1") == 2_000_000_000
 
 

@@ -22,7 +22,8 @@ from tunecast.session.finalists import FINALISTS, Judge, leading_checkpoints, mo
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial
-from tunecast.training.runner import Runner, Scored
+from tunecast.training.measurement import Scored
+from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrialSpec
 
 

@@ -26,8 +26,8 @@ from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
+from tunecast.training.measurement import Measurement
 from tunecast.training.plan import nested_subset
-from tunecast.training.runner import Measurement
 from tunecast.training.training_task import TrialSpec
 
 pytestmark = pytest.mark.slow

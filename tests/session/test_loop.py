@@ -24,11 +24,12 @@ from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
 from tunecast.store import Store
-from tunecast.training.runner import Measurement
+from tunecast.training.measurement import Measurement
 
 CANDIDATES = [
     BASELINE,
@@ -148,7 +149,8 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
                 policy=policy,
                 executor=hand,
                 budget_tracker=budget_tracker or BudgetTracker(tokens, 0.0),
-                runtime_model=RuntimeModel(1e-3),
+                paces=Paces(RuntimeModel(1e-3), hand.slots[0].machine, "float32"),
+                seating=Seating(settings, prepared.training_task, hand, limit=1),
                 folder=folder,
                 settings=replace(settings, keep_gb=keep_gb, workers=workers),
                 progress=progress or Silent(),

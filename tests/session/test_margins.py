@@ -10,7 +10,7 @@ from tunecast.results import SampleOutput
 from tunecast.session.margins import Margins
 from tunecast.session.prepare import PreparedTask
 from tunecast.training.losses import COMPLETION, get_loss
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 
 
 def scored(nats: np.ndarray, task: PreparedTask) -> Scored:

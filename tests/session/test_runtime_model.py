@@ -7,7 +7,7 @@ import pytest
 from sample_runs import sample_point
 from tunecast.records import Outcome
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.training.runner import Measurement
+from tunecast.training.measurement import Measurement
 
 METHODS = ("lora", "full", "a-plugin")
 

@@ -15,7 +15,7 @@ from tunecast.session.recommendation import recommended
 from tunecast.session.settings import SessionSettings
 from tunecast.session.wall_time import Speed, final_training_seconds, measured_speed, predicted_speed
 from tunecast.session.wall_time import test_scoring_seconds as scoring_seconds
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 
 
 def test_scoring_takes_longer_with_more_examples_and_with_answers(

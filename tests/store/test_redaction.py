@@ -258,7 +258,7 @@ def test_words_of_programs_are_kept(tmp_path: Path) -> None:
 def test_every_number_beside_the_fields_of_a_run_is_permitted(tmp_path: Path) -> None:
     from tunecast.session.trials import RETRAINED
     from tunecast.store.importing.identity import log_identity
-    from tunecast.training.runner import HELD_BEFORE
+    from tunecast.training.measurement import HELD_BEFORE
 
     extra = {"number": 3, "shared": True, "test_tokens": 12, RETRAINED: 5, HELD_BEFORE: 6, "epochs": 1.5}
     extra |= log_identity(["max_steps"], [{"step": 1, "loss": 2.5}], {"seed": 1})

@@ -22,14 +22,15 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     """
     from tunecast.methods import pipeline_space
     from tunecast.report.predictions import show_predictions
-    from tunecast.session.candidates import check_restrictions
+    from tunecast.session.candidates import check_restrictions, kept_whole_text
     from tunecast.session.constant_answers import majority_loss
-    from tunecast.session.feasible import limit_bytes
+    from tunecast.session.layout import laid_out, limit_bytes
     from tunecast.session.prepare import prepare_task
     from tunecast.session.recommendation import recommended, recommended_candidates
     from tunecast.session.wall_time import predicted_speed, test_scoring_seconds
 
     check_settings(settings)
+    settings = laid_out(settings)
     prepared = prepare_task(settings, Silent())
     try_objective(prepared)
     training_task = prepared.training_task
@@ -55,6 +56,8 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         "device": training_task.device,
         "dtype": training_task.dtype,
         "threads": training_task.threads,
+        "workers": settings.worker_count,
+        "gpus_per_trial": settings.gpus_per_trial,
         "max_length": training_task.max_length,
         "max_new_tokens": training_task.max_new_tokens,
         "baseline": asdict(feasible.pipelines[0]),
@@ -76,5 +79,9 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         if isinstance(predicted, UserError)
         else predicted.as_json(),
         "majority_loss": majority_loss(prepared),
-        "warnings": [*prepared.warnings, *feasible.warnings],
+        "warnings": [
+            *prepared.warnings,
+            *filter(None, [kept_whole_text(settings, training_task.facts)]),
+            *feasible.warnings,
+        ],
     }

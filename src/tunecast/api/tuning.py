@@ -49,8 +49,10 @@ def tune(
             ``proxy/`` for ``settings.proxy_for``.
     """
     from tunecast.report.shown import given_or_shown
+    from tunecast.session.layout import laid_out
 
     check_settings(settings)
+    settings = laid_out(settings)
     folder = OutputFolder(expanded(settings.output_dir))
     try:
         with given_or_shown(progress) as shown:
@@ -122,10 +124,10 @@ def _tune_in(
 
     progress.start("Loading the libraries")
     # Its workers' libraries load while this process reads and predicts.
-    threads = worker_threads(settings.threads, settings.workers)
+    threads = worker_threads(settings.threads, settings.process_count)
     lock = [folder.lock_descriptor]
     meeting = _meeting_place(folder, settings, progress)
-    with start_executor(settings.executor, settings.workers, threads, lock, meeting) as executor:
+    with start_executor(settings.executor, settings.worker_count, threads, lock, meeting) as executor:
         return _tune_with(executor, folder, settings, earlier, progress)
 
 
@@ -156,7 +158,7 @@ def _tune_with(
 ) -> SessionRecord:
     from tunecast.report.predictions import kind_text, show_measured
     from tunecast.search import get_strategy
-    from tunecast.session.candidates import check_restrictions
+    from tunecast.session.candidates import check_restrictions, kept_whole_text
     from tunecast.session.recommendation import recommended
     from tunecast.session.requester import load_model
     from tunecast.session.session import Session
@@ -177,9 +179,13 @@ def _tune_with(
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
     check_restrictions(settings, prepared.training_task.facts)
+    if text := kept_whole_text(settings, prepared.training_task.facts):
+        progress.log(f"Note: {text}")
     state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
     state.kind, state.objective = prepared.kind.kind.value, prepared.task.metric
-    limit = _follow_recommendation(state, settings, prepared, progress)
+    if not executor.is_here:  # only its workers tell what they may hold
+        load_model(executor, prepared.training_task, progress)
+    limit = _follow_recommendation(state, settings, prepared, executor, progress)
     feasible = feasible_pipelines(settings, prepared, limit, progress, state.recommended)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     strategy, trackers = get_strategy(settings.strategy), get_trackers(settings.track)
@@ -188,7 +194,8 @@ def _tune_with(
         if earlier is not None:
             text = resumed_text(settings.budget, state.used_seconds, runs)
             progress.log(text if strategy.has_baseline else resumed_training_text(runs))
-        load_model(executor, prepared.training_task, progress)
+        if executor.is_here:
+            load_model(executor, prepared.training_task, progress)
         # A resumed session wrote down what the recorded runs said when it began.
         is_kept = state.listed is not None
         known = () if is_kept else runs_known(strategy, store, state.id, progress)
@@ -247,25 +254,30 @@ def _prepared(
 
 
 def _follow_recommendation(
-    state: SessionState, settings: SessionSettings, prepared: PreparedTask, progress: Progress
+    state: SessionState,
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    executor: Executor,
+    progress: Progress,
 ) -> int:
     """Recommend pipelines once, show them, and keep in the session's state those that are candidates.
 
     A resumed session keeps its candidates, even if memory or recommendations have changed since. Returns the
-    bytes that a worker may hold.
+    most bytes that a worker may hold.
     """
     from tunecast.search import get_strategy
+    from tunecast.session.layout import limit_bytes, room_of
 
-    if state.worker_bytes is None and not get_strategy(settings.strategy).has_baseline:
-        from tunecast.session.feasible import limit_bytes
-
+    if state.worker_bytes is not None:
+        return state.worker_bytes
+    if executor.is_here:
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
-    if state.worker_bytes is None:
+    else:
+        state.worker_bytes = max(room_of(settings, slot) for slot in executor.slots)
+    if get_strategy(settings.strategy).has_baseline:
         from tunecast.report.predictions import show_expected_time, show_predictions
-        from tunecast.session.feasible import limit_bytes
         from tunecast.session.recommendation import recommended, recommended_candidates
 
-        state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
         predicted = recommended(settings, prepared, state.worker_bytes)
         state.recommended = recommended_candidates(settings, prepared.training_task.facts, predicted)
         show_predictions(prepared, predicted, progress)

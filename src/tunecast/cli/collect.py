@@ -36,10 +36,20 @@ def command(
     plan: Plan,
     store: Annotated[str, typer.Option(help="URL or file of the store.")] = "runs.sqlite",
     root: Root = None,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Runs made at the same time: a number, or auto for one per accelerator, else per core. With "
+            "--executor queue, workers to wait for."
+        ),
+    ] = "1",
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     executor: Annotated[str, typer.Option(help=f"Where workers run: {EXECUTOR_NAMES}.")] = "local",
+    shared_dir: Annotated[
+        Path | None,
+        typer.Option(help="With --executor queue: folder that all machines see. (default: a SQLite store's)"),
+    ] = None,
     time_limit: TimeLimit = None,
     max_runs: MaxRuns = None,
     every: Every = None,
@@ -64,10 +74,11 @@ def command(
             plan,
             store,
             roots=roots,
-            workers=workers,
+            workers=options.workers(workers),
             threads=threads,
             device=device,
             executor=executor,
+            shared_dir=shared_dir,
             limits=limits,
             allowed_metrics=allow_metric or (),
             progress=progress,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tunecast.executors import EXECUTORS
+from tunecast.executors import EXECUTORS, HERE
 from tunecast.models.load import EMBEDDED_ALIAS
 
 
@@ -70,6 +70,11 @@ def dtypes(incomplete: str) -> list[str]:
 def executors(incomplete: str) -> list[str]:
     """Complete an executor."""
     return _beginning(incomplete, EXECUTORS)
+
+
+def executors_here(incomplete: str) -> list[str]:
+    """Complete an executor whose workers run on this machine."""
+    return _beginning(incomplete, HERE)
 
 
 def tracker_lists(incomplete: str) -> list[str]:

@@ -62,7 +62,7 @@ def command(
     ),
     device: options.Device = None,
     dtype: options.Dtype = None,
-    executor: options.Executor = None,
+    executor: options.ExecutorHere = None,
     proxy_expert: options.ProxyExpert = None,
     proxy_base: options.ProxyBase = None,
     alpha: options.Alpha = None,

@@ -14,7 +14,7 @@ import typer
 
 from tunecast.cli import completion
 from tunecast.errors import ConfigurationError
-from tunecast.executors import EXECUTOR_NAMES
+from tunecast.executors import EXECUTOR_NAMES, HERE_NAMES
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -73,6 +73,21 @@ Executor = Annotated[
         autocompletion=completion.executors,
     ),
 ]
+ExecutorHere = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        help=f"Where the worker runs: {HERE_NAMES}. (default: local)",
+        autocompletion=completion.executors_here,
+    ),
+]
+GpusPerTrial = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus-per-trial",
+        help="Spread each trial over so many devices (FSDP); on a CPU, over processes. (default: 1)",
+    ),
+]
 Store = Annotated[str | None, typer.Option("--store", help="URL of the store. (default: OUT/runs.sqlite)")]
 SharedDir = Annotated[
     str | None,
@@ -129,6 +144,20 @@ Alpha = Annotated[
 ]
 
 
+def workers(text: str) -> int | str:
+    """Parse ``--workers``.
+
+    Raises:
+        ConfigurationError: It is neither a number nor ``auto``.
+    """
+    found = number(text)
+    if text != "auto" and not isinstance(found, int):
+        raise ConfigurationError(
+            f"--workers {text!r} is neither a number nor auto.", "Write it as --workers 2 or --workers auto."
+        )
+    return text if found is None else int(found)
+
+
 def proxy_from(expert: str | None, base: str | None, alpha: float | None) -> Proxy | None:
     """Return the proxy-tuning that the flags ask for; None if they ask for none.
 
@@ -164,6 +193,8 @@ def settings_from(values: Mapping[str, Any], places: Mapping[str, str] | None = 
     given = {name: value for name, value in values.items() if value is not None}
     if isinstance(texts := given.get("verbaliser"), list):
         given["verbaliser"] = verbaliser(texts)
+    if isinstance(text := given.get("workers"), str):
+        given["workers"] = workers(text)
     try:
         return TypeAdapter(SessionSettings).validate_python(given)
     except ValidationError as error:

@@ -26,6 +26,7 @@ def command(
     memory_gb: Annotated[
         float | None, typer.Option("--memory-gb", help="Memory of the device. (default: what it has)")
     ] = None,
+    gpus_per_trial: options.GpusPerTrial = None,
     budget: Annotated[
         str, typer.Option("--budget", help="Most that one training may take: 30m, 2h, 2M-tokens.")
     ] = "",
@@ -77,6 +78,7 @@ def command(
         prompt_column=prompt_column,
         completion_column=completion_column,
         trust_remote_code=bool(trust_remote_code),
+        gpus_per_trial=1 if gpus_per_trial is None else gpus_per_trial,
     )
     if plot is not None:
         check_writable(plot, "--plot")

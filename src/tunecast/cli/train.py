@@ -62,6 +62,7 @@ def command(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: int = typer.Option(None, "--threads", help="Threads of the worker. (default: all cores)"),
+    gpus_per_trial: options.GpusPerTrial = None,
     executor: options.Executor = None,
     store: options.Store = None,
     shared_dir: options.SharedDir = None,

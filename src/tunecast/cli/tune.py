@@ -44,6 +44,7 @@ def command(
     device: options.Device = None,
     dtype: options.Dtype = None,
     workers: tune_options.Workers = None,
+    gpus_per_trial: options.GpusPerTrial = None,
     threads: tune_options.Threads = None,
     executor: options.Executor = None,
     keep_gb: tune_options.KeepGb = None,

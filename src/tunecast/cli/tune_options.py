@@ -63,10 +63,18 @@ Epochs = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. (default: 0)")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Trials trained at the same time. (default: 1)")
+    str | None,
+    typer.Option(
+        "--workers",
+        help="Trials trained at the same time: a number, or auto for as many as accelerators, or cores and "
+        "memory, allow. (default: one per accelerator; on a CPU 1)",
+    ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Threads of a worker. (default: cores / workers)")
+    int | None,
+    typer.Option(
+        "--threads", help="Threads of a worker, or of each of its processes. (default: cores / workers)"
+    ),
 ]
 KeepGb = Annotated[
     float | None, typer.Option("--keep-gb", help="Most GB of checkpoints to keep. (default: 10)")

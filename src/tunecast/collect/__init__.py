@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
 from tunecast.collect.planfile import Plan, read_plan
 from tunecast.errors import ConfigurationError
+from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
+from tunecast.ranges import check_range
+
+if TYPE_CHECKING:
+    from tunecast.executors import MeetingPlace
 
 __all__ = ["CollectionSummary", "Limits", "Plan", "collect", "read_plan"]
 
@@ -19,10 +25,11 @@ def collect(
     store: str | Path = "runs.sqlite",
     *,
     roots: Mapping[str, str] | None = None,
-    workers: int = 1,
+    workers: int | str = 1,
     threads: int | None = None,
     device: str = "auto",
     executor: str = "local",
+    shared_dir: Path | None = None,
     limits: Limits | None = None,
     allowed_metrics: Sequence[str] = (),
     progress: Progress | None = None,
@@ -33,10 +40,13 @@ def collect(
         plan: A plan, or the path of its YAML file.
         store: Path or URL of the store; a missing SQLite file is created.
         roots: Folders by the names in braces in the plan's paths.
-        workers: Runs made at the same time, one by each worker.
+        workers: Runs made at the same time, one by each worker; ``auto`` for one on each accelerator, else on
+            each core. With ``queue``, workers to wait for: all that come make runs.
         threads: Threads of each worker; None shares the processor's cores among them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         executor: Where workers run: a name in :data:`tunecast.executors.EXECUTORS`.
+        shared_dir: With ``queue``: folder that all machines see under the same path; None for the folder of a
+            SQLite store.
         limits: When to wait or end; None collects everything.
         allowed_metrics: Metrics of the form ``module:function`` that a plan's file may run.
         progress: Receives progress reports.
@@ -46,8 +56,10 @@ def collect(
     """
     from tunecast.collect.run_specs import expand
     from tunecast.collect.worker import CollectWorker
-    from tunecast.executors import start_executor
+    from tunecast.executors import check_executor, start_executor
+    from tunecast.executors.local import sharers_of
     from tunecast.hardware.processor import worker_threads
+    from tunecast.session.layout import worker_count
     from tunecast.session.prepare import choose_device
     from tunecast.store import Store
     from tunecast.store.connecting import parse_url
@@ -55,18 +67,42 @@ def collect(
     progress, limits, began = progress or Silent(), limits or Limits(), time.monotonic()
     if not isinstance(plan, Plan):
         plan = read_plan(plan, roots, allowed_metrics=allowed_metrics)
-    if plan.exclusive and workers > 1:
+    check_executor(executor)
+    chosen = choose_device(device)
+    if not isinstance(workers, str):
+        check_range("workers", workers)
+    count = 1 if (executor, workers) == ("queue", "auto") else worker_count(workers, chosen)
+    if plan.exclusive and count > 1:
         raise ConfigurationError(
             f"--workers {workers}: the plan {plan.name} makes its runs one at a time, to time them.",
             "Use --workers 1.",
         )
     parse_url(str(store))  # reports an unsupported kind before anything is read
-    threads = worker_threads(threads, workers)
+    threads = worker_threads(threads, 1 if executor == "queue" else count)
+    sharing = 1 if executor == "queue" else sharers_of(chosen, 0, count)
+    meeting = _meeting_place(str(store), shared_dir, progress) if executor == "queue" else None
     # The workers load their libraries while this process reads the plan's datasets and models.
-    with start_executor(executor, workers, threads) as started:
-        chosen = choose_device(device)
+    with start_executor(executor, count, threads, meeting=meeting) as started:
         expansion = expand(plan, device=chosen, progress=progress)
         with Store.open(store) as opened:
-            started.open(CollectWorker(chosen, threads, workers, plan.name, plan.scoring))
+            started.open(CollectWorker(chosen, threads, sharing, plan.name, plan.scoring))
             collection = Collection(plan.name, expansion, opened, started, progress, limits.since(began))
             return collection.run()
+
+
+def _meeting_place(store: str, shared_dir: Path | None, progress: Progress) -> MeetingPlace:
+    """Return where workers that were started elsewhere find the collection.
+
+    Raises:
+        ConfigurationError: No folder is named, and the store is no file that lies in one.
+    """
+    from tunecast.executors import MeetingPlace
+    from tunecast.store.connecting import sqlite_file
+
+    file = sqlite_file(store)
+    if shared_dir is None and file is None:
+        raise ConfigurationError(
+            "--shared-dir is missing: this store is no file whose folder could be meant.",
+            "Name a folder that this machine and the workers see under the same path.",
+        )
+    return MeetingPlace(store, expanded(shared_dir or Path(file or "").parent), progress.log)

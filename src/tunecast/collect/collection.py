@@ -227,7 +227,8 @@ class Collection:
         """Return whether a failure is not the run's own: a full disk, or memory that others may have held."""
         if isinstance(answer, Broken):
             return answer.system
-        alone = len(self._slots) == 1 and used_share_of_memory() < MAX_MEMORY_OF_OTHERS
+        here = self._executor.is_here  # of other machines it is unknown what else they do
+        alone = here and len(self._slots) == 1 and used_share_of_memory() < MAX_MEMORY_OF_OTHERS
         return answer.outcome is Outcome.OUT_OF_MEMORY and not alone
 
     def _commit(self, slot: _Slot, run: Run) -> None:

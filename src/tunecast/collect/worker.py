@@ -20,7 +20,8 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.run_factory import affordable_validation, explosion_nats, new_run, zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.training.failures import describe_failure
-from tunecast.training.runner import HELD_BEFORE, SKIPPED, Measurement, Runner
+from tunecast.training.measurement import HELD_BEFORE, SKIPPED, Measurement
+from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrialSpec, validation_subset
 
 LEAST_METRIC_EXAMPLES = 16
@@ -44,6 +45,11 @@ class CollectWorker:
     workers: int
     collection: str
     scoring: Scoring
+
+    @property
+    def devices(self) -> int:
+        """One for each worker."""
+        return 1
 
     def open(self) -> Host:
         """Build a host, in the worker's process."""

@@ -12,13 +12,25 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.executors.base import Executor
 
-__all__ = ["ELSEWHERE", "EXECUTORS", "EXECUTOR_NAMES", "MeetingPlace", "check_executor", "start_executor"]
+__all__ = [
+    "ELSEWHERE",
+    "EXECUTORS",
+    "EXECUTOR_NAMES",
+    "HERE",
+    "HERE_NAMES",
+    "MeetingPlace",
+    "check_executor",
+    "start_executor",
+]
 
-EXECUTORS = ("local", "in-process", "ray", "queue")
-EXECUTOR_NAMES = f"{', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}"
-"""The executors as help texts and messages name them."""
+HERE = ("local", "in-process")
+HERE_NAMES = " or ".join(HERE)
+"""Executors whose workers run on this machine."""
 ELSEWHERE = ("ray", "queue")
 """Executors whose workers may be on other machines, and need a :class:`MeetingPlace`."""
+EXECUTORS = (*HERE, *ELSEWHERE)
+EXECUTOR_NAMES = f"{', '.join(EXECUTORS[:-1])} or {EXECUTORS[-1]}"
+"""The executors as help texts and messages name them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def start_executor(
     if name in ELSEWHERE:
         if meeting is None:
             raise ConfigurationError(
-                f"--executor {name}: this command runs on this machine only.", "Use local or in-process."
+                f"--executor {name}: this command runs on this machine only.", f"Use {HERE_NAMES}."
             )
         return _start_elsewhere(name, workers, meeting)
     from tunecast.executors.local import LocalExecutor

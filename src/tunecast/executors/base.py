@@ -7,12 +7,12 @@ both see the paths in a request.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from tunecast import errors
 from tunecast.errors import ModelError, UserError, disk_error
@@ -41,7 +41,11 @@ class Workplace(Protocol):
 
     @property
     def threads(self) -> int:
-        """Threads of one worker."""
+        """Threads of one worker, or of each of its processes."""
+
+    @property
+    def devices(self) -> int:
+        """Devices of one worker."""
 
     def open(self) -> Any:
         """Load, on the worker, the object that requests are performed on."""
@@ -54,17 +58,32 @@ class Request(Protocol):
         """Do it with the object that the workplace's ``open`` returned, and return the answer."""
 
 
+class Team(ABC):
+    """What a workplace opens if several processes perform each request together."""
+
+    @abstractmethod
+    def perform(self, request: Request, /) -> Any:
+        """Have all perform a request, and return the answer."""
+
+
 Ask = Callable[[Request], Any]
 """Has some worker answer a request."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A worker's place, with the time that its worker took to open the workplace."""
+    """A worker's place.
+
+    Args:
+        machine: Of its worker; with several devices, the smallest one's memory.
+        loading_seconds: Time that its worker took to open the workplace.
+        sharers: Processes of this session that share the memory of its device, this worker's included.
+    """
 
     machine: Machine
     versions: Versions
     loading_seconds: float = 0.0
+    sharers: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +153,9 @@ class Executor(Protocol):
     An answer is the request's result, a :class:`Broken` if it raised, or a :class:`Crash` if its worker died.
     A slot whose worker died gets a new one with the next request.
     """
+
+    is_here: ClassVar[bool] = True
+    """Whether all workers run on this machine, so that it shows before they start what they may hold."""
 
     @abstractmethod
     def open(self, workplace: Workplace) -> None:
@@ -217,7 +239,7 @@ class Executor(Protocol):
 def answer_to(request: Request, opened: Any) -> Any:
     """Perform a request; an exception becomes a :class:`Broken`."""
     try:
-        return request.perform(opened)
+        return opened.perform(request) if isinstance(opened, Team) else request.perform(opened)
     except Exception as error:  # the caller decides what a broken request means
         return broken(error)
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from tunecast.errors import ModelError
+from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors.base import (
     CUBLAS_WORKSPACE,
     Crash,
@@ -101,6 +101,11 @@ class InProcessExecutor(Executor):
         from tunecast.hardware.machine import current_versions, worker_machine
 
         began, workplace = time.perf_counter(), self._workplace
+        if workplace.devices > 1:
+            raise ConfigurationError(
+                f"--gpus-per-trial {workplace.devices} needs a process for each device.",
+                "Use --executor local.",
+            )
         if self._threads_before is None:
             self._threads_before = torch.get_num_threads()
         torch.set_num_threads(workplace.threads)
@@ -114,7 +119,8 @@ class InProcessExecutor(Executor):
         for request in self._setup:
             if isinstance(answer := self._perform(request, slot), Crash):
                 raise ModelError(f"A worker cannot be set up: {answer.text}.")
-        self._slots[slot] = Slot(machine, current_versions(), time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._slots[slot] = Slot(machine, current_versions(), seconds, sharers=self._workers)
 
     def _perform(self, request: Request, slot: int) -> Any:
         try:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -25,10 +26,12 @@ from tunecast.executors.base import (
 from tunecast.executors.fork_server import ForkServer
 from tunecast.executors.worker import Opening, receive
 from tunecast.hardware.machine import accelerator_count
-from tunecast.records import Machine, Outcome
+from tunecast.records import Machine, Outcome, device_kind
 
 STARTS = 3
 """Number of workers that may die in a row while they open the workplace."""
+SHRINKS_FORGIVEN = 3
+"""Retries of a request whose worker, of several processes, ran out of memory."""
 PATIENCE_SECONDS = 2.0
 """Seconds that a worker may take to leave before it is killed."""
 SPINS = "1000"
@@ -49,13 +52,24 @@ def crash_of(exit_code: int) -> Crash:
     return Crash(text, Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED)
 
 
-def own_accelerator(device: str, slot: int) -> dict[str, str]:
-    """Return an environment that gives a slot its own accelerator, in turn, if ``cuda`` names several."""
+def own_accelerators(device: str, slot: int, devices: int = 1) -> dict[str, str]:
+    """Return an environment that gives a slot its own accelerators, in turn, if ``cuda`` names more."""
     if device != "cuda":
         return {}
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = named.split(",") if named else [str(number) for number in range(accelerator_count())]
-    return {"CUDA_VISIBLE_DEVICES": visible[slot % len(visible)]} if len(visible) > 1 else {}
+    if len(visible) <= devices:
+        return {}
+    first = devices * (slot % (len(visible) // devices))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[first : first + devices])}
+
+
+def sharers_of(device: str, slot: int, workers: int, devices: int = 1) -> int:
+    """Return how many processes of so many workers share the memory of a slot's device, its own included."""
+    if device_kind(device) == "cpu":
+        return workers * devices
+    groups = max(1, accelerator_count() // devices) if device == "cuda" else 1
+    return len(range(slot % groups, workers, groups))
 
 
 class LocalExecutor(Executor):
@@ -72,8 +86,8 @@ class LocalExecutor(Executor):
         self._workers: list[_Worker | None] = [None] * workers
         """None where a worker died; the slot gets another one when it is needed."""
         self._slots: list[Slot | None] = [None] * workers
-        self._machines: dict[tuple[int, str, int], Machine] = {}
-        """Measured machines by slot, device and threads: a later worker need not measure them again."""
+        self._machines: dict[tuple[int, str, int, int], Machine] = {}
+        """Measured machines: a later worker of the same slot need not measure its own again."""
         self._busy: dict[int, Handle] = {}
 
     def open(self, workplace: Workplace) -> None:
@@ -178,9 +192,14 @@ class LocalExecutor(Executor):
             self._server.close()
             self._server = self._start_server()
         workplace = self._workplace
-        own = own_accelerator(workplace.device, slot)
-        known = self._machines.get((slot, workplace.device, workplace.threads))
+        own = own_accelerators(workplace.device, slot, workplace.devices)
+        known = self._machines.get(self._measured(slot))
         return _Worker(self._server, Opening(workplace, own, known), self._inherited)
+
+    def _measured(self, slot: int) -> tuple[int, str, int, int]:
+        """Return what a slot's measured machine depends on."""
+        place = self._workplace
+        return slot, place.device, place.threads, place.devices
 
     def _worker(self, slot: int) -> _Worker:
         worker = self._workers[slot]
@@ -197,9 +216,11 @@ class LocalExecutor(Executor):
             worker = self._workers[slot] = self._workers[slot] or self._start(slot)
             try:
                 if not worker.is_ready:
-                    found = self._slots[slot] = worker.get_ready(self._setup)
-                    key = slot, self._workplace.device, self._workplace.threads
-                    self._machines[key] = found.machine
+                    found = worker.get_ready(self._setup)
+                    place = self._workplace
+                    sharers = sharers_of(place.device, slot, len(self._workers), place.devices)
+                    self._slots[slot] = replace(found, sharers=sharers)
+                    self._machines[self._measured(slot)] = found.machine
                 return worker
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 crash = self._bury(slot)
@@ -212,6 +233,9 @@ class LocalExecutor(Executor):
         """Take a dead worker out of its slot, and describe its death."""
         crash = crash_of(self._worker(slot).stop())
         self._workers[slot] = None
+        if crash.outcome is Outcome.OUT_OF_MEMORY and self._workplace.devices > 1:
+            # Each time the next worker takes smaller batches, as one process does without a crash.
+            return replace(crash, forgiven=SHRINKS_FORGIVEN)
         return crash
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunecast.executors.base import LOSSES_FORGIVEN, Broken, Crash, Executor, Handle, Request, Slot
@@ -47,11 +48,15 @@ class PoolWorker:
 class PoolExecutor(Executor):
     """Slots in the order in which their first workers came; subclasses carry the messages.
 
+    Workers on the processors of one machine share its memory; each accelerator has one worker.
+
     Args:
         workers: Workers that the session asks for.
         folder: The folder that it shares with them.
         tell: Shows the user a line.
     """
+
+    is_here = False
 
     def __init__(self, workers: int, folder: SharedFolder, tell: Callable[[str], None]) -> None:
         self._awaited = workers
@@ -87,7 +92,14 @@ class PoolExecutor(Executor):
     @property
     def slots(self) -> Sequence[Slot]:
         """All slots that have ever had a worker; that of a lost one as it was."""
-        return [self._slots[number] for number in range(len(self._slots))]
+        hosts = Counter(worker.host for worker in self._workers.values())
+        slots = [self._slots[number] for number in range(len(self._slots))]
+        return [
+            replace(slot, sharers=slot.sharers * hosts[self._workers[number].host])
+            if number in self._workers and slot.machine.device == "cpu"
+            else slot
+            for number, slot in enumerate(slots)
+        ]
 
     def idle(self) -> list[int]:
         """Return the numbers of the slots whose workers are free.

@@ -10,7 +10,9 @@ from tunecast.training.training_task import TrialSpec
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
-    from tunecast.training.runner import Measurement, Runner, Scored
+    from tunecast.executors.crew import Crew
+    from tunecast.training.measurement import Measurement, Scored
+    from tunecast.training.runner import Runner
     from tunecast.training.training_task import TrainingTask
 
 
@@ -27,11 +29,20 @@ class TrainingPlace:
 
     @property
     def threads(self) -> int:
-        """Threads of one worker."""
+        """Threads of one worker, or of each of its processes."""
         return self.task.threads
 
-    def open(self) -> Runner:
-        """Load the base model, in the process that will train it."""
+    @property
+    def devices(self) -> int:
+        """Devices of one worker."""
+        return self.task.devices
+
+    def open(self) -> Runner | Crew:
+        """Load the base model, in the process that will train it or in one for each device."""
+        if self.task.devices > 1:
+            from tunecast.executors.crew import Crew
+
+            return Crew(self.task)
         from tunecast.training.runner import Runner
 
         return Runner(self.task)

@@ -81,7 +81,7 @@ def _open(opening: Opening) -> tuple[Any, Slot]:
 
     torch.set_num_threads(workplace.threads)
     # Before the model takes what memory there is.
-    machine = opening.machine or worker_machine(workplace.device, workplace.threads)
+    machine = opening.machine or worker_machine(workplace.device, workplace.threads, workplace.devices)
     # Libraries and data stay, half a million objects. The garbage collection after each trial passes over
     # them. The base model comes after: a trial may change it, and then it has to go.
     gc.freeze()

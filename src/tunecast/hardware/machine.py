@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,14 +73,20 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
     return _measured[key]
 
 
-def worker_machine(device: str, threads: int) -> Machine:
+def worker_machine(device: str, threads: int, devices: int = 1) -> Machine:
     """Return the rates of a worker; those of a CPU are measured once a week for each version of torch.
+
+    Of several ``devices`` the first one is measured; the smallest memory is that of all.
 
     Raises:
         ConfigurationError: As for :func:`measure_machine`.
     """
     if not _is_cpu(device):
-        return measure_machine(device, threads)
+        found = measure_machine(device, threads)
+        if devices > 1:
+            memories = [device_bytes(f"cuda:{number}") for number in range(devices)]
+            found = replace(found, device_memory_bytes=min(memories))
+        return found
     known = read_worker_machine(threads)
     if known is None:
         known = measure_machine(device, threads)

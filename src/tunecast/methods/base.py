@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.rates import adapter_rate, around
+from tunecast.optimizers import OPTIMIZERS
 from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -68,6 +69,21 @@ class Method(ABC):
     def applies_elsewhere(self, model: ModelFacts) -> str | None:
         """Return why the method cannot be used on ``model`` on any machine, or None if it can."""
         return self.applies(model)
+
+    def why_whole(self) -> str | None:
+        """Return why a trial cannot be spread over devices, or None if it can.
+
+        By default it can if the method has no hooks: these see whole tensors.
+        """
+        if self.optimizer and not OPTIMIZERS[self.optimizer].is_elementwise:
+            return "its optimiser needs whole tensors"
+        hooks = ("choose", "before_update", "after_update", "state")
+        if any(getattr(type(self), name) is not getattr(Method, name) for name in hooks):
+            return "its hooks need whole tensors"
+        return None
+
+    def release_base(self, model: Any) -> None:  # noqa: B027 (mostly nothing)
+        """Give up what only :meth:`detach` needs, for a model that is never taken apart again."""
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return the learning rate and the choices, with their ranges on ``model``."""

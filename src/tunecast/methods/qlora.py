@@ -61,6 +61,10 @@ class QLora(Lora):
         """LoRA's, over four bits."""
         return replace(super().footprint(pipeline, model), four_bit=True)
 
+    def release_base(self, model: Any) -> None:
+        """Let the original layers go."""
+        del model._tunecast_originals
+
     def detach(self, model: Any) -> Any:
         """Remove the adapter and put the original layers back."""
         originals = model._tunecast_originals

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.optimizers import OPTIMIZERS
 from tunecast.ranges import MOST_HYPERPARAMETER
 from tunecast.records import Scalar
 
@@ -45,13 +46,15 @@ OPTIONS = {
 class Restrictions:
     """The user's restrictions of the space; no ``methods`` allow all, and ranges are (low, high).
 
-    With ``elsewhere``, a method need not run on this machine: the pipeline is for another one.
+    With ``elsewhere``, a method need not run on this machine: the pipeline is for another one. On several
+    ``devices``, every trial is spread over all of them.
     """
 
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     elsewhere: bool = False
+    devices: int = 1
 
 
 def refuse_unknown(
@@ -91,6 +94,19 @@ def refuse_contradictions(restrictions: Restrictions) -> None:
             low, high = restrictions.ranges[name]
             given = f"--fix {name}={restrictions.fixed[name]} and --range {name}={low:g}:{high:g}"
             raise ConfigurationError(f"{given} are both given.", "Leave one of them out.")
+    optimizer = OPTIMIZERS.get(str(restrictions.fixed.get("optim")))
+    if restrictions.devices > 1 and optimizer is not None and not optimizer.is_elementwise:
+        raise ConfigurationError(
+            f"--fix optim={restrictions.fixed['optim']} needs whole tensors, and --gpus-per-trial "
+            f"{restrictions.devices} spreads them over devices.",
+            f"Use {', '.join(spreadable_optimizers())}.",
+        )
+    if restrictions.devices > 1 and restrictions.fixed.get("training_loss") == "distillation":
+        raise ConfigurationError(
+            "--fix training_loss=distillation asks the untouched model, and --gpus-per-trial "
+            f"{restrictions.devices} spreads it over devices.",
+            "Use --gpus-per-trial 1, or another training_loss.",
+        )
     warmup = restrictions.fixed.get("warmup_ratio", 0.0)
     _, most = restrictions.ranges.get("warmup_ratio", (0.0, 0.0))
     if restrictions.fixed.get("lr_scheduler_type") == "constant" and (warmup or most):
@@ -99,6 +115,11 @@ def refuse_contradictions(restrictions: Restrictions) -> None:
             f"{given} has no effect with --fix lr_scheduler_type=constant, which is run without warm-up.",
             "Leave one of them out.",
         )
+
+
+def spreadable_optimizers() -> tuple[str, ...]:
+    """Return the optimisers of trials that are spread over devices."""
+    return tuple(name for name, one in OPTIMIZERS.items() if one.drawn is not None and one.is_elementwise)
 
 
 def narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperparameter:
@@ -114,7 +135,18 @@ def narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperpara
         return Constant(name, fixed_value(parameter, restrictions.fixed[name]))
     if name in restrictions.ranges:
         return _within(parameter, *restrictions.ranges[name])
+    if name == "optim" and restrictions.devices > 1:
+        return _spreadable(parameter)
     return parameter
+
+
+def _spreadable(parameter: Hyperparameter) -> Hyperparameter:
+    """Return the choice among the optimisers of trials that are spread over devices."""
+    from ConfigSpace import Categorical
+
+    values = [value for value in values_of(parameter) if value in spreadable_optimizers()]
+    weights = [OPTIMIZERS[str(value)].drawn for value in values]
+    return Categorical(parameter.name, values, default=values[0], weights=weights)
 
 
 def _within(parameter: Hyperparameter, low: float, high: float) -> Hyperparameter:

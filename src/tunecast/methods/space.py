@@ -257,7 +257,29 @@ def _why_not(name: str, model: ModelFacts, restrictions: Restrictions) -> str | 
     method = get_method(name)
     if restrictions.fixed.get(TRAINING_LOSS) == HEAD and not method.takes_head:
         return "it trains no classification head (training_loss=head)"
+    if restrictions.devices > 1 and (reason := method.why_whole()):
+        return f"{reason} (--gpus-per-trial {restrictions.devices})"
     return method.applies_elsewhere(model) if restrictions.elsewhere else method.applies(model)
+
+
+def why_whole(pipeline: Pipeline) -> str | None:
+    """Return why a pipeline's trial cannot be spread over devices, or None if it can."""
+    optimizer = OPTIMIZERS.get(str(pipeline.hyperparameters.get("optim")))
+    if optimizer is not None and not optimizer.is_elementwise:
+        return "its optimiser needs whole tensors"
+    return get_method(pipeline.method).why_whole()
+
+
+def kept_whole(model: ModelFacts, restrictions: Restrictions) -> list[str]:
+    """Return the methods that are left out only because trials are spread over devices."""
+    if restrictions.devices == 1:
+        return []
+    alone = replace(restrictions, devices=1)
+    return [
+        name
+        for name in restrictions.methods or method_names()
+        if _why_not(name, model, alone) is None and _why_not(name, model, restrictions)
+    ]
 
 
 def _applies(name: str, model: ModelFacts, restrictions: Restrictions) -> bool:

@@ -53,6 +53,10 @@ class WeightsMethod(Method):
         """Drop the copy and return the untouched base."""
         return model._tunecast_base[0]
 
+    def release_base(self, model: Any) -> None:
+        """Let the base go, whose weights would stay in memory beside their copy."""
+        del model._tunecast_base
+
     def save(self, model: Any, folder: Path, base_location: str) -> None:
         """Write the whole model in the base's own type."""
         import copy

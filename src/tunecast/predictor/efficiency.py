@@ -141,11 +141,14 @@ def credible_ratios(runs: Iterable[Run]) -> list[tuple[Run, tuple[tuple[str, Key
 def ideal_ratio(run: Run) -> tuple[tuple[str, Key], float] | None:
     """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
-    None if the formulas do not know the model or the method, or the run is too short.
+    None if the formulas do not know the model or the method, the run is too short, or it was spread over
+    several devices.
     """
     pipeline, last = run.pipeline, run.curve[-1] if run.curve else None
     seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
     if last is None or last.step < FEWEST_STEPS or seconds <= 0 or pipeline.method not in LEARNED_METHODS:
+        return None
+    if run.devices > 1:
         return None
     device, batch = device_kind(run.machine.device), int(pipeline.number("per_device_train_batch_size", 8))
     examples = last.step * batch

@@ -67,9 +67,14 @@ def fit_line(
 
 
 def by_device(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs by the kind of their device, sorted by name; runs of an unknown device are left out."""
+    """Group runs by the kind of their device, sorted by name.
+
+    Runs of an unknown device are left out, and those that were spread over several.
+    """
     found: dict[str, list[Run]] = {}
     for run in runs:
+        if run.devices > 1:
+            continue
         found.setdefault(device_kind(run.machine.device), []).append(run)
     return {kind: found[kind] for kind in sorted(found) if kind}
 

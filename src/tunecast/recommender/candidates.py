@@ -49,12 +49,12 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
         raise ConfigurationError(f"--methods: qlora does not suit {model.name}: {unsuitable}.", "Allow lora.")
     if not names:
         raise ConfigurationError("--methods: qlora needs CUDA.", "Name an accelerator with --gpu.")
-    if restrictions.fixed:
+    if restrictions.fixed or restrictions.devices > 1:
         from tunecast.methods.space import check_restrictions
 
         # It refuses names that no method has. Without CUDA it has no QLoRA, whose names are LoRA's.
         known = tuple(dict.fromkeys("lora" if name == "qlora" else name for name in names))
-        check_restrictions(model, Restrictions(known, restrictions.fixed))
+        check_restrictions(model, Restrictions(known, restrictions.fixed, devices=restrictions.devices))
     found: dict[str, Pipeline] = {}
     for name in names:
         fixed = _fixed_for("lora" if name == "qlora" else name, model, restrictions.fixed)

@@ -54,6 +54,7 @@ class Costs:
 
     Args:
         config: Gives the transformers configuration; called only where formulas do not suffice.
+        devices: Devices that each training is spread over; bytes are those of one.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Costs:
         target: Target,
         config: Callable[[], Any],
         efficiency: Efficiency,
+        devices: int = 1,
     ) -> None:
         self._model = model
         self._lengths = lengths
         self._target = target
         self._load_config = config
         self._efficiency = efficiency
+        self._devices = devices
         self.dtype = target.dtype(model.width)
 
     @cached_property
@@ -87,8 +90,7 @@ class Costs:
             ModelError: The configuration's class has no text-generating model.
             ConfigurationError: The adapter does not suit the model, or the method states no footprint.
         """
-        batch = int(pipeline.number("per_device_train_batch_size", 8))
-        micro = batch
+        micro = self._own_examples(pipeline)
         held = self._bytes(pipeline, micro)
         while held > roomy_bytes(self.limit_bytes) and micro > 1:
             micro = -(-micro // 2)
@@ -120,7 +122,9 @@ class Costs:
             dtype=self.dtype,
             device=self._target.machine.device,
             batch_size=micro_batch,
-            step_examples=int(pipeline.number("per_device_train_batch_size", 8)),
+            step_examples=self._own_examples(pipeline),
+            sharding="fsdp" if self._devices > 1 else "none",
+            devices=self._devices,
             max_length=self._lengths.longest,
             label_tokens=self._lengths.label_longest,
             device_memory_bytes=self.limit_bytes,
@@ -128,6 +132,10 @@ class Costs:
         if found is None:
             raise ConfigurationError(f"--methods: {pipeline.method} does not state what it holds.")
         return found
+
+    def _own_examples(self, pipeline: Pipeline) -> int:
+        """Return the examples of an optimiser step on one device."""
+        return math.ceil(int(pipeline.number("per_device_train_batch_size", 8)) / self._devices)
 
     def _bytes(self, pipeline: Pipeline, micro_batch: int) -> int:
         workload = self.workload(pipeline, micro_batch)

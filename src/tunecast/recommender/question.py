@@ -39,6 +39,7 @@ class Question:
         epochs: Passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
         prompt_column: Overrides the detected column, as ``completion_column`` does.
+        gpus_per_trial: Devices that a training is spread over.
     """
 
     model: str
@@ -57,20 +58,25 @@ class Question:
     prompt_column: str | None = None
     completion_column: str | None = None
     trust_remote_code: bool = False
+    gpus_per_trial: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("top", "epochs", "price", "seed", "memory_gb", "max_length"):
+        for name in ("top", "epochs", "price", "seed", "memory_gb", "max_length", "gpus_per_trial"):
             check_range(name, getattr(self, name))
 
     @property
     def restrictions(self) -> Restrictions:
         """The user's restrictions of the space of pipelines."""
-        return Restrictions(self.methods, self.fixed, self.ranges)
+        return Restrictions(self.methods, self.fixed, self.ranges, devices=self.gpus_per_trial)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """The facts that are known before anything runs, on the machine that it would run on."""
+    """The facts that are known before anything runs, on the machine that it would run on.
+
+    Args:
+        devices: Devices of that kind that a training is spread over.
+    """
 
     resolved: ResolvedModel
     lengths: TokenLengths
@@ -78,6 +84,7 @@ class Situation:
     task: TaskDescription
     warnings: tuple[str, ...]
     trust_remote_code: bool = False
+    devices: int = 1
 
     def config(self) -> Any:
         """Load the model's transformers configuration.
@@ -124,7 +131,9 @@ def look(question: Question) -> Situation:
         *_length_warnings(lengths, facts),
         *_guessing(dataset, lengths.label_mean),
     )
-    return Situation(resolved, lengths, target, task, warnings, question.trust_remote_code)
+    return Situation(
+        resolved, lengths, target, task, warnings, question.trust_remote_code, question.gpus_per_trial
+    )
 
 
 def _guessing(dataset: data.Dataset, label_tokens: float) -> list[str]:

@@ -174,6 +174,7 @@ class Recommender:
             situation.target,
             situation.config,
             prior.efficiency,
+            situation.devices,
         )
         self._slower = self._slower_than_predicted(pace) if pace else 1.0
 

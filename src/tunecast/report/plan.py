@@ -22,7 +22,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("model", f"{model['name']}: {model['family']}, {compact(model['parameters'])} parameters"),
         ("data", f"{data['name']} ({data['format']}): {splits}; {plan['max_length']:,} tokens at most"),
-        ("device", f"{plan['device']}, {plan['dtype']}, {plan['threads']} threads"),
+        ("device", f"{plan['device']}, {plan['dtype']}, {plan['threads']} threads{_workers(plan)}"),
         (
             "decided by",
             f"{plan['objective']} on validation ({plan['kind'].partition(' (')[0]}); test is only reported",
@@ -38,6 +38,13 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("output", settings["output_dir"]),
         ("", "Nothing was trained; --json prints all. Start without --dry-run."),
     ]
+
+
+def _workers(plan: Mapping[str, Any]) -> str:
+    """Say how many workers there are, and over how many devices each spreads a trial, unless it is one."""
+    workers, devices = plan["workers"], plan["gpus_per_trial"]
+    text = f" for each of {workers} workers" if workers > 1 else ""
+    return text if devices == 1 else f"{text}, each trial over {devices} devices"
 
 
 def _time(plan: Mapping[str, Any]) -> str:

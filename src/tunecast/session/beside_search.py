@@ -78,13 +78,15 @@ class BesideSearch:
         method, before, began = trial.spec.pipeline.method, trial.plan.tokens_at(trial.step), time.monotonic()
         request = Advance(trial.spec, trial.step, step, trial.weights_hash)
         answer = self.requester.answer(request, self._is_over)
-        slot, elapsed = self.requester.executor.slots[0], self.budget_tracker.elapsed()
+        slot = self.requester.executor.slots[self.requester.slot_for(request)]
+        elapsed = self.budget_tracker.elapsed()
         if isinstance(answer, Crash):
             trials.fail(0, *answer.failure, slot, elapsed)
         elif answer is not None:
             seconds = time.monotonic() - began
             trials.record(0, answer, slot, elapsed)
-            self.search.runtime_model.learn_from(method, before, answer, seconds, trial.effort)
+            pace = self.search.paces.of(slot.machine)
+            pace.learn_from(method, before, answer, seconds, trial.effort)
             if answer.retrained_tokens:
                 self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
         self.save()

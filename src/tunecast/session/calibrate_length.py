@@ -20,8 +20,8 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
 from tunecast.session.workloads import Efforts
 from tunecast.training.losses import get_loss
+from tunecast.training.measurement import Measurement, Scored
 from tunecast.training.plan import plan_trial
-from tunecast.training.runner import Measurement, Scored
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
 LEAST_STEPS = 4

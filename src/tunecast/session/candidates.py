@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunecast.methods import Restrictions, space
+from tunecast.methods import Restrictions, get_method, space
 from tunecast.methods.space import baseline_pipeline, drawn_pipelines
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import Context, Strategy, get_strategy
@@ -30,6 +30,16 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
     """
     baseline_pipeline(model, settings.restrictions)
     space.check_restrictions(model, settings.restrictions)
+
+
+def kept_whole_text(settings: SessionSettings, model: ModelFacts) -> str:
+    """Say which methods are left out because trials are spread over devices; empty if none is."""
+    names = space.kept_whole(model, settings.restrictions)
+    if not names:
+        return ""
+    reasons = {name: get_method(name).why_whole() for name in names}
+    listed = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+    return f"Left out with --gpus-per-trial {settings.gpus_per_trial}: {listed}."
 
 
 def candidate_pipelines(

@@ -20,8 +20,8 @@ from tunecast.session.classification import classify
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.subject import find_subject
+from tunecast.training.measurement import Scored
 from tunecast.training.metrics import get_metric
-from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrainingTask
 
 SPLITS = ("test", "validation")
@@ -64,7 +64,7 @@ def evaluate(
         seed = subject.origin.seed
     if seed is not None:
         settings = replace(settings, seed=seed)
-    with start_executor(settings.executor, 1, worker_threads(settings.threads, settings.workers)) as executor:
+    with start_executor(settings.executor, 1, worker_threads(settings.threads, 1)) as executor:
         prepared = prepare_task(settings, progress)
         metric = prepared.task.metric if prepared.task.metric != LOSS else ""
         request = ScoreModel(

@@ -18,10 +18,10 @@ from tunecast.errors import ConfigurationError, ModelError
 from tunecast.estimate import Workload, estimate_bytes
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.fitting import Need, which_fit
-from tunecast.hardware.machine import accelerator_count, device_bytes
 from tunecast.models import load_config
 from tunecast.records import Pipeline
 from tunecast.search import get_strategy
+from tunecast.session.layout import largest_share
 from tunecast.session.settings import SessionSettings
 from tunecast.session.workloads import SingleExamples
 
@@ -46,16 +46,6 @@ class Feasible:
     warnings: tuple[str, ...] = ()
 
 
-def limit_bytes(settings: SessionSettings, device: str) -> int:
-    """Return the bytes that one worker may hold: its share of ``--max-memory-gb``, else of the device's
-    memory.
-
-    Several accelerators called ``cuda`` are shared in turn.
-    """
-    allowed = device_bytes(device) if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
-    return int(allowed / _workers_per_device(settings, device))
-
-
 def feasible_candidates(
     settings: SessionSettings, training_task: TrainingTask, candidates: Sequence[Pipeline], limit: int
 ) -> Feasible:
@@ -67,40 +57,63 @@ def feasible_candidates(
     Raises:
         ConfigurationError: None of the strategy's candidates fits.
     """
-    single = SingleExamples(training_task)
-    exact = _ExactBytes(training_task)
-    if limit >= AMPLE * exact.roughly(single.full):  # before the dry run, which imports torch
-        return Feasible(tuple(candidates))
-    most = exact.of(single.full)
-    if most is not None and limit >= ROOMY * most:
-        return Feasible(tuple(candidates))
     strategy = get_strategy(settings.strategy)
     tried = candidates[: strategy.trials]
-    workloads = [single.of(pipeline) for pipeline in tried]
-    needs = [None if workload is None else Need.of(workload) for workload in workloads]
-    distinct = dict.fromkeys(need for need in needs if need)
-    if most is None:
-        fitting, fewest = set(distinct), None
-    else:
-        fitting, fewest = which_fit(distinct, limit, lambda need: exact.of(need.workload))
-    bare = _bare_bytes(training_task, single.full)
-    fits = [bare <= limit if need is None else need in fitting for need in needs]
-    if None in needs and bare > limit:
-        fewest = min(bare, fewest or bare)
-    text = _limit_text(settings, training_task.device)
+    room = Room(training_task)
+    fits, fewest = room.holding(tried, limit)
+    text = _limit_text(settings, training_task.device, limit)
     if fewest is None:
         return Feasible(tuple(candidates))
     if not strategy.has_baseline:
         warning = f"The given pipeline is expected to hold {_gb(fewest)}, more than {text}."
         return Feasible(tuple(candidates), warnings=(warning,))
     if not any(fits):
-        raise _nothing_fits(settings, training_task.device, fewest)
+        raise _nothing_fits(settings, training_task.device, fewest, text)
     gone = [pipeline for pipeline, fit in zip(tried, fits, strict=True) if not fit]
     kept = [pipeline for pipeline, fit in zip(tried[1:], fits[1:], strict=True) if fit]
     warnings = [_left_out_text(gone, len(tried), text)]
-    if needs[0] is not None and not fits[0]:
-        warnings.append(_baseline_text(exact.of(needs[0].workload) or fewest))
+    expected = room.bytes_of(tried[0])
+    if expected is not None and not fits[0]:
+        warnings.append(_baseline_text(expected))
     return Feasible((tried[0], *kept, *candidates[len(tried) :]), fits[0], len(gone), tuple(warnings))
+
+
+class Room:
+    """Tells which pipelines a worker of so many bytes has room for."""
+
+    def __init__(self, training_task: TrainingTask) -> None:
+        self._task = training_task
+        self._single = SingleExamples(training_task)
+        self._exact = _ExactBytes(training_task)
+
+    def holding(self, pipelines: Sequence[Pipeline], limit: int) -> tuple[list[bool], int | None]:
+        """Return for each pipeline whether its step fits with one example.
+
+        Returns:
+            Whether each fits or can only be tried; and the fewest bytes of the others, None if all fit.
+        """
+        single, exact = self._single, self._exact
+        if limit >= AMPLE * exact.roughly(single.full):  # before the dry run, which imports torch
+            return [True] * len(pipelines), None
+        most = exact.of(single.full)
+        if most is not None and limit >= ROOMY * most:
+            return [True] * len(pipelines), None
+        workloads = [single.of(pipeline) for pipeline in pipelines]
+        needs = [None if workload is None else Need.of(workload) for workload in workloads]
+        distinct = dict.fromkeys(need for need in needs if need)
+        if most is None:
+            fitting, fewest = set(distinct), None
+        else:
+            fitting, fewest = which_fit(distinct, limit, lambda need: exact.of(need.workload))
+        bare = _bare_bytes(self._task, single.full)
+        if None in needs and bare > limit:
+            fewest = min(bare, fewest or bare)
+        return [bare <= limit if need is None else need in fitting for need in needs], fewest
+
+    def bytes_of(self, pipeline: Pipeline) -> int | None:
+        """Return the bytes of a pipeline's step with one example; None if they have to be measured."""
+        workload = self._single.of(pipeline)
+        return None if workload is None else self._exact.of(Need.of(workload).workload)
 
 
 class _ExactBytes:
@@ -134,16 +147,16 @@ def _bare_bytes(training_task: TrainingTask, single: Workload) -> int:
     return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
 
 
-def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> ConfigurationError:
-    share = _workers_per_device(settings, device)
+def _nothing_fits(settings: SessionSettings, device: str, fewest: int, text: str) -> ConfigurationError:
+    share = largest_share(settings, device)[1]
     remedies = ["a smaller --max-length", "a smaller model"]
-    if share > 1:
+    if settings.worker_count > 1:
         remedies.insert(0, "fewer --workers")
     if settings.methods or settings.fixed:
         remedies.insert(0, "more choice by --methods and --fix")
     if settings.max_memory_gb is not None:
         remedies.insert(0, f"at least --max-memory-gb {math.ceil(fewest * share / 1e7) / 100:g}")
-    limit = f"{_limit_text(settings, device)}: even one example at a time"
+    limit = f"{text}: even one example at a time"
     what = f"No candidate pipeline fits {limit} the smallest would hold {_gb(fewest)}."
     if get_strategy(settings.strategy).trials:
         what = f"The baseline does not fit {limit} it would hold {_gb(fewest)}."
@@ -165,22 +178,17 @@ def _baseline_text(expected: int) -> str:
     )
 
 
-def _limit_text(settings: SessionSettings, device: str) -> str:
+def _limit_text(settings: SessionSettings, device: str, limit: int) -> str:
     """Return the limit in the user's words."""
+    if settings.executor == "queue" and settings.max_memory_gb is None:
+        return f"the {_gb(limit)} of the largest worker"
+    memory, share = largest_share(settings, device)
     if settings.max_memory_gb is not None:
         whole = f"--max-memory-gb {settings.max_memory_gb:g}"
     else:
         owner = "this machine" if device == "cpu" else "the accelerator"
-        whole = f"the {_gb(device_bytes(device))} of {owner}"
-    share = _workers_per_device(settings, device)
+        whole = f"the {_gb(memory)} of {owner}"
     return whole if share == 1 else f"a worker's share, one of {share}, of {whole}"
-
-
-def _workers_per_device(settings: SessionSettings, device: str) -> int:
-    if settings.executor == "queue" and device != "cpu":
-        return 1  # each worker is started with an accelerator of its own
-    devices = max(1, accelerator_count()) if device == "cuda" else 1
-    return math.ceil(settings.workers / devices)
 
 
 def _gb(count: float) -> str:

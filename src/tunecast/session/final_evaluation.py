@@ -49,7 +49,7 @@ from tunecast.store import Store
 from tunecast.training.answers import most_answers
 from tunecast.training.checkpoint import sync
 from tunecast.training.losses import get_loss
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 
 COMPARED = 2 + FINALISTS
 """Models that the comparison scores, the base model at first and the baseline."""

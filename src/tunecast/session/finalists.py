@@ -18,7 +18,7 @@ from tunecast.search import get_strategy
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, retraining_note
 from tunecast.training.label_metrics import label_metric
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec
 
 FINALISTS = 3

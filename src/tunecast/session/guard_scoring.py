@@ -13,7 +13,7 @@ from tunecast.session.guards import Guard
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.training.losses import get_loss
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 
 SPLIT = "guard"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +20,13 @@ from tunecast.session.finalists import FINALISTS, most_to_score
 from tunecast.session.folder import OutputFolder
 from tunecast.session.instructions import Instruction
 from tunecast.session.obeying import Obeying
-from tunecast.session.rules import choose, fits_beside
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.rules import BudgetView, choose, fits_beside
+from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.status import session_status, training_status
 from tunecast.session.trials import Trial, Trials, retraining_note
-from tunecast.training.runner import Measurement
+from tunecast.training.measurement import Measurement
 
 BUDGET_OVER = "The budget is over and was not enough for"
 ENDED = "The session was told to end before"
@@ -43,25 +44,39 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Rest:
-    """The rest of a budget; nothing is kept for a trial's end."""
+class _At:
+    """The rest of the budget for steps of a worker with its own pace."""
 
     search: Search
+    pace: RuntimeModel
 
     def remaining(self) -> Remaining:
         return self.search.remaining()
 
     def fits(self, index: int, reserved: int | None) -> bool:
-        return self.search.last_step(index) is not None
+        return self.search.fits(index, reserved, self.pace)
+
+    def affords_end(self, index: int) -> bool:
+        return self.search.affords_end(index, self.pace)
+
+
+@dataclass(frozen=True)
+class _Rest(_At):
+    """The rest of a budget; nothing is kept for a trial's end."""
+
+    def fits(self, index: int, reserved: int | None) -> bool:
+        return self.search.last_step(index, self.pace) is not None
 
     def affords_end(self, index: int) -> bool:
         return True
 
 
 class Search:
-    """Advances a session's trials until the budget is spent; a :class:`~tunecast.session.rules.BudgetView`.
+    """Advances a session's trials until the budget is spent.
 
     Args:
+        paces: How fast each worker is; all that no worker is chosen for yet is planned by the first pace.
+        seating: Which worker has room for which trial.
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
@@ -78,7 +93,8 @@ class Search:
         policy: Policy,
         executor: Executor,
         budget_tracker: BudgetTracker,
-        runtime_model: RuntimeModel,
+        paces: Paces,
+        seating: Seating,
         folder: OutputFolder,
         settings: SessionSettings,
         progress: Progress,
@@ -88,10 +104,12 @@ class Search:
         obeying: Obeying | None = None,
     ) -> None:
         self.trials = trials
-        self.runtime_model = runtime_model
+        self.paces = paces
+        self.runtime_model = paces.first
         self.beside = Used()
         self._policy = policy
         self._executor = executor
+        self._seating = seating
         self._budget_tracker = budget_tracker
         self._folder = folder
         self._settings = settings
@@ -187,31 +205,38 @@ class Search:
         models = most_to_score(self.trials, advanced, self._settings, self.trials.metric)
         self._budget_tracker.reserve_for_comparing(models * self._seconds_to_compare)
 
-    def fits(self, index: int, reserved: int | None = None) -> bool:
+    def fits(self, index: int, reserved: int | None = None, pace: RuntimeModel | None = None) -> bool:
         """Return whether a trial's next step fits, and the end of a reserved trial after it."""
         self.keep_for_comparing(index)
         kept = None if reserved is None else self.trials[reserved]
-        return self._budget_tracker.fits(self.trials[index], kept, self.used(), self.runtime_model)
+        return self._budget_tracker.fits(self.trials[index], kept, self.used(), pace or self.runtime_model)
 
-    def affords_end(self, index: int) -> bool:
+    def affords_end(self, index: int, pace: RuntimeModel) -> bool:
         """Return whether the budget is enough to finish a trial."""
         self.keep_for_comparing(index)
-        return self._budget_tracker.affords_end(self.trials[index], self.used(), self.runtime_model)
+        return self._budget_tracker.affords_end(self.trials[index], self.used(), pace)
 
-    def last_step(self, index: int) -> int | None:
+    def last_step(self, index: int, pace: RuntimeModel) -> int | None:
         """Return the step that a trial is expected to reach with the rest of the budget, None if too near."""
         self.keep_for_comparing(index)
-        return self._budget_tracker.last_step(self.trials[index], self.used(), self.runtime_model)
+        return self._budget_tracker.last_step(self.trials[index], self.used(), pace)
 
-    def _search(self, choose_next: Callable[[], int | None]) -> None:
+    def _search(self, choose_next: Callable[[int], int | None]) -> None:
         """Have idle workers advance the trials that are chosen, until there is none."""
         while True:
             self.obey()
-            while not self.is_ended and self._executor.idle() and (index := choose_next()) is not None:
-                self._submit(index)
+            while not self.is_ended and (chosen := self._chosen(choose_next)) is not None:
+                self._submit(*chosen)
             if not self._under_way:
                 return
             self._collect()
+
+    def _chosen(self, choose_next: Callable[[int], int | None]) -> tuple[int, int] | None:
+        """Return a trial and the slot that is to advance it; None if no idle slot has one to advance."""
+        for slot in self._seating.distinct(self._executor.idle()):
+            if (index := choose_next(slot)) is not None:
+                return index, slot
+        return None
 
     def _finish_leader(self) -> bool:
         """Advance the leading trial towards its end; return False if there is nothing to do."""
@@ -222,18 +247,28 @@ class Search:
         self._why, self._goes_on = "It leads, and what is left of the budget brings it to its end.", True
         trial = self.trials[index]
         before = trial.step
-        while trial.goes_on and not self.is_ended and self.fits(index):
-            self._submit(index)
+        while trial.goes_on and not self.is_ended and (slot := self._seat(index)) is not None:
+            if not self.fits(index, pace=self._pace(slot)):
+                break
+            self._submit(index, slot)
             while self._under_way:
                 self._collect()
         return trial.step > before
 
-    def _next(self) -> int | None:
+    def _seat(self, index: int) -> int | None:
+        """Return the best idle slot for a trial, None if none has room for it."""
+        return self._seating.best(self.trials[index].spec.pipeline, self._executor.idle())
+
+    def _pace(self, slot: int) -> RuntimeModel:
+        return self.paces.of(self._executor.slots[slot].machine)
+
+    def _next(self, slot: int) -> int | None:
         """Choose the first trial as long as it can continue, and beside or after it what a person added, then
         the strategy's choice.
         """
         first, name = self.trials[0], get_strategy(self._settings.strategy).first_name
-        if first.goes_on and not first.running and self.fits(0):
+        pace, hidden = self._pace(slot), self._seating.too_large(self.trials.pipelines, slot)
+        if first.goes_on and not first.running and 0 not in hidden and self.fits(0, pace=pace):
             self._activity = f"Training the {name} pipeline"
             self._why = f"The {name} pipeline is trained to its end first: others are compared with it."
             self._goes_on = True
@@ -241,25 +276,29 @@ class Search:
         self._goes_on = False
         if not first.running:
             self._activity = f"Searching ({self._settings.strategy})"
-        history = self.trials.history(self.runtime_model)
-        if (added := self._added(history)) is not None:
+        history, view = self.trials.history(pace), _At(self, pace)
+        if (added := self._added(history, view, hidden)) is not None:
             self._why = "It was added by hand, and goes before what the strategy would choose."
             return added
         began = time.monotonic()
-        chosen = choose(self._policy, history, self)
+        chosen = choose(self._policy, history, view, hidden)
         self._is_quick = time.monotonic() - began <= LOOKED_AHEAD_SECONDS
         self._why = "" if chosen is None else reason(history, chosen)
         return chosen
 
-    def _added(self, history: History) -> int | None:
+    def _added(self, history: History, view: BudgetView, hidden: Collection[int]) -> int | None:
         """Return the place of the first pipeline that a person added, is not at its end, and fits."""
         places = () if self._obeying is None else self._obeying.added(self.trials)
         return next(
-            (i for i in places if history.trials[i].is_open and fits_beside(i, history, self)),
+            (
+                place
+                for place in places
+                if place not in hidden and history.trials[place].is_open and fits_beside(place, history, view)
+            ),
             None,
         )
 
-    def _last(self) -> int | None:
+    def _last(self, slot: int) -> int | None:
         """Choose a trial to advance as far as the budget is expected to last, the leader before others.
 
         Nothing else could use the time that a step would lose if it took longer than expected.
@@ -269,22 +308,24 @@ class Search:
         self._activity = "Using the rest of the budget"
         self._why = "The rest of the budget is not enough for a whole step, but for a part of one."
         self._goes_on = self._is_quick = False
-        history = self.trials.history(self.runtime_model)
+        pace, hidden = self._pace(slot), self._seating.too_large(self.trials.pipelines, slot)
+        history = self.trials.history(pace)
         ahead = leader(history) or 0
-        if history.trials[ahead].is_open and self.last_step(ahead) is not None:
+        is_open = history.trials[ahead].is_open and ahead not in hidden
+        if is_open and self.last_step(ahead, pace) is not None:
             return ahead
-        return choose(self._policy, history, _Rest(self))
+        return choose(self._policy, history, _Rest(self, pace), hidden)
 
-    def _submit(self, index: int) -> None:
+    def _submit(self, index: int, slot: int) -> None:
         trial = self.trials[index]
-        following = self.last_step(index) or trial.next_step
+        following = self.last_step(index, self._pace(slot)) or trial.next_step
         assert following is not None
         trial.running = True
         choice = Choice(trial.spec.run, trial.spec.pipeline, trial.plan.share_at(following), self._why)
         self._show()
         began = time.monotonic()
         request = Advance(trial.spec, trial.step, following, trial.weights_hash)
-        self._under_way[self._executor.submit(request)] = _Step(index, began, choice)
+        self._under_way[self._executor.submit(request, slot)] = _Step(index, began, choice)
         self._ahead = self._look_ahead(index)
         self._show()
 
@@ -337,7 +378,8 @@ class Search:
         before = trial.curve[-1].tokens_seen if trial.curve else 0
         self.trials.record(step.index, measured, slot, self._budget_tracker.elapsed())
         seconds = time.monotonic() - step.began
-        self.runtime_model.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
+        pace = self.paces.of(slot.machine)
+        pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
         history = self.trials.history(self.runtime_model)
         self._tell_diagnostics(history)
         self._save()

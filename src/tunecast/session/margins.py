@@ -13,8 +13,8 @@ from tunecast.errors import ConfigurationError
 from tunecast.results import Margin
 from tunecast.session.constant_answers import ConstantRival
 from tunecast.training.losses import Loss
+from tunecast.training.measurement import Scored
 from tunecast.training.metrics import get_metric
-from tunecast.training.runner import Scored
 
 
 @dataclass(frozen=True)

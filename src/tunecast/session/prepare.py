@@ -248,7 +248,7 @@ def _training_task(
         facts=facts,
         device=device,
         dtype=dtype or wanted,
-        threads=worker_threads(settings.threads, settings.workers),
+        threads=worker_threads(settings.threads, settings.process_count),
         train=encoded["train"],
         subset=(),
         validation=encoded["validation"],
@@ -260,6 +260,7 @@ def _training_task(
         deterministic=settings.deterministic,
         trust_remote_code=settings.trust_remote_code,
         loss=LOSS,
+        devices=settings.gpus_per_trial,
     )
 
 

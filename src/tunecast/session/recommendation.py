@@ -75,6 +75,7 @@ def question_of(settings: SessionSettings) -> Question:
         max_length=settings.max_length,
         seed=settings.seed,
         trust_remote_code=settings.trust_remote_code,
+        gpus_per_trial=settings.gpus_per_trial,
     )
 
 
@@ -136,6 +137,7 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
         task=task,
         warnings=(),
         trust_remote_code=settings.trust_remote_code,
+        devices=settings.gpus_per_trial,
     )
 
 

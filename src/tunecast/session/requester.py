@@ -11,6 +11,7 @@ from tunecast.errors import ModelError
 from tunecast.executors.base import Broken, Crash, Executor, Request
 from tunecast.executors.requests import TrainingPlace
 from tunecast.progress import Progress
+from tunecast.session.seating import Seating
 from tunecast.training.training_task import TrainingTask
 
 
@@ -20,10 +21,16 @@ class Requester:
 
     Args:
         folder: The output folder, which failures of the disk name.
+        seating: Says which worker is asked; None for the first one.
     """
 
     executor: Executor
     folder: Path
+    seating: Seating | None = None
+
+    def slot_for(self, request: Request) -> int:
+        """Return the number of the slot that answers a request."""
+        return 0 if self.seating is None else self.seating.slot_for(request)
 
     def ask(self, request: Request) -> Any:
         """Return a worker's answer.
@@ -49,7 +56,8 @@ class Requester:
             RuntimeError: The worker cannot answer.
         """
         crashes = 0
-        while isinstance(answer := self.executor.call(request, is_over=is_over), Crash):
+        slot = self.slot_for(request)
+        while isinstance(answer := self.executor.call(request, slot, is_over=is_over), Crash):
             crashes += 1
             if crashes > answer.forgiven:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from tunecast.search import History, Policy, Remaining, leader, rung
@@ -25,11 +26,13 @@ class BudgetView(Protocol):
         """Whether it suffices to bring a trial to its full length."""
 
 
-def choose(policy: Policy, history: History, budget_view: BudgetView) -> int | None:
+def choose(
+    policy: Policy, history: History, budget_view: BudgetView, hidden: Collection[int] = ()
+) -> int | None:
     """Ask a policy which trial to advance, and ask again if that trial does not fit the budget.
 
     Policies see trials that were passed over as if they had no further point. ``budget_view`` is read again
-    for each answer, since answers take time.
+    for each answer, since answers take time. Trials at ``hidden`` places cannot be chosen.
 
     Returns:
         The trial's place; None if the policy stops, or none of its choices fits.
@@ -39,7 +42,7 @@ def choose(policy: Policy, history: History, budget_view: BudgetView) -> int | N
     """
     passed_over: set[int] = set()
     while len(passed_over) < MOST_PASSED_OVER:
-        shown = history.without(passed_over)
+        shown = history.without(passed_over.union(hidden))
         index = policy(shown, budget_view.remaining())
         if index is None:
             return None

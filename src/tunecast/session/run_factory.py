@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunecast.records import Point, Run, Score, Seconds
+from tunecast.records import DEVICES, Point, Run, Score, Seconds
 from tunecast.training.plan import HALVINGS
 from tunecast.training.training_task import TrialSpec, validation_subset
 
@@ -150,6 +150,7 @@ def new_run(
         extra: Raw facts that have no field.
     """
     training_task = prepared.training_task
+    spread = {DEVICES: training_task.devices} if training_task.devices > 1 else {}
     return Run(
         id=spec.run,
         session=session,
@@ -169,5 +170,5 @@ def new_run(
         trainable_parameters=trainable_parameters,
         exclusive=exclusive,
         created_at=time.time(),
-        extra=dict(extra or {}),
+        extra={**spread, **(extra or {})},
     )

@@ -6,8 +6,10 @@ import math
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
+from tunecast.records import Machine
+
 if TYPE_CHECKING:
-    from tunecast.training.runner import Measurement
+    from tunecast.training.measurement import Measurement
 
 UPPER_QUANTILE = 1.2816
 """90% of a normal distribution lies below this many standard deviations above the mean."""
@@ -43,6 +45,13 @@ class RuntimeModel:
         self._rates: dict[str, tuple[float, float]] = {}
         self._overheads: deque[float] = deque(maxlen=LATEST)
         self._overheads_by_method: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
+
+    def at_rate(self, share: float) -> RuntimeModel:
+        """Return the first guess for a worker that computes at so much of this one's rate."""
+        seconds = 1.0 / share
+        return RuntimeModel(
+            seconds * self._first_guess, seconds * self._first_overhead, seconds * self.validation_seconds
+        )
 
     def learn(self, method: str, tokens: float, training_seconds: float, other_seconds: float) -> None:
         """Learn from a step.
@@ -113,3 +122,27 @@ class RuntimeModel:
         pooled = (count * variance + UNMEASURED_SPREAD**2) / (count + 1)
         # The next step varies like the others, and their mean is itself uncertain.
         return mean, max(LEAST_SPREAD, math.sqrt(pooled * (1 + 1 / count)))
+
+
+class Paces:
+    """The pace of each kind of worker: those on like machines share what they learn.
+
+    Args:
+        first: The pace that was measured before the first trial.
+        machine: Where it was measured.
+        dtype: Type of compute, in which machines are compared.
+    """
+
+    def __init__(self, first: RuntimeModel, machine: Machine, dtype: str) -> None:
+        self.first = first
+        self._dtype = dtype
+        self._known = [(machine, first)]
+
+    def of(self, machine: Machine) -> RuntimeModel:
+        """Return the pace of workers on a machine; at first, that of their rate."""
+        for known, pace in self._known:
+            if known.is_as_fast(machine, self._dtype):
+                return pace
+        (reference, first), rate = self._known[0], machine.rate(self._dtype)
+        self._known.append((machine, first.at_rate(rate / reference.rate(self._dtype))))
+        return self._known[-1][1]

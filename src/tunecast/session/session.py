@@ -46,14 +46,15 @@ from tunecast.session.run_factory import (
     session_validation,
     sized_validation,
 )
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.seating import Seating, leave_out_whole
 from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
 from tunecast.session.transfer_state import as_begun, keep, prior_known
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.training.runner import Scored
+from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec
 
 
@@ -87,7 +88,9 @@ class Session:
         self._folder = folder
         self._store = store
         self._executor = executor
-        self._requester = Requester(executor, folder.path)
+        assert state.worker_bytes is not None
+        self._seating = Seating(settings, prepared.training_task, executor, state.worker_bytes)
+        self._requester = Requester(executor, folder.path, self._seating)
         self._progress = progress
         self._state = state
         self._feasible = feasible
@@ -159,8 +162,8 @@ class Session:
 
     @property
     def _asked(self) -> Slot:
-        """The slot for all requests outside the search."""
-        return self._executor.slots[0]
+        """The slot for requests about the base model."""
+        return self._executor.slots[self._seating.first]
 
     @property
     def _first_feasible(self) -> Pipeline:
@@ -270,15 +273,18 @@ class Session:
             policy = while_improving(policy, patience)
         trials = self._laid_out(candidates, explosion_nats(start, training_task.facts.vocabulary))
         trials[0].is_feasible = self._feasible.baseline_fits
+        leave_out_whole(trials, self._settings.gpus_per_trial)
         assert self._state.validation_seconds is not None
-        runtime_model = RuntimeModel(self._seconds_per_token, scoring, self._state.validation_seconds)
-        trials.teach(runtime_model)
+        pace = RuntimeModel(self._seconds_per_token, scoring, self._state.validation_seconds)
+        paces = Paces(pace, self._seating.machine_for(self._first_feasible), training_task.dtype)
+        trials.teach(paces)
         return Search(
             trials=trials,
             policy=policy,
             executor=self._executor,
             budget_tracker=self._budget_tracker,
-            runtime_model=runtime_model,
+            paces=paces,
+            seating=self._seating,
             folder=self._folder,
             settings=self._settings,
             progress=self._progress,
@@ -315,7 +321,7 @@ class Session:
             seed=self._settings.seed,
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples,
-            workers=self._settings.workers,
+            workers=self._settings.worker_count,
             explosion_nats=limit,
             patience=None if self._strategy.has_baseline else self._settings.patience,
             halvings=self._state.halvings,

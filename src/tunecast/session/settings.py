@@ -19,8 +19,8 @@ from tunecast.search.registry import DEFAULT
 from tunecast.session.final_choice import FinalChoice, final_choice
 
 NUMBERS = (
-    *("epochs", "seed", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
-    *("value", "patience", "guard_limit"),
+    *("epochs", "seed", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
+    *("value", "patience", "guard_limit", "gpus_per_trial"),
 )
 """Settings that are numbers, each with its range in :mod:`tunecast.ranges`."""
 DTYPES = ("auto", *COMPUTE_DTYPES)
@@ -54,7 +54,9 @@ class SessionSettings:
         seed: Seed of split, sampling, data order and initialisation.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
-        workers: Trials that are trained at the same time, one by each worker.
+        workers: Trials that are trained at the same time, one by each worker; ``auto`` for as many as
+            accelerators, or cores and memory, allow. None for one on each accelerator, and one on a CPU.
+        gpus_per_trial: Devices that each trial is spread over; on a CPU, processes.
         executor: Where workers run: ``local`` for processes on this machine, ``in-process`` for none,
             ``ray`` for a Ray cluster, ``queue`` for those that ``tunecast worker`` starts anywhere.
         threads: Threads of one worker on a CPU; None shares the cores between the workers.
@@ -109,7 +111,8 @@ class SessionSettings:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
-    workers: int = 1
+    workers: int | Literal["auto"] | None = None
+    gpus_per_trial: int = 1
     executor: str = "local"
     threads: int | None = None
     keep_gb: float = 10.0
@@ -134,6 +137,8 @@ class SessionSettings:
     def __post_init__(self) -> None:
         for name in NUMBERS:
             check_range(name, getattr(self, name))
+        if not isinstance(self.workers, str):
+            check_range("workers", self.workers)
         if self.test_examples != "all":
             check_range("test_examples", self.test_examples)
         for item in fields(self):
@@ -160,12 +165,22 @@ class SessionSettings:
     @property
     def final_choice(self) -> FinalChoice:
         """What follows the search; see :func:`~tunecast.session.final_choice.final_choice`."""
-        return final_choice(self.final_training, self.budget, self.strategy, self.workers)
+        return final_choice(self.final_training, self.budget, self.strategy, self.worker_count)
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers; 1 as long as they have not been counted by :func:`.layout.laid_out`."""
+        return self.workers if isinstance(self.workers, int) else 1
+
+    @property
+    def process_count(self) -> int:
+        """Processes that train at the same time on this machine."""
+        return self.worker_count * self.gpus_per_trial
 
     @property
     def restrictions(self) -> Restrictions:
         """Restrictions of the space by the user."""
-        return Restrictions(tuple(self.methods), self.fixed, self.ranges)
+        return Restrictions(tuple(self.methods), self.fixed, self.ranges, devices=self.gpus_per_trial)
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as JSON gives them back: lists for tuples."""

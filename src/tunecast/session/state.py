@@ -279,7 +279,10 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     """Check that a session continues with the configuration it began with."""
     now = settings.as_json()
     # Results must not change, and neither may the store, or the points in it would be lost.
-    free = {"output_dir", "keep_gb", "executor", "shared_dir", "ray_address", "proxy_for", "track"}
+    free = {
+        *("output_dir", "keep_gb", "executor", "shared_dir", "ray_address"),
+        *("proxy_for", "track", "gpus_per_trial"),
+    }
     # The number of threads decides the last bits of every result, and follows from the workers by default.
     if settings.threads is not None:
         free.add("workers")

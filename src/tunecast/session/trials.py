@@ -18,12 +18,12 @@ from tunecast.search import History, TrialView
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
-from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.runtime_model import Paces, RuntimeModel
 from tunecast.session.workloads import Efforts
 from tunecast.store import Store
 from tunecast.training.checkpoint import CheckpointFolder, StepReport
+from tunecast.training.measurement import SKIPPED, Measurement
 from tunecast.training.plan import HALVINGS, TrialPlan
-from tunecast.training.runner import SKIPPED, Measurement
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
 if TYPE_CHECKING:
@@ -265,6 +265,11 @@ class Trials:
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._all)
 
+    @cached_property
+    def pipelines(self) -> list[Pipeline]:
+        """Their pipelines, in order."""
+        return [trial.spec.pipeline for trial in self._all]
+
     @property
     def started(self) -> list[Trial]:
         """Trials that have used any budget."""
@@ -291,22 +296,23 @@ class Trials:
                     "Choose another --output-dir.",
                 )
 
-    def teach(self, runtime_model: RuntimeModel) -> None:
-        """Let a runtime model learn from the points of an earlier process, in their order."""
+    def teach(self, paces: Paces) -> None:
+        """Let the paces of workers learn from the points of an earlier process, in their order."""
         at_end = self._prepared.training_task.subset_share
-        steps = []
+        steps: list[tuple[float, RuntimeModel, tuple[str, float, float, float]]] = []
         for trial in self._all:
             seen = 0
+            pace = paces.first if trial.run is None else paces.of(trial.run.machine)
             for point in trial.curve:
                 # As for a step that was watched: what is scored at the end alone is not the overhead's.
                 share = at_end if point.step == trial.plan.total_steps else 1.0
                 other = share * point.evaluation.wall
                 tokens = trial.effort * (point.tokens_seen - seen)
                 taught = trial.spec.pipeline.method, tokens, point.training.wall, other
-                steps.append((point.elapsed_seconds, taught))
+                steps.append((point.elapsed_seconds, pace, taught))
                 seen = point.tokens_seen
-        for _, taught in sorted(steps, key=lambda step: step[0]):
-            runtime_model.learn(*taught)
+        for _, pace, taught in sorted(steps, key=lambda step: step[0]):
+            pace.learn(*taught)
 
     def history(self, runtime_model: RuntimeModel) -> History:
         """Return the strategies' view."""

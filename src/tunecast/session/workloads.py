@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,13 +40,15 @@ class SingleExamples:
             "label_tokens": max(1, *(example.label_tokens for example in examples)),
             "evaluates": False,
             "attention": "eager" if training_task.deterministic and on_cuda else "sdpa",
+            "sharding": "fsdp" if training_task.devices > 1 else "none",
+            "devices": training_task.devices,
         }
 
     def of(self, pipeline: Pipeline) -> Workload | None:
         """Return the workload of a pipeline; None if the method does not state its footprint."""
         task = self._training_task
         batch = int(pipeline.number("per_device_train_batch_size"))
-        how = {**self._how, "step_examples": batch}
+        how = {**self._how, "step_examples": math.ceil(batch / task.devices)}
         return workload_of(pipeline, task.facts, dtype=task.dtype, device=task.device, **how)
 
     @property

@@ -41,7 +41,7 @@ _DATASET_FACTS = {
 }
 # The position of a run in its plan, and numbers from a Trainer's record.
 _EXTRA_NUMBERS = {
-    *("number", "shared", "test_tokens", "retrained_tokens", "held_bytes"),
+    *("number", "shared", "test_tokens", "retrained_tokens", "held_bytes", "devices"),
     *("epochs", "train_loss", "log_digests", "arguments_digest"),
 }
 # The source of an imported run and its unknown fields; the unit of token counts.

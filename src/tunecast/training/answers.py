@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.hardware.machine import SecondsClock
 from tunecast.results import SampleOutput
 from tunecast.training.compute import Compute
+from tunecast.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
@@ -43,13 +44,21 @@ class Answerer:
 
     Args:
         by_labels: Whether an answer is the label that the model finds likeliest, in place of generated text.
+        ranks: The processes that share the model; each gives all answers.
     """
 
     def __init__(
-        self, training_task: TrainingTask, tokenizer: Any, compute: Compute, *, by_labels: bool
+        self,
+        training_task: TrainingTask,
+        tokenizer: Any,
+        compute: Compute,
+        *,
+        by_labels: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._task, self._tokenizer, self._compute = training_task, tokenizer, compute
         self._by_labels = by_labels
+        self._ranks = ranks
 
     def answers(self, model: Any, split: str, limit: int, seconds: float | None) -> tuple[SampleOutput, ...]:
         """Answer the first ``limit`` prompts of a split, or as many as the seconds allow."""
@@ -58,7 +67,8 @@ class Answerer:
             return self._answered(model, split, slice(0, limit)) if limit else ()
         clock = SecondsClock(self._compute.device)
         first = self._answered(model, split, slice(0, counts[0]))
-        affordable = min(limit, seconds / max(clock.read().wall, 1e-9) * counts[0])
+        taken = self._ranks.first(lambda: (seconds, clock.read().wall))
+        affordable = min(limit, taken[0] / max(taken[1], 1e-9) * counts[0])
         most = max((count for count in counts if count <= affordable), default=counts[0])
         most = max(most, min(limit, self._least))
         return first + self._answered(model, split, slice(counts[0], most))

@@ -113,6 +113,21 @@ class CheckpointFolder:
         )
         return chosen if is_choice else None
 
+    def write_micro_batch(self, examples: int) -> None:
+        """Note the examples per forward pass, for a process that starts after memory ran out."""
+        with contextlib.suppress(OSError):  # then it runs out again
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with written_whole(self._micro_batch) as unfinished:
+                unfinished.write_text(json.dumps(examples), encoding="utf-8")
+
+    def read_micro_batch(self) -> int | None:
+        """Read what :meth:`write_micro_batch` noted; None if there is nothing that can be read."""
+        try:
+            found = read_json(self._micro_batch)
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, int) and found > 0 else None
+
     def write_report(self, report: StepReport) -> None:
         """Leave a report for :meth:`read_report`; a disk that takes no more is none of its business."""
         with contextlib.suppress(OSError):
@@ -141,6 +156,20 @@ class CheckpointFolder:
         steps = [_step_of(file) for file in self.folder.glob("state-*.safetensors")]
         usable = [step for step in steps if 0 <= step <= at_most and self._weights(step).is_file()]
         return max(usable, default=0)
+
+    def latest_whole(self, at_most: int, weights_hash: str = "") -> int:
+        """Return the last step up to ``at_most`` that training can continue from, 0 if there is none.
+
+        Damaged checkpoints are removed. ``weights_hash``, if known, is that of the weights at ``at_most``.
+
+        Raises:
+            OSError: A checkpoint cannot be read, which does not mean that it is damaged.
+        """
+        while start := self.latest(at_most):
+            if self.is_whole(start, weights_hash if start == at_most else ""):
+                break
+            self.discard(start)
+        return start
 
     def has_weights(self, step: int, weights_hash: str = "") -> bool:
         """Return whether the weights of ``step`` are kept and, as far as can be verified, intact.
@@ -220,6 +249,10 @@ class CheckpointFolder:
     @property
     def _report(self) -> Path:
         return self.folder / "report.json"
+
+    @property
+    def _micro_batch(self) -> Path:
+        return self.folder / "micro-batch.json"
 
     @property
     def _choice(self) -> Path:

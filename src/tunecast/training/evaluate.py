@@ -11,6 +11,7 @@ from tunecast.records import Score
 from tunecast.training.compute import Compute
 from tunecast.training.failures import is_out_of_memory
 from tunecast.training.losses import Loss
+from tunecast.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
@@ -25,12 +26,16 @@ PROCESSOR_BATCH_TOKENS = 1024
 class Evaluator:
     """Scores models; when memory runs out, its own batches shrink and training is not affected.
 
-    ``batch_tokens`` are the padded tokens of one batch; None chooses by device.
+    ``batch_tokens`` are the padded tokens of one batch; None chooses by device. Several ``ranks`` share the
+    batches, and each has all measurements in the end.
     """
 
-    def __init__(self, compute: Compute, loss: Loss, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, compute: Compute, loss: Loss, batch_tokens: int | None = None, ranks: Ranks = ALONE
+    ) -> None:
         self._compute = compute
         self._loss = loss
+        self._ranks = ranks
         usual = PROCESSOR_BATCH_TOKENS if compute.device == "cpu" else BATCH_TOKENS
         self.batch_tokens = batch_tokens or usual
 
@@ -52,6 +57,8 @@ class Evaluator:
         rows: list[Any] = [None] * len(examples)
         model.eval()
         with torch.inference_mode():
+            if self._ranks.share:
+                return self._shared(model, examples, order)
             while order:
                 part = order[: self._batch_size(examples[order[0]].tokens)]
                 measured = self._measured(model, [examples[i] for i in part])
@@ -61,6 +68,25 @@ class Evaluator:
                     rows[index] = row
                 del order[: len(part)]
         return np.array(rows, dtype=np.float64)
+
+    def _shared(self, model: Any, examples: Sequence[EncodedExample], order: list[int]) -> np.ndarray:
+        """Measure the batches that fall to this rank, and exchange the measurements.
+
+        All ranks take part in equally many forward passes: one without a batch repeats the last one.
+        """
+        batches: list[list[int]] = []
+        while order:
+            batches.append(order[: self._batch_size(examples[order[0]].tokens)])
+            del order[: len(batches[-1])]
+        batches += [batches[-1]] * (-len(batches) % self._ranks.count)
+        own = self._ranks.part(batches)
+        measured = [self._measured(model, [examples[index] for index in batch]) for batch in own]
+        rows: dict[int, Any] = {}
+        for theirs in self._ranks.each(list(zip(own, measured, strict=True))):
+            for batch, found in theirs:
+                assert found is not None
+                rows |= zip(batch, found, strict=True)
+        return np.array([rows[index] for index in range(len(examples))], dtype=np.float64)
 
     def _batch_size(self, longest: int) -> int:
         return max(1, self.batch_tokens // max(longest, 1))
@@ -72,7 +98,7 @@ class Evaluator:
                 measured = self._loss.measure(model, self._loss.collate(examples, self._compute))
             return np.asarray(measured.double().cpu().numpy())
         except Exception as error:  # all but memory errors are raised again
-            if not is_out_of_memory(error) or len(examples) == 1:
+            if not is_out_of_memory(error) or len(examples) == 1 or self._ranks.share:
                 raise
         self._compute.free_memory()
         self.batch_tokens = len(examples) // 2 * examples[0].tokens

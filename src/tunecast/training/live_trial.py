@@ -23,6 +23,8 @@ from tunecast.training.failures import DivergedError, is_out_of_memory
 from tunecast.training.losses import Loss
 from tunecast.training.optimizers import build_optimizer, flatten_state, restore_state
 from tunecast.training.plan import TrialPlan, schedule
+from tunecast.training.ranks import ALONE, Ranks
+from tunecast.training.sharding import gathered, part_of, state_parts, whole_tensor
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
@@ -52,6 +54,8 @@ class LiveTrial:
     Args:
         seed: Seed from which every step's dropout and noise derive.
         explosion_nats: A step whose loss per label token is above this ends the trial.
+        ranks: The processes that share the trial, each with a part of the model and of every batch.
+        micro_batch_size: Most examples per forward pass; None for a whole batch.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class LiveTrial:
         *,
         seed: int,
         explosion_nats: float = math.inf,
+        ranks: Ranks = ALONE,
+        micro_batch_size: int | None = None,
     ) -> None:
         self.model = model
         self.plan = plan
@@ -78,9 +84,12 @@ class LiveTrial:
         self._loss = loss
         self._seed = seed
         self._explosion_nats = explosion_nats
+        self._ranks = ranks
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(model, pipeline)
         self._zeroth_order: Any = self._optimizer if hasattr(self._optimizer, "estimate") else None
+        if micro_batch_size is not None:
+            self.micro_batch_size = min(self.micro_batch_size, micro_batch_size)
         self._factor = schedule(
             str(pipeline["lr_scheduler_type"]), warmup_steps=plan.warmup_steps, total_steps=plan.total_steps
         )
@@ -130,24 +139,29 @@ class LiveTrial:
         return Segment(nats / max(weight, 1), norms / max(steps, 1), clock.read(), skipped)
 
     def save(self, folder: CheckpointFolder, *, goes_on: bool) -> str:
-        """Write a checkpoint of the current step; only its weights if the trial does not go on from here."""
-        if not goes_on:
-            return folder.write(self._trained, None, self._position({}))
-        tensors, scalars = flatten_state(self._optimizer)
-        own = self._method.state(self.model)
+        """Write a checkpoint of the current step; only its weights if the trial does not go on from here.
+
+        Of several ranks the first writes the whole tensors of all; the others return an empty hash.
+        """
+        weights = gathered(self._trained, self._ranks)
+        tensors, scalars = flatten_state(self._optimizer) if goes_on else ({}, {})
+        own = self._method.state(self.model) if goes_on else {}
         tensors |= {f"{_METHOD_STATE}{key}": tensor for key, tensor in own.items()}
-        return folder.write(self._trained, tensors, self._position(scalars))
+        tensors = gathered(tensors, self._ranks)
+        if not self._ranks.is_first:
+            return ""
+        return folder.write(weights, tensors if goes_on else None, self._position(scalars))
 
     def load(self, folder: CheckpointFolder, step: int) -> None:
         """Continue from the checkpoint of ``step``."""
         tensors, position = folder.read_state(step)
         self.load_weights(folder, step)
         own = {key: tensors.pop(key) for key in list(tensors) if key.startswith(_METHOD_STATE)}
-        restore_state(self._optimizer, tensors, position.scalars)
+        restore_state(self._optimizer, state_parts(tensors, self._optimizer), position.scalars)
         state = {key.removeprefix(_METHOD_STATE): tensor for key, tensor in own.items()}
         self._method.restore(self.model, state)
         self.step = position.step
-        self.micro_batch_size = position.micro_batch_size
+        self.micro_batch_size = min(position.micro_batch_size, self.micro_batch_size)
         self.label_tokens_seen = position.label_tokens_seen
 
     def load_weights(self, folder: CheckpointFolder, step: int) -> None:
@@ -157,7 +171,7 @@ class LiveTrial:
         saved = folder.read_weights(step)
         with torch.no_grad():
             for name, parameter in self._trained.items():
-                parameter.copy_(saved[name])
+                parameter.copy_(part_of(saved[name], parameter))
 
     def _position(self, scalars: Mapping[str, float | None]) -> Position:
         return Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
@@ -175,7 +189,8 @@ class LiveTrial:
                 total, weight = self._learn(examples)
                 break
             except Exception as error:  # all but memory errors are raised again
-                if not is_out_of_memory(error) or self.micro_batch_size == 1:
+                # Of several ranks, the others wait for this one in the middle of a layer.
+                if not is_out_of_memory(error) or self.micro_batch_size == 1 or self._ranks.share:
                     raise
             # Outside the handler: the exception no longer references the failed pass's tensors.
             self._optimizer.zero_grad(set_to_none=True)
@@ -210,19 +225,29 @@ class LiveTrial:
     def _accumulate(
         self, examples: Sequence[EncodedExample], *, backward: bool = True
     ) -> tuple[float, float, int]:
-        """Sum the minimised and the reported loss over micro-batches, with gradients if wanted."""
+        """Sum the minimised and the reported loss over micro-batches, with gradients if wanted.
 
-        weight = self._loss.weight(examples)
+        Each rank takes a part of the examples. One that has none left takes part with an example that counts
+        nothing, since layers are gathered from all.
+        """
+
+        weight, ranks = self._loss.weight(examples), self._ranks
+        own, most = ranks.part(examples), math.ceil(len(examples) / ranks.count)
         minimised = total = 0.0
-        for number, start in enumerate(range(0, len(examples), self.micro_batch_size)):
-            self._compute.seed(_derived_seed(self._seed, self.step, number))
-            batch = self._loss.collate(examples[start : start + self.micro_batch_size], self._compute)
+        for number, start in enumerate(range(0, most, self.micro_batch_size)):
+            self._compute.seed(_derived_seed(self._seed, self.step, number * ranks.count + ranks.number))
+            chosen = own[start : start + self.micro_batch_size]
+            batch = self._loss.collate(chosen or examples[:1], self._compute)
             with self._compute.autocast():
                 losses, reported = self._loss.minimised(self.model, batch, self._pipeline)
             if backward:
-                (losses.sum() / max(weight, 1)).backward()
-            minimised += losses.sum().item()
-            total += reported.sum().item()
+                # Gradients are averaged over ranks, and should be summed.
+                factor = ranks.count if chosen else 0
+                (factor * losses.sum() / max(weight, 1)).backward()
+            if chosen:
+                minimised += losses.sum().item()
+                total += reported.sum().item()
+        minimised, total = ranks.sums(minimised, total)
         return minimised, total, weight
 
     def _update(self) -> float:
@@ -231,7 +256,7 @@ class LiveTrial:
         self._method.before_update(self.model, self.learning_rate(self.step))
         if self._zeroth_order is None:
             limit = self._pipeline.number("max_grad_norm", 1.0)
-            norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
+            norm = whole_tensor(torch.nn.utils.clip_grad_norm_(self._trained.values(), limit)).item()
         else:
             norm = abs(self._zeroth_order.projected_gradient)  # its mean square is the gradient's
         for group in self._optimizer.param_groups:

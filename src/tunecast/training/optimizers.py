@@ -140,7 +140,9 @@ def _sgd(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer
     """Build SGD with a momentum of 0.9; its weight decay is part of the gradient."""
     import torch
 
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=weight_decay, fused=True)
+    # Fused, it does not know tensors that are spread over devices.
+    fused = not any(hasattr(parameter, "full_tensor") for group in groups for parameter in group["params"])
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=weight_decay, fused=fused)
 
 
 def _lion(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,7 @@ from tunecast.hardware.machine import SecondsClock, load_average, peak_bytes, re
 from tunecast.methods import Method, get_method
 from tunecast.models.classifier import is_classifier
 from tunecast.models.load import load_tokenizer, quiet
-from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
-from tunecast.results import SampleOutput
+from tunecast.records import Outcome, Pipeline, Point, RunError, Score
 from tunecast.training.answers import Answerer
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
@@ -27,7 +26,10 @@ from tunecast.training.finished_model import load_finished
 from tunecast.training.label_points import LabelledPoint, measure_labels
 from tunecast.training.live_trial import LiveTrial, Segment
 from tunecast.training.losses import get_loss
+from tunecast.training.measurement import Measurement, Scored
 from tunecast.training.metrics import get_metric, with_metric
+from tunecast.training.ranks import ALONE, Ranks
+from tunecast.training.sharding import sharded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,76 +37,28 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tunecast.data import EncodedExample
+    from tunecast.training.losses import Loss
     from tunecast.training.training_task import TrainingTask, TrialSpec
 
     Examples = Sequence[EncodedExample]
 
+SMALLER = 4
+"""Where new processes have to start for smaller batches, batches are so many times smaller at once."""
 SPLITS = ("subset", "validation", "test", "guard")
-SKIPPED = "skipped_steps"
-"""In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
-HELD_BEFORE = "held_bytes"
-"""In ``Run.extra``: bytes on the worker's device before the trial's first step. All peaks of the trial
-include them."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The result of advancing a trial by one fidelity step.
-
-    Args:
-        point: The new point; None where the trial failed before it could be measured.
-        outcome: ``paused``, ``completed``, or why the trial ended.
-        error: Why it ended early, None if it did not.
-        validation: Score of all validation examples that the session uses, at the last point only.
-        measured: What :meth:`Loss.measure` gave for each of them.
-        validation_seconds: The part of its wall seconds that is not the subset's.
-        retrained_tokens: Tokens trained again because their checkpoint was lost.
-        retraining_seconds: Wall seconds of that; no point includes them.
-        held_bytes: Bytes on the worker's device before the trial began.
-        choosing_seconds: Wall seconds in which the method looked at the data, before the first step; no point
-            includes them.
-        skipped_steps: Zeroth-order steps without an update, because a loss was not finite.
-    """
-
-    run: str
-    point: Point | None
-    outcome: Outcome
-    error: RunError | None = None
-    validation: Score | None = None
-    measured: np.ndarray | None = field(default=None, compare=False)
-    validation_seconds: float = 0.0
-    trainable_parameters: int = 0
-    retrained_tokens: int = 0
-    retraining_seconds: float = 0.0
-    held_bytes: int = 0
-    choosing_seconds: float = 0.0
-    skipped_steps: int = 0
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The result of scoring a model on a split, with generated texts; fields as in :class:`Measurement`.
-
-    Args:
-        evaluation: Duration of measuring the loss.
-        measured: What :meth:`Loss.measure` gave for each example, in the order of the split.
-        answering_seconds: Wall seconds of giving ``outputs``.
-    """
-
-    score: Score
-    evaluation: Seconds
-    measured: np.ndarray
-    outputs: tuple[SampleOutput, ...] = ()
-    retrained_tokens: int = 0
-    answering_seconds: float = 0.0
 
 
 class Runner:
-    """Trains, scores and saves the trials of one task, in this process."""
+    """Trains, scores and saves the trials of one task, in this process.
 
-    def __init__(self, training_task: TrainingTask) -> None:
+    Several ``ranks`` do so together, each with a part of the model on its own device; all of them are asked
+    for the same things, and only the answers of the first count. Their base model is loaded for every trial
+    anew, because a model that was spread cannot be put together again.
+    """
+
+    def __init__(self, training_task: TrainingTask, ranks: Ranks = ALONE) -> None:
         self.training_task = training_task
         self.reloads = 0
+        self._ranks = ranks
         self._tokenizer = load_tokenizer(
             training_task.model, trust_remote_code=training_task.trust_remote_code
         )
@@ -115,15 +69,17 @@ class Runner:
             self._tokenizer.pad_token_id,
         )
         self._loss = get_loss(training_task.loss)
-        self._evaluator = Evaluator(self._compute, self._loss)
+        self._evaluator = self._evaluator_of(self._loss)
         self._splits: dict[str, tuple[Examples, Examples]] = {}
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
         self._retrained = 0, 0.0
         self._choosing = 0.0
         self._compute.choose_kernels(deterministic=training_task.deterministic)
+        self._spread_base: Any = None
+        """The base model over all ranks, which nothing can be trained on."""
         self._base = self._load_base()
-        self._clean = fingerprint(self._base)
+        self._clean = "" if ranks.share else fingerprint(self._base)
 
     def advance(
         self, spec: TrialSpec, from_step: int, to_step: int, *, weights_hash: str = ""
@@ -154,6 +110,8 @@ class Runner:
             outcome, record = describe_failure(error)
             if isinstance(error, OSError) and outcome is not Outcome.OUT_OF_MEMORY:
                 raise
+            if outcome is Outcome.OUT_OF_MEMORY and self._ranks.share:
+                self._note_smaller_batches(spec)
             measured = Measurement(spec.run, None, outcome, record)
         trainable = self._live.trainable_parameters if self._live else 0
         if measured.outcome.is_failure:
@@ -168,13 +126,25 @@ class Runner:
             choosing_seconds=self._choosing,
         )
 
+    def _note_smaller_batches(self, spec: TrialSpec) -> None:
+        """Have the processes that follow these go on with smaller batches.
+
+        The other ranks wait for this one in the middle of a layer, so that none of them can go on.
+        """
+        if spec.folder and self._live is not None:
+            smaller = math.ceil(self._live.micro_batch_size / SMALLER)
+            CheckpointFolder(Path(spec.folder)).write_micro_batch(smaller)
+
     def _advanced(self, spec: TrialSpec, from_step: int, to_step: int, weights_hash: str) -> Measurement:
         """Advance a trial; if it fails, :meth:`advance` holds no reference to it and can free its memory."""
         live = self._made_live(spec, from_step, weights_hash)
         folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
-        if folder:
+        reports = folder is not None and self._ranks.is_first
+        if folder and reports:
             folder.drop_report()  # of a process that was killed further on
-        return self._measure(live, spec, live.advance(to_step, folder.write_report if folder else None))
+        return self._measure(
+            live, spec, live.advance(to_step, folder.write_report if folder and reports else None)
+        )
 
     def score(
         self,
@@ -208,7 +178,9 @@ class Runner:
         evaluation = clock.read()
         left = None if answers_within is None else answers_within - evaluation.wall
         by_labels = is_classifier(model) or (bool(metric) and get_metric(metric).by_labels)
-        answerer = Answerer(self.training_task, self._tokenizer, self._compute, by_labels=by_labels)
+        answerer = Answerer(
+            self.training_task, self._tokenizer, self._compute, by_labels=by_labels, ranks=self._ranks
+        )
         outputs = answerer.answers(model, split, generate_limit, left)
         answering = clock.read().wall - evaluation.wall
         if metric and outputs:
@@ -225,6 +197,11 @@ class Runner:
         ``base_location`` is the base model's location as the written model records it; ``weights_hash`` is
         the ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
         """
+        if self._ranks.share:
+            self._keep_weights(spec, step, weights_hash)
+            if self._ranks.is_first:
+                self._alone().save(spec, step, folder, base_location, weights_hash=weights_hash)
+            return
         model = self._with_weights(spec, step, weights_hash)
         with quiet():
             get_method(spec.pipeline.method).save(model, Path(folder), base_location)
@@ -234,6 +211,10 @@ class Runner:
 
     def save_base(self, folder: str) -> None:
         """Write the base model and its tokenizer."""
+        if self._ranks.share:
+            if self._ranks.is_first:
+                self._alone().save_base(folder)
+            return
         with quiet():
             self._base_model().save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
@@ -250,7 +231,11 @@ class Runner:
         live = self._made_live(replace(spec, run="speed"), 0)
         clock = SecondsClock(self.training_task.device)
         rates: list[float] = []
-        while live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds):
+
+        def goes_on() -> bool:
+            return live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds)
+
+        while self._ranks.first(goes_on):
             before = live.plan.tokens_at(live.step)
             try:
                 segment = live.advance(live.step + 1)
@@ -287,6 +272,7 @@ class Runner:
         """End the live trial; discard a base model that it leaves changed."""
         if self._live is None and self._base is not None:
             return
+        self._spread_base = None
         if self._live is not None and self._live_spec is not None:
             try:
                 clean = self._restores_base(get_method(self._live_spec.pipeline.method), self._live.model)
@@ -302,6 +288,8 @@ class Runner:
 
     def _restores_base(self, method: Method, model: Any) -> bool:
         """Detach a trial's method; return whether the base model is as it was loaded."""
+        if self._ranks.share:
+            return False
         detached = method.detach(model)
         if not is_classifier(detached):  # the layers under a head are the base model's own
             self._base = detached
@@ -318,14 +306,30 @@ class Runner:
             self._tokenizer,
             [*task.validation_examples, *task.test_examples],
             dtype=getattr(torch, task.dtype),
-            device=task.device,
+            device="cpu" if self._ranks.share else task.device,
             trust_remote_code=task.trust_remote_code,
         )
 
     def _base_model(self) -> Any:
+        self._evaluator = self._evaluator_of(self._loss)
+        if self._spread_base is not None:
+            return self._spread_base
         self.release()
-        self._evaluator = Evaluator(self._compute, self._loss)
-        return self._base
+        if not self._ranks.share:
+            return self._base
+        self._spread_base, self._base = self._spread(self._base), None
+        return self._spread_base
+
+    def _spread(self, model: Any) -> Any:
+        """Spread a model over all ranks; that of one process stays as it is."""
+        return sharded(model, self.training_task.device, self._ranks) if self._ranks.share else model
+
+    def _evaluator_of(self, loss: Loss) -> Evaluator:
+        return Evaluator(self._compute, loss, ranks=self._ranks)
+
+    def _alone(self) -> Runner:
+        """Return a runner in main memory for what no device is needed for: writing models."""
+        return Runner(replace(self.training_task, device="cpu", devices=1))
 
     def _made_live(self, spec: TrialSpec, from_step: int, weights_hash: str = "") -> LiveTrial:
         """Bring the trial to ``from_step``: as it is, from its checkpoint, or trained again."""
@@ -334,11 +338,7 @@ class Runner:
         live = self._attached(spec)
         if from_step and spec.folder:
             folder = CheckpointFolder(Path(spec.folder))
-            while start := folder.latest(from_step):
-                if folder.is_whole(start, weights_hash if start == from_step else ""):
-                    break
-                folder.discard(start)
-            if start:
+            if start := self._ranks.first(lambda: folder.latest_whole(from_step, weights_hash)):
                 live.load(folder, start)
         if live.step < from_step:
             tokens = live.plan.tokens_at(from_step) - live.plan.tokens_at(live.step)
@@ -351,16 +351,23 @@ class Runner:
         # Batches that shrank because memory ran out in another trial may fit now.
         task = self.training_task
         loss = trained_loss(spec.pipeline, self._loss, task.labels, task.facts.context)
-        self._evaluator = Evaluator(self._compute, loss if loss.own_head else self._loss)
+        self._evaluator = self._evaluator_of(loss if loss.own_head else self._loss)
         for split in SPLITS:  # while the base model is untouched
             self._split(split)
+        if (noted := self._noted_batch(spec)) is not None:  # it may have been evaluation that ran out
+            share = noted / spec.pipeline.number("per_device_train_batch_size")
+            self._evaluator.batch_tokens = max(1, int(share * self._evaluator.batch_tokens))
         examples = loss.prepare(self._base, task.training_examples(spec), self._compute)
         try:
             pipeline = self._chosen(spec, examples)
+            model = get_method(pipeline.method).attach(
+                loss.model(self._base, self._compute, spec.seed), pipeline, spec.seed
+            )
+            if self._ranks.share:
+                self._base = None  # it is loaded anew for the next trial
+                get_method(pipeline.method).release_base(model)
             live = LiveTrial(
-                get_method(pipeline.method).attach(
-                    loss.model(self._base, self._compute, spec.seed), pipeline, spec.seed
-                ),
+                self._spread(model),
                 pipeline,
                 task.plan(spec),
                 examples,
@@ -368,6 +375,8 @@ class Runner:
                 loss,
                 seed=spec.seed,
                 explosion_nats=spec.explosion_nats,
+                ranks=self._ranks,
+                micro_batch_size=noted,
             )
         except Exception:
             # Half an adapter may be in the base model. The next release reloads it; in this handler, what the
@@ -376,6 +385,12 @@ class Runner:
             raise
         self._live, self._live_spec = live, spec
         return live
+
+    def _noted_batch(self, spec: TrialSpec) -> int | None:
+        """Return the examples of a forward pass on which several ranks have agreed after memory ran out."""
+        if not (spec.folder and self._ranks.share):
+            return None
+        return self._ranks.first(CheckpointFolder(Path(spec.folder)).read_micro_batch)
 
     def _chosen(self, spec: TrialSpec, examples: Examples) -> Pipeline:
         """Complete the pipeline with its method's choice on the data, once for a trial that is kept."""
@@ -392,7 +407,7 @@ class Runner:
     def _with_weights(self, spec: TrialSpec, step: int, weights_hash: str) -> Any:
         """Load a trial's weights of ``step`` into its model; train and save them again if they are lost."""
         folder = CheckpointFolder(Path(spec.folder))
-        if spec.folder and folder.has_weights(step, weights_hash):
+        if spec.folder and self._has_weights(folder, step, weights_hash):
             live = self._attached(spec)
             live.load_weights(folder, step)
             live.step = -1  # its optimiser is not at this step, so it must not continue
@@ -402,6 +417,14 @@ class Runner:
             with contextlib.suppress(OSError):  # if they cannot be saved, they are trained again next time
                 live.save(folder, goes_on=False)
         return live.model
+
+    def _keep_weights(self, spec: TrialSpec, step: int, weights_hash: str) -> None:
+        """Train and save a trial's weights of ``step`` again if they are lost."""
+        if not self._has_weights(CheckpointFolder(Path(spec.folder)), step, weights_hash):
+            self._with_weights(spec, step, weights_hash)
+
+    def _has_weights(self, folder: CheckpointFolder, step: int, weights_hash: str) -> bool:
+        return self._ranks.first(lambda: folder.has_weights(step, weights_hash))
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = SecondsClock(self.training_task.device)
@@ -426,7 +449,7 @@ class Runner:
             validation=score,
             training=segment.training,
             evaluation=evaluation,
-            peak_bytes=peak_bytes(self.training_task.device),
+            peak_bytes=max(self._ranks.each(peak_bytes(self.training_task.device))),
             micro_batch_size=live.micro_batch_size,
             load_average=load_average(),
             workers=spec.workers,

@@ -64,6 +64,7 @@ class TrainingTask:
         point_metric: Metric of classification that points measure too; empty for none.
         loss: Name of the loss that is minimised and measured; see :mod:`tunecast.training.losses`.
         guard: Examples of other tasks that nothing is trained on; see :mod:`tunecast.session.guards`.
+        devices: Devices that share each trial, one process for each.
     """
 
     model: ResolvedModel
@@ -87,6 +88,7 @@ class TrainingTask:
     point_metric: str = ""
     loss: str = COMPLETION
     guard: tuple[EncodedExample, ...] = ()
+    devices: int = 1
 
     def steered_by(self, steering: Steering) -> TrainingTask:
         """Return the task of scoring the large model that this task's model steers."""

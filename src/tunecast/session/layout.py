@@ -1,0 +1,139 @@
+"""How many workers a machine gets, and how much memory each of them may hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tunecast.data import AUTO
+from tunecast.errors import ConfigurationError
+from tunecast.executors.local import sharers_of
+from tunecast.hardware.machine import accelerator_count, device_bytes
+from tunecast.hardware.main_memory import main_memory_bytes
+from tunecast.hardware.processor import available_cores
+from tunecast.search import get_strategy
+from tunecast.session.prepare import choose_device
+from tunecast.session.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from tunecast.executors.base import Slot
+
+USUAL_LENGTH = 512
+"""Tokens of the sequence for which a worker must have room, before the data are known."""
+
+
+def laid_out(settings: SessionSettings) -> SessionSettings:
+    """Return settings with the number of workers in place of ``auto`` and of the default.
+
+    Raises:
+        ConfigurationError: There are fewer accelerators than a trial is to be spread over.
+        ModelError: The base model cannot be found.
+    """
+    devices = settings.gpus_per_trial
+    if devices > 1 and settings.executor == "in-process":
+        raise ConfigurationError(
+            f"--gpus-per-trial {devices} needs a process for each device.", "Use --executor local."
+        )
+    if settings.executor == "queue":  # more may join than it waits for
+        return replace(settings, workers=settings.worker_count)
+    device = choose_device(settings.device)
+    groups = _groups(device, devices)
+    if isinstance(settings.workers, int):
+        return settings
+    if device == "cpu":
+        return replace(settings, workers=_on_processor(settings) if settings.workers == AUTO else 1)
+    only = get_strategy(settings.strategy).trials
+    return replace(settings, workers=min(groups, only) if only else groups)
+
+
+def worker_count(wanted: str | int | None, device: str) -> int:
+    """Return the workers of a collection: the given number, else one for each accelerator or core."""
+    if isinstance(wanted, int):
+        return wanted
+    if device == "cpu":
+        return available_cores() if wanted == AUTO else 1
+    return _groups(device, 1)
+
+
+def limit_bytes(settings: SessionSettings, device: str) -> int:
+    """Return the most bytes that a process of any worker on this machine may hold."""
+    return max(memory // sharers for memory, sharers in _shares(settings, device))
+
+
+def room_of(settings: SessionSettings, slot: Slot) -> int:
+    """Return the bytes that a process of the worker in a slot may hold.
+
+    Workers on a CPU share its memory. Those on accelerators take them in turn; if a trial is spread over
+    several, the smallest of them limits it. ``--max-memory-gb`` stands for a device's memory.
+    """
+    return _allowed(settings, slot.machine.device_memory_bytes) // slot.sharers
+
+
+def largest_share(settings: SessionSettings, device: str) -> tuple[int, int]:
+    """Return the memory of the device whose processes may hold the most, and how many share it."""
+    return max(_shares(settings, device), key=lambda share: share[0] // share[1])
+
+
+def _shares(settings: SessionSettings, device: str) -> list[tuple[int, int]]:
+    """Return the memory that each worker on this machine shares, and by how many processes."""
+    if settings.executor == "queue":
+        return [(_allowed(settings, device_bytes(device)), 1)]
+    workers, devices = settings.worker_count, settings.gpus_per_trial
+    memories = _memories(device, devices)
+    return [
+        (_allowed(settings, memories[slot % len(memories)]), sharers_of(device, slot, workers, devices))
+        for slot in range(workers)
+    ]
+
+
+def _allowed(settings: SessionSettings, memory_bytes: int) -> int:
+    return memory_bytes if settings.max_memory_gb is None else int(settings.max_memory_gb * 1e9)
+
+
+def _groups(device: str, devices: int) -> int:
+    """Return how many groups of so many devices there are, each for one worker; 1 on a CPU.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if device == "cpu":
+        return 1
+    there = accelerator_count() if device == "cuda" else 1
+    if there < devices:
+        named = "this machine has" if device == "cuda" else f"--device {device} is"
+        raise ConfigurationError(
+            f"--gpus-per-trial {devices}: {named} {there} accelerator{'' if there == 1 else 's'}.",
+            "Give a smaller number, or --device cuda for all accelerators.",
+        )
+    return there // devices
+
+
+def _memories(device: str, devices: int) -> list[int]:
+    """Return the memory of a device of each group, the smallest one's."""
+    if device != "cuda" or accelerator_count() <= 1:
+        return [device_bytes(device)]
+    each = [device_bytes(f"cuda:{number}") for number in range(accelerator_count())]
+    return [min(each[group * devices :][:devices]) for group in range(len(each) // devices)]
+
+
+def _on_processor(settings: SessionSettings) -> int:
+    """Return the workers for which cores and memory suffice: each has room for full finetuning."""
+    from tunecast import models
+    from tunecast.estimate import Workload, estimate_bytes
+    from tunecast.hardware.dtype import choose_dtype
+
+    facts = models.describe(models.resolve(settings.model), trust_remote_code=settings.trust_remote_code)
+    dtype = settings.dtype if settings.dtype != AUTO else choose_dtype("cpu", facts.width)
+    length = settings.max_length or min(facts.context or USUAL_LENGTH, USUAL_LENGTH)
+    workload = Workload(
+        precision="float32" if dtype == "float32" else "bfloat16",
+        max_length=length,
+        evaluates=False,
+        device="cpu",
+        sharding="none" if settings.gpus_per_trial == 1 else "fsdp",
+        devices=settings.gpus_per_trial,
+    )
+    each = settings.gpus_per_trial * estimate_bytes(facts, workload)
+    memory = main_memory_bytes() if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
+    cores = available_cores() // (settings.gpus_per_trial * (settings.threads or 1))
+    return max(1, min(cores, int(memory / each)))
