@@ -43,8 +43,8 @@ def main() -> None:
     )
     parser.add_argument("report", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=760)
+    parser.add_argument("--width", type=int, default=1040)
+    parser.add_argument("--height", type=int, default=1240)
     given = parser.parse_args()
     picture(given.report, given.picture, given.width, given.height)
 

@@ -24,5 +24,5 @@ def test_the_top_of_a_page_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_missing_report_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="There is no|is installed"):
+    with pytest.raises(SystemExit, match=r"There is no|is installed"):
         picture(tmp_path / "nothing.html", tmp_path / "a.png", 640, 400)
