@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunecast.store import Store
@@ -25,8 +26,24 @@ FLAGS = (
 )
 
 
-def tokens_per_second(model: str, data: str, budget: str, workers: int, executor: str) -> tuple[float, int]:
-    """Run a session, and return its training tokens per second of the budget and its number of trials."""
+@dataclass(frozen=True)
+class Session:
+    """What a session spent.
+
+    Args:
+        speed: Training tokens per second of the budget.
+        per_cpu_second: Training tokens per processor second of training.
+        busy: Share of the budget's seconds in which a worker trained or evaluated, the mean of all workers.
+    """
+
+    speed: float
+    per_cpu_second: float
+    busy: float
+    trials: int
+
+
+def session(model: str, data: str, budget: str, workers: int, executor: str) -> Session:
+    """Run a session to its end."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = ["from tunecast.cli import main; main()", "tune", "--model", model, "--data", data, *FLAGS]
@@ -42,7 +59,11 @@ def tokens_per_second(model: str, data: str, budget: str, workers: int, executor
         seconds = json.loads(done.stdout)["budget"]["used_seconds"]
         with Store.open(out / "runs.sqlite") as store:
             runs = [run for run in store.runs() if run.curve and run.is_candidate]
-        return sum(run.curve[-1].tokens_seen for run in runs) / seconds, len(runs)
+    points = [point for run in runs for point in run.curve]
+    tokens = sum(run.curve[-1].tokens_seen for run in runs)
+    worked = sum(point.training.wall + point.evaluation.wall for point in points)
+    cpu = sum(point.training.cpu for point in points)
+    return Session(tokens / seconds, tokens / cpu, worked / workers / seconds, len(runs))
 
 
 def main() -> None:
@@ -54,14 +75,25 @@ def main() -> None:
     parser.add_argument("--executor", default="local")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    speeds: dict[int, list[float]] = {1: [], 2: []}
+    ratios, expected = [], []
     for _ in range(given.repeats):
-        for workers, found in speeds.items():
-            speed, trials = tokens_per_second(given.model, given.data, given.budget, workers, given.executor)
-            found.append(speed)
-            print(f"{workers} workers: {speed:,.0f} tokens/s in {trials} trials", flush=True)
-    ratios = sorted(two / one for one, two in zip(speeds[1], speeds[2], strict=True))
-    print(f"two workers over one: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        one, two = (
+            session(given.model, given.data, given.budget, workers, given.executor) for workers in (1, 2)
+        )
+        for workers, found in ((1, one), (2, two)):
+            print(
+                f"{workers} workers: {found.speed:,.0f} tokens/s in {found.trials} trials, "
+                f"{found.per_cpu_second:,.0f} per processor second, busy {found.busy:.0%}",
+                flush=True,
+            )
+        ratios.append(two.speed / one.speed)
+        expected.append(2 * (two.per_cpu_second / one.per_cpu_second) * (two.busy / one.busy))
+    print(f"two workers over one: {_spread(ratios)}")
+    print(f"by processor seconds and busy shares, as if nothing else ran: {_spread(expected)}")
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def test_an_unknown_executor_is_refused() -> None:
 def test_every_slot_tells_its_machine(executor: Executor) -> None:
     assert [(slot.machine.device, slot.machine.threads) for slot in executor.slots] == [("cpu", 1)] * 2
     assert all(slot.versions.torch and slot.loading_seconds > 0 for slot in executor.slots)
+    assert [slot.sharers for slot in executor.slots] == [2, 2], "both hold the memory of this machine"
 
 
 def test_answers_belong_to_their_handles_in_whatever_order_they_come(executor: Executor) -> None:
