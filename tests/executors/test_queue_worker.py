@@ -217,8 +217,8 @@ import signal, time
 from tunecast.executors import queue_worker
 queue_worker.LEAVING_SECONDS = 1
 signal.signal(signal.SIGTERM, queue_worker._end)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 finally:
     time.sleep(60)
