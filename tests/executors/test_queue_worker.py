@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -205,3 +208,23 @@ def test_a_worker_needs_a_shared_folder_and_a_store(tmp_path: Path) -> None:
     (tmp_path / "runs.sqlite").write_text("a letter, not a database, and long enough to be read as one")
     with pytest.raises(StoreError, match="is not a SQLite file"):
         work(str(tmp_path / "runs.sqlite"), None, Stay(), print)
+
+
+def test_a_worker_that_cannot_leave_ends_all_the_same() -> None:
+    """What SIGTERM interrupts may hold a lock for ever; here it waits for a minute, whatever is raised."""
+    code = """
+import signal, time
+from tunecast.executors import queue_worker
+queue_worker.LEAVING_SECONDS = 1
+signal.signal(signal.SIGTERM, queue_worker._end)
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.wait(timeout=30) == -signal.SIGALRM

@@ -32,7 +32,7 @@ from tunecast.store.work_queue import READY, REFUSING, Offer, WorkQueue
 LOOK_SECONDS = 0.5
 """Longest interval between two looks for a session, for a request, and for one that was given up."""
 LEAVING_SECONDS = 20
-"""Longest time that leaving takes after SIGTERM; ending later costs the lease, and nothing else."""
+"""Longest time that leaving takes after SIGTERM. A worker that ends then loses its lease, no more."""
 FIRST_OUTAGE_SECONDS = 30.0
 """Time for which the store may be unreachable while no session is served."""
 
