@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
 LOG = logging.getLogger("tunecast.federated")
+_loaded = lru_cache(maxsize=1)(load_site)
+"""Simulated clients in one process share a base model, which every one of them leaves as it was."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Client:
     @cached_property
     def site(self) -> Site:
         """The base model on this client's machine."""
-        return self.loaded or load_site(self.settings, self.model)
+        return self.loaded or _loaded(self.settings, self.model)
 
     @cached_property
     def examples(self) -> list[EncodedExample]:

@@ -79,12 +79,11 @@ class FedAvgLora(FederatedMethod):
         """Attach the adapter to the base, and take it off again."""
         import torch
 
-        with self._attached(site) as model, torch.no_grad():
+        with self._attached(site) as model:
             for name, parameter in _trained(model).items():
                 if name in state:
-                    parameter.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
-            with torch.enable_grad():
-                yield model.eval()
+                    parameter.data.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
+            yield model.eval()
 
     @contextmanager
     def _attached(self, site: Site) -> Iterator[Any]:

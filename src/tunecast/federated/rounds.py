@@ -52,7 +52,7 @@ class Reply:
         number: The round that it trained for.
         examples: Number of its examples.
         problem: Why it has no arrays; empty if it has.
-        message_bytes: Bytes of both messages as they are serialised, with names and headers.
+        message_bytes: Bytes of the arrays of both messages as Flower serialises them, with NumPy's headers.
     """
 
     name: str
@@ -73,7 +73,7 @@ class RoundRecord:
         left_out: Clients that were asked and do not count, each with the reason.
         down_bytes: Bytes of the arrays that were sent to all clients.
         up_bytes: Bytes of the arrays that were received from all clients.
-        message_bytes: Bytes of whole messages both ways, of the clients that replied.
+        message_bytes: Bytes of arrays both ways as Flower serialises them, of the clients that replied.
         bias: See :class:`Joined`.
         seconds: Wall seconds of the round, scoring included.
     """
