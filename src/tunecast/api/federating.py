@@ -47,25 +47,31 @@ def federate(
         UserError: The clients do not fit together, or Flower cannot run.
     """
     from tunecast.federated import launch
-    from tunecast.federated.deliver import RECORD_FILE
+    from tunecast.federated.deliver import PROBLEM_FILE, RECORD_FILE
     from tunecast.federated.rounds import LAST_FILE, RoundsFolder
 
     folder = expanded(settings.output_dir).resolve()
     local = not settings.model.startswith(("/", "~")) and Path(settings.model).exists()
-    settings = replace(
-        settings,
-        output_dir=str(folder),
-        model=str(Path(settings.model).resolve()) if local else settings.model,
-        validation=str(expanded(settings.validation).resolve()),
-        clients=settings.clients if superlink else len(clients),
-    ) if clients or superlink else settings
+    settings = (
+        replace(
+            settings,
+            output_dir=str(folder),
+            model=str(Path(settings.model).resolve()) if local else settings.model,
+            validation=str(expanded(settings.validation).resolve()),
+            clients=settings.clients if superlink else len(clients),
+        )
+        if clients or superlink
+        else settings
+    )
     named = _named(clients, bool(superlink))
     _check_validation(settings.validation)
     launch.check_flower(simulate=simulate)
     if (folder / LAST_FILE).exists() and not resume:
-        raise OutputError(f"--output-dir {folder} holds a federation.", "Go on with --resume, or name another folder.")
+        raise OutputError(
+            f"--output-dir {folder} holds a federation.", "Go on with --resume, or name another folder."
+        )
     RoundsFolder(folder, settings).load()
-    for file in (RECORD_FILE, "problem.json"):
+    for file in (RECORD_FILE, PROBLEM_FILE):
         (folder / file).unlink(missing_ok=True)
     progress = progress or Silent()
     if superlink:
@@ -89,7 +95,9 @@ def _named(clients: Sequence[str], elsewhere: bool) -> list[tuple[str, str]]:
             )
         return []
     if not clients:
-        raise ConfigurationError("There are no clients.", "Name their folders: --clients hospital-a hospital-b")
+        raise ConfigurationError(
+            "There are no clients.", "Name their folders: --clients hospital-a hospital-b"
+        )
     for client in clients:
         if not expanded(client).exists():
             raise DataError(f"--clients {client}: there is no such file or folder.", "Check the path.")
@@ -111,9 +119,9 @@ def _check_validation(validation: str) -> None:
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    from tunecast.federated.deliver import RECORD_FILE
+    from tunecast.federated.deliver import PROBLEM_FILE, RECORD_FILE
 
-    problem, record = folder / "problem.json", folder / RECORD_FILE
+    problem, record = folder / PROBLEM_FILE, folder / RECORD_FILE
     if problem.is_file():
         told = read_object(problem, str(problem))
         raise UserError(str(told["what"]), str(told["hint"]))

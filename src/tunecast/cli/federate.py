@@ -17,23 +17,39 @@ def command(
         ..., "--model", help=f"Base model: {MODEL_FORMATS}.", autocompletion=completion.models
     ),
     clients: list[str] = typer.Option(
-        None, "--clients", help="Folder or file of each client's data: --clients A B C, or the option repeated."
+        None,
+        "--clients",
+        help="Folder or file of each client's data: --clients A B C, or the option repeated.",
     ),
-    validation: str = typer.Option(..., "--validation", help="Held-out examples of the server: file or folder."),
+    validation: str = typer.Option(
+        ..., "--validation", help="Held-out examples of the server: file or folder."
+    ),
     method: str = typer.Option("fedavg-lora", "--method", help="fedkseed, slora or fedavg-lora."),
     rounds: int = typer.Option(10, "--rounds", help="Rounds of training."),
     output_dir: str = typer.Option("tunecast-federated", "--output-dir", help="Folder for all output."),
     simulate: bool = typer.Option(False, "--simulate", help="Use Flower's simulation engine; no network."),
     at_once: int = typer.Option(1, "--at-once", help="Simulated clients that train at the same time."),
-    superlink: str = typer.Option("", "--superlink", help="HOST:PORT of a SuperLink whose SuperNodes hold the data."),
-    root_certificates: str = typer.Option("", "--root-certificates", help="Certificate file of that SuperLink."),
+    superlink: str = typer.Option(
+        "", "--superlink", help="HOST:PORT of a SuperLink whose SuperNodes hold the data."
+    ),
+    root_certificates: str = typer.Option(
+        "", "--root-certificates", help="Certificate file of that SuperLink."
+    ),
     insecure: bool = typer.Option(False, "--insecure", help="Speak to that SuperLink without TLS."),
     expected: int = typer.Option(1, "--expect", help="Clients to wait for on a SuperLink."),
     share: float = typer.Option(1.0, "--share", help="Share of the clients that train in a round."),
-    weighting: str = typer.Option("examples", "--weighting", help="Weigh clients by their examples, or equal."),
-    round_seconds: float = typer.Option(3600.0, "--round-seconds", help="Longest wait for a round's replies."),
-    wait_seconds: float = typer.Option(120.0, "--wait-seconds", help="Longest wait for the clients at the start."),
-    learning_rate: float = typer.Option(None, "--learning-rate", help="Rate of clients. (default: the method's)"),
+    weighting: str = typer.Option(
+        "examples", "--weighting", help="Weigh clients by their examples, or equal."
+    ),
+    round_seconds: float = typer.Option(
+        3600.0, "--round-seconds", help="Longest wait for a round's replies."
+    ),
+    wait_seconds: float = typer.Option(
+        120.0, "--wait-seconds", help="Longest wait for the clients at the start."
+    ),
+    learning_rate: float = typer.Option(
+        None, "--learning-rate", help="Rate of clients. (default: the method's)"
+    ),
     batch_size: int = typer.Option(8, "--batch-size", help="Examples per step of a client."),
     local_epochs: float = typer.Option(1.0, "--local-epochs", help="LoRA: passes of a client in a round."),
     max_length: int = typer.Option(512, "--max-length", help="Longest example in tokens."),
@@ -41,7 +57,9 @@ def command(
     lora_alpha: int = typer.Option(16, "--lora-alpha", help="LoRA: alpha."),
     aggregation: str = typer.Option("average", "--aggregation", help="LoRA: average, freeze-a or product."),
     density: float = typer.Option(0.01, "--density", help="SLoRA: share of the entries that stage 1 trains."),
-    sparse_rounds: int = typer.Option(None, "--sparse-rounds", help="SLoRA: rounds of stage 1. (default: a fifth)"),
+    sparse_rounds: int = typer.Option(
+        None, "--sparse-rounds", help="SLoRA: rounds of stage 1. (default: a fifth)"
+    ),
     sparse_rate: float = typer.Option(None, "--sparse-rate", help="SLoRA: rate of stage 1."),
     seeds: int = typer.Option(4096, "--seeds", help="FedKSeed: number of directions, K."),
     steps: int = typer.Option(200, "--steps", help="FedKSeed: steps of a client in a round, tau."),

@@ -1,7 +1,7 @@
 """The Flower apps: what carries a round's arrays between a ServerApp and ClientApps.
 
-The same apps run in Flower's simulation engine, where clients are places in a list of folders, and on SuperNodes,
-which say in their ``--node-config`` what their client is called and where its data lies.
+The same apps run in Flower's simulation engine, where clients are places in a list of folders, and on
+SuperNodes, which say in their ``--node-config`` what their client is called and where its data lies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunecast.atomic import written_whole
 from tunecast.data import read_training
 from tunecast.errors import DataError, UserError
 from tunecast.federated.client import Client
-from tunecast.federated.deliver import deliver
+from tunecast.federated.deliver import PROBLEM_FILE, deliver
 from tunecast.federated.registry import federated_method
 from tunecast.federated.rounds import Hello, Reply, RoundsFolder, run_rounds
 from tunecast.federated.settings import FederatedSettings
@@ -31,13 +31,12 @@ from tunecast.progress import Progress, Silent
 
 SETTINGS = "settings"
 """The key of a Flower run's configuration that holds :class:`FederatedSettings` as JSON."""
-PROBLEM_FILE = "problem.json"
-"""Where a server that cannot go on says why."""
 ARRAYS, FACTS = "arrays", "facts"
-_client = lru_cache(maxsize=128)(Client)
 
 
-def client_app(settings: FederatedSettings | None = None, clients: Sequence[tuple[str, str]] = ()) -> ClientApp:
+def client_app(
+    settings: FederatedSettings | None = None, clients: Sequence[tuple[str, str]] = ()
+) -> ClientApp:
     """Return the app of every client.
 
     Args:
@@ -49,11 +48,10 @@ def client_app(settings: FederatedSettings | None = None, clients: Sequence[tupl
     def client_of(context: Context) -> Client:
         node = context.node_config
         if settings is not None:
-            return _client(settings, *clients[int(node["partition-id"])])
+            return _kept_client(settings, *clients[int(node["partition-id"])])
         known = FederatedSettings.from_json(str(context.run_config[SETTINGS]))
-        return _client(known, str(node["name"]), str(node["data"]), str(node.get("model", "")))
+        return _kept_client(known, str(node["name"]), str(node["data"]), str(node.get("model", "")))
 
-    @app.query()
     def hello(message: Message, context: Context) -> Message:
         try:
             told = client_of(context).hello()
@@ -61,14 +59,23 @@ def client_app(settings: FederatedSettings | None = None, clients: Sequence[tupl
             told = Hello(f"node {context.node_id}", problem=f"its --node-config lacks {error}")
         return Message(RecordDict({FACTS: ConfigRecord(asdict(told))}), reply_to=message)
 
-    @app.train()
     def train(message: Message, context: Context) -> Message:
-        number = int(_facts(message)["number"])  # type: ignore[arg-type]
+        number = int(_facts(message)["number"])
         reply = client_of(context).train(number, _received(message))
-        facts = ConfigRecord({"name": reply.name, "number": number, "examples": reply.examples, "problem": reply.problem})
+        facts = ConfigRecord(
+            {"name": reply.name, "number": number, "examples": reply.examples, "problem": reply.problem}
+        )
         return Message(RecordDict({ARRAYS: _record(reply.arrays), FACTS: facts}), reply_to=message)
 
+    app.query()(hello)
+    app.train()(train)
     return app
+
+
+@lru_cache(maxsize=128)
+def _kept_client(settings: FederatedSettings, name: str, data: str, model: str = "") -> Client:
+    """Return a client that stays in memory as long as its process."""
+    return Client(settings, name, data, model)
 
 
 def server_app(settings: FederatedSettings | None = None, progress: Progress | None = None) -> ServerApp:
@@ -78,7 +85,6 @@ def server_app(settings: FederatedSettings | None = None, progress: Progress | N
     """
     app = ServerApp()
 
-    @app.main()
     def main(grid: Grid, context: Context) -> None:
         known = settings or FederatedSettings.from_json(str(context.run_config[SETTINGS]))
         folder = Path(known.output_dir)
@@ -89,6 +95,7 @@ def server_app(settings: FederatedSettings | None = None, progress: Progress | N
             with written_whole(folder / PROBLEM_FILE) as unfinished:
                 unfinished.write_text(json.dumps({"what": error.what, "hint": error.hint}), encoding="utf-8")
 
+    app.main()(main)
     return app
 
 
@@ -97,7 +104,9 @@ def serve(settings: FederatedSettings, grid: Grid, progress: Progress) -> None:
     site, method = load_site(settings), federated_method(settings)
     validation = site.encode(read_training(settings.validation))
     if not validation:
-        raise DataError(f"--validation {settings.validation}: no example fits.", "Give others, or more --max-length.")
+        raise DataError(
+            f"--validation {settings.validation}: no example fits.", "Give others, or more --max-length."
+        )
     folder = RoundsFolder(Path(settings.output_dir), settings)
     exchange = GridExchange(grid, settings)
     exchange.wait()
@@ -126,9 +135,11 @@ class GridExchange:
         """Ask new nodes who they are, and return all that are there."""
         present = set(self._grid.get_node_ids())
         new = present - self._hellos.keys()
-        asked = [self._message("query", node, RecordDict({FACTS: ConfigRecord({"number": 0})}), 0) for node in new]
+        asked = [
+            self._message("query", node, RecordDict({FACTS: ConfigRecord({"number": 0})}), 0) for node in new
+        ]
         for reply in self._replies(asked, self._settings.wait_seconds):
-            hello = Hello(**dict(_facts(reply)))  # type: ignore[arg-type]
+            hello = Hello(**dict(_facts(reply)))
             if new != present:  # not the first meeting: the node took the place of one that is gone
                 self._forget(hello.name)
             self._hellos[reply.metadata.src_node_id] = hello
@@ -138,9 +149,13 @@ class GridExchange:
         """Send each client its arrays, and return the replies that came in time."""
         nodes = {hello.name: node for node, hello in self._hellos.items()}
         facts = ConfigRecord({"number": number})
-        contents = {name: RecordDict({ARRAYS: _record(arrays), FACTS: facts}) for name, arrays in sent.items()}
+        contents = {
+            name: RecordDict({ARRAYS: _record(arrays), FACTS: facts}) for name, arrays in sent.items()
+        }
         down = {name: _bytes(content) for name, content in contents.items()}
-        messages = [self._message("train", nodes[name], content, number) for name, content in contents.items()]
+        messages = [
+            self._message("train", nodes[name], content, number) for name, content in contents.items()
+        ]
         replies = []
         for message in self._replies(messages, self._settings.round_seconds):
             told: dict[str, Any] = dict(_facts(message))

@@ -29,7 +29,7 @@ _loaded = lru_cache(maxsize=1)(load_site)
 class Client:
     """One client of a federation.
 
-    Errors may quote rows. They stay in this client's own log, and the server learns only what kind they are of.
+    Errors may quote rows. They stay in this client's own log, and the server learns only their kind.
 
     Args:
         data: Its file or folder.
@@ -72,7 +72,9 @@ class Client:
         try:
             arrays = method.train(self.site, received, self.examples, number, self.name)
         except DivergedError:
-            return Reply(self.name, number, problem="its training diverged: a loss or gradient was not finite")
+            return Reply(
+                self.name, number, problem="its training diverged: a loss or gradient was not finite"
+            )
         except Exception as error:
             return Reply(self.name, number, problem=self._kept_here("training", error))
         return Reply(self.name, number, len(self.examples), arrays)
@@ -102,4 +104,7 @@ class InProcess:
 
 def client_names(folders: list[str]) -> list[str]:
     """Return the clients' names: those of their folders, or of their files without the ending."""
-    return [Path(folder).resolve().stem if Path(folder).is_file() else Path(folder).resolve().name for folder in folders]
+    return [
+        Path(folder).resolve().stem if Path(folder).is_file() else Path(folder).resolve().name
+        for folder in folders
+    ]

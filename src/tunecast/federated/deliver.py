@@ -18,6 +18,8 @@ from tunecast.models.delivered import DELIVERED
 from tunecast.models.load import quiet
 
 RECORD_FILE = "federation.json"
+PROBLEM_FILE = "problem.json"
+"""Where a server that cannot go on says why."""
 
 
 def deliver(
@@ -33,7 +35,9 @@ def deliver(
     pipeline = method.pipeline(site)
     written = {"method": pipeline.method, **pipeline.hyperparameters}
     (unfinished / "pipeline.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
-    (unfinished / "README.md").write_text(card(settings, site.resolved.name, history.records, best), encoding="utf-8")
+    (unfinished / "README.md").write_text(
+        card(settings, site.resolved.name, history.records, best), encoding="utf-8"
+    )
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     record: dict[str, Any] = {
@@ -52,9 +56,7 @@ def best_record(method: FederatedMethod, records: Sequence[RoundRecord]) -> Roun
     return min(records[method.first_delivered :], key=lambda record: record.validation_loss)
 
 
-def card(
-    settings: FederatedSettings, base: str, records: Sequence[RoundRecord], best: RoundRecord
-) -> str:
+def card(settings: FederatedSettings, base: str, records: Sequence[RoundRecord], best: RoundRecord) -> str:
     """Return the model card, as Markdown."""
     before = records[0].validation_loss
     clients = sorted({name for record in records for name in record.counted})
@@ -69,8 +71,8 @@ def card(
         (
             f"# {base}, finetuned by a federation",
             "",
-            f"Method: {settings.method}, {len(records) - 1} rounds, {len(clients)} clients. The clients' data stayed "
-            "with them.",
+            f"Method: {settings.method}, {len(records) - 1} rounds, {len(clients)} clients. "
+            "The clients' data stayed with them.",
             f"This is round {best.number}. Its loss on the server's held-out examples is {best.validation_loss:.4f} "
             f"nats per label token, {verdict} the base model's {before:.4f}.",
             f"All rounds together moved {traffic:,} bytes of arrays.",

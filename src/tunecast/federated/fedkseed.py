@@ -1,8 +1,8 @@
 """FedKSeed: full finetuning for which seeds and scalars are sent (arXiv 2312.06353).
 
-A zeroth-order step is a seed and a scalar. With K seeds that all sides know, any number of steps of constant rate
-adds up to K scalars, from which everyone rebuilds the weights. FedKSeed-Pro draws seeds by the slopes that were
-measured along them.
+A zeroth-order step is a seed and a scalar. With K seeds that all sides know, any number of steps of constant
+rate adds up to K scalars, from which everyone rebuilds the weights. FedKSeed-Pro draws seeds by the slopes that
+were measured along them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunecast.federated.method import Contribution, FederatedMethod, Joined, derived_seed, not_finite, pipeline_of
+from tunecast.federated.method import (
+    Contribution,
+    FederatedMethod,
+    Joined,
+    derived_seed,
+    not_finite,
+    pipeline_of,
+)
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
 from tunecast.records import Pipeline
@@ -51,7 +59,7 @@ class FedKSeed(FederatedMethod):
     def train(
         self, site: Site, received: Arrays, examples: Sequence[EncodedExample], number: int, client: str
     ) -> Arrays:
-        """Rebuild the weights and take zeroth-order steps; those of losses that are not finite are skipped."""
+        """Rebuild the weights and take zeroth-order steps; those without finite losses are skipped."""
         draw = np.random.default_rng([derived_seed(self.settings, number, client), 2])
         count, steps = self.settings.seeds, self.settings.steps
         drawn = received.get("drawn", draw.integers(count, size=steps, dtype=np.uint32))
@@ -60,12 +68,16 @@ class FedKSeed(FederatedMethod):
         with self.installed(site, received) as model:
             optimizer, seeds = self._optimizer(model, pipeline), self.pool()
             for place in drawn:
-                batch = [examples[int(i)] for i in draw.integers(len(examples), size=self.settings.batch_size)]
-                optimizer.estimate(lambda batch=batch: _loss(site, model, batch, pipeline), int(seeds[place]))
+                batch = [
+                    examples[int(i)] for i in draw.integers(len(examples), size=self.settings.batch_size)
+                ]
+                optimizer.estimate(partial(_loss, site, model, batch, pipeline), int(seeds[place]))
                 slope = np.float32(optimizer.projected_gradient)
                 if not np.isfinite(slope):
                     continue
-                optimizer.replay(int(seeds[place]), float(slope))  # of the number that is sent, not a longer one
+                optimizer.replay(
+                    int(seeds[place]), float(slope)
+                )  # of the number that is sent, not a longer one
                 taken.append((int(place), slope))
         return {
             "drawn": np.array([place for place, _ in taken], dtype=np.uint32),

@@ -90,7 +90,14 @@ def run_here(settings: FederatedSettings, clients: Sequence[tuple[str, str]], pr
     address = f"127.0.0.1:{port}"
     link = [
         *_command("flower-superlink"),
-        *("--insecure", "--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"),
+        *(
+            "--insecure",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--disable-runtime-dependency-installation",
+        ),
     ]
     with ExitStack() as running:
         running.enter_context(_process(link, home, "superlink"))
@@ -119,7 +126,9 @@ def run_there(
     home = _home(settings)
     app = home / "app"
     app.mkdir(exist_ok=True)
-    (app / "pyproject.toml").write_text(PROJECT.format(settings=json.dumps(settings.to_json())), encoding="utf-8")
+    (app / "pyproject.toml").write_text(
+        PROJECT.format(settings=json.dumps(settings.to_json())), encoding="utf-8"
+    )
     (app / "federation.py").write_text(SCRIPT, encoding="utf-8")
     secure = f"root-certificates = {json.dumps(str(certificates.resolve()))}" if certificates else ""
     lines = (
@@ -184,7 +193,9 @@ def _wait_for(address: str) -> None:
     until = time.monotonic() + START_SECONDS
     while not _answers(address, 1.0):
         if time.monotonic() > until:
-            raise UserError(f"The SuperLink did not start within {START_SECONDS:g} s.", "Look at flower/superlink.log.")
+            raise UserError(
+                f"The SuperLink did not start within {START_SECONDS:g} s.", "Look at flower/superlink.log."
+            )
         time.sleep(0.2)
 
 

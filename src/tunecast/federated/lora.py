@@ -1,7 +1,7 @@
 """Federated LoRA: clients train adapters, the server joins them (FedAvg), with two remedies for its bias.
 
-The mean of the products ``B A`` is not the product of the means. ``freeze-a`` trains only B, for which the mean is
-exact (FFA-LoRA); ``product`` averages the products and cuts the sum to the rank of the adapter again.
+The mean of the products ``B A`` is not the product of the means. ``freeze-a`` trains only B, for which the mean
+is exact (FFA-LoRA); ``product`` averages the products and cuts the sum to the adapter's rank again.
 """
 
 from __future__ import annotations
@@ -136,13 +136,15 @@ def split_product(
 
 
 def bias(joined: Arrays, contributions: Sequence[Contribution]) -> float:
-    """Return the norm of ``B A - mean(B_c A_c)`` over that of the mean, all matrices of the model together."""
+    """Return the norm of ``B A - mean(B_c A_c)`` over that of the mean, all matrices together."""
     off = size = 0.0
     for first, second in _pairs(joined):
         tall = [-one.weight * one.arrays[second].astype(np.float64) for one in contributions]
         wide = [one.arrays[first].astype(np.float64) for one in contributions]
         size += _squared_norm(tall, wide)
-        off += _squared_norm([joined[second].astype(np.float64), *tall], [joined[first].astype(np.float64), *wide])
+        off += _squared_norm(
+            [joined[second].astype(np.float64), *tall], [joined[first].astype(np.float64), *wide]
+        )
     return float(np.sqrt(max(off, 0.0) / size)) if size else 0.0
 
 

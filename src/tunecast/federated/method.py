@@ -16,7 +16,7 @@ from tunecast.federated.settings import EQUAL, FederatedSettings
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
 from tunecast.methods.space import BASELINE
-from tunecast.records import Pipeline
+from tunecast.records import Pipeline, Scalar
 from tunecast.training.live_trial import LiveTrial
 from tunecast.training.plan import plan_trial
 
@@ -40,8 +40,8 @@ class Contribution:
 class Joined:
     """The server's state after a round.
 
-    ``bias`` is how far the joined change lies from the mean of the clients' changes, as a share of that mean's
-    norm; None if the method joins exactly.
+    ``bias`` is how far the joined change lies from the mean of the clients' changes, as a share of that
+    mean's norm; None if the method joins exactly.
     """
 
     state: Arrays
@@ -49,7 +49,7 @@ class Joined:
 
 
 class FederatedMethod(ABC):
-    """A federated method. It is stateless: the server's state is what :meth:`start` and :meth:`join` return."""
+    """A federated method. It is stateless: :meth:`start` and :meth:`join` return the server's state."""
 
     def __init__(self, settings: FederatedSettings) -> None:
         self.settings = settings
@@ -68,7 +68,9 @@ class FederatedMethod(ABC):
         """Return what a client gets in round ``number``, counted from 1."""
 
     @abstractmethod
-    def train(self, site: Site, received: Arrays, examples: Sequence[EncodedExample], number: int, client: str) -> Arrays:
+    def train(
+        self, site: Site, received: Arrays, examples: Sequence[EncodedExample], number: int, client: str
+    ) -> Arrays:
         """Train as a client, and return its reply. The same arguments give the same reply."""
 
     @abstractmethod
@@ -96,8 +98,8 @@ class FederatedMethod(ABC):
 
 
 def pipeline_of(settings: FederatedSettings, method: str, rate: float, **values: Any) -> Pipeline:
-    """Return a pipeline of constant rate; clients start every round anew, so nothing can decay over rounds."""
-    shared = {
+    """Return a pipeline of constant rate; clients start every round anew, so nothing can decay."""
+    shared: dict[str, Scalar] = {
         "learning_rate": rate,
         "lr_scheduler_type": "constant",
         "warmup_ratio": 0.0,
@@ -142,7 +144,7 @@ def mean(contributions: Sequence[Contribution], name: str) -> np.ndarray:
 
 
 def wrong_arrays(reply: Arrays, expected: Mapping[str, tuple[int, ...]]) -> str:
-    """Return how a reply differs from arrays of float32 by the expected names and shapes; empty if it does not."""
+    """Return how a reply differs from float32 arrays of these names and shapes; empty if it does not."""
     if reply.keys() != expected.keys():
         return f"it sent {len(reply)} arrays, {len(reply.keys() ^ expected.keys())} of them under other names"
     for name, shape in expected.items():

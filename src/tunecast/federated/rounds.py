@@ -1,7 +1,7 @@
-"""The loop over rounds: who takes part, whose replies count, and what is kept so that it can go on after a kill.
+"""The loop over rounds: who takes part, whose replies count, what is kept so that it can go on after a kill.
 
-A round is committed as one file with the state after it and the records of all rounds. A client's work follows
-from its round alone, so a round that was cut short is asked for again and gives the same.
+A round is committed as one file with the state after it and the records of all rounds. A client's work
+follows from its round alone, so a round that was cut short is asked for again and gives the same.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def check_members(hellos: Sequence[Hello], site: Site, settings: FederatedSettin
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(
             f"{names.count(doubled[0])} clients have the name {doubled[0]}.",
-            "Give each its own: the name of its folder, or name=\"…\" in its --node-config.",
+            'Give each its own: the name of its folder, or name="…" in its --node-config.',
         )
     if len(hellos) < settings.clients:
         raise ConfigurationError(
@@ -308,7 +308,9 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     bias = f", bias {record.bias:.3f}" if record.bias is not None else ""
     traffic = f"{record.down_bytes:,} bytes down, {record.up_bytes:,} up"
     line = f"Round {record.number} of {rounds}: validation loss {record.validation_loss:.4f}"
-    return f"{line}, {len(record.counted)} clients, {traffic}{bias}{''.join(f'; {r}' for r in _reasons(record))}"
+    return (
+        f"{line}, {len(record.counted)} clients, {traffic}{bias}{''.join(f'; {r}' for r in _reasons(record))}"
+    )
 
 
 def _reasons(record: RoundRecord) -> list[str]:

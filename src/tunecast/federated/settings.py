@@ -32,7 +32,7 @@ class FederatedSettings:
         batch_size: Examples per step of a client.
         local_epochs: Passes over its data that a client makes in a round, with LoRA.
         max_length: Longest example in tokens; the model's context if that is shorter.
-        aggregation: What becomes of LoRA's factors: ``average`` both, ``freeze-a``, or average the ``product``.
+        aggregation: ``average`` LoRA's factors, ``freeze-a`` and average B, or average the ``product``.
         density: Share of the entries of each matrix that SLoRA's first stage trains.
         sparse_rounds: Rounds of that stage; None for a fifth of all.
         sparse_rate: The clients' rate in that stage; None for full finetuning's usual one.
@@ -74,7 +74,16 @@ class FederatedSettings:
         _one_of("--method", self.method, METHODS)
         _one_of("--aggregation", self.aggregation, AGGREGATIONS)
         _one_of("--weighting", self.weighting, (EXAMPLES, EQUAL))
-        for name in ("rounds", "clients", "batch_size", "max_length", "lora_r", "lora_alpha", "seeds", "steps"):
+        for name in (
+            "rounds",
+            "clients",
+            "batch_size",
+            "max_length",
+            "lora_r",
+            "lora_alpha",
+            "seeds",
+            "steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{flag(name)} {getattr(self, name)}: it must be at least 1.")
         positive = ("round_seconds", "wait_seconds", "local_epochs", "perturbation")
@@ -84,7 +93,9 @@ class FederatedSettings:
                 raise ConfigurationError(f"{flag(name)} {value:g}: it must be a number above 0.")
         for name in ("share", "density"):
             if not 0 < getattr(self, name) <= 1:
-                raise ConfigurationError(f"{flag(name)} {getattr(self, name):g}: it must lie in 0 to 1, 0 excluded.")
+                raise ConfigurationError(
+                    f"{flag(name)} {getattr(self, name):g}: it must lie in 0 to 1, 0 excluded."
+                )
         if self.method == "slora" and not 1 <= self.first_rounds < self.rounds:
             raise ConfigurationError(
                 f"--method slora needs rounds for both of its stages; --sparse-rounds {self.first_rounds} of "

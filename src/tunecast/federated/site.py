@@ -66,7 +66,9 @@ class Site:
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """Encode examples; those without a token to learn are left out."""
-        return encode(examples, self.tokenizer, max_length=self.max_length, architecture=self.facts.architecture)
+        return encode(
+            examples, self.tokenizer, max_length=self.max_length, architecture=self.facts.architecture
+        )
 
     def score(self, model: Any, examples: Sequence[EncodedExample]) -> float:
         """Return the loss in nats per label token."""

@@ -1,7 +1,7 @@
 """SLoRA: federated LoRA that starts from what a sparse finetuning of few rounds found (arXiv 2308.06522).
 
-Stage 1 trains few entries of each matrix, at places that follow from a seed. Their change is split into the first
-factors of an adapter by a singular value decomposition. Stage 2 trains that adapter on the unchanged base.
+Stage 1 trains few entries of each matrix, at places that follow from a seed. Their change is split into the
+first factors of an adapter by a singular value decomposition. Stage 2 trains that adapter on the unchanged base.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class SLora(FederatedMethod):
                 trained = model.get_parameter(_weight(name)).requires_grad_(True)
                 trained.register_hook(partial(_masked, self._mask(name, trained)))
             seed = derived_seed(self.settings, number, client)
-            train_locally(site, model, self._sparse_pipeline(site), examples, self.settings.local_epochs, seed)
+            train_locally(
+                site, model, self._sparse_pipeline(site), examples, self.settings.local_epochs, seed
+            )
             changes = {name: model.get_parameter(_weight(name)).detach() - start[name] for name in received}
             return {
                 name: change.cpu().numpy().reshape(-1)[self.places(name, change.numel())]
@@ -106,7 +108,7 @@ class SLora(FederatedMethod):
         return self._adapters.pipeline(site)
 
     def places(self, name: str, entries: int) -> np.ndarray:
-        """Return the chosen entries of a flat matrix, ascending; the seed is never sent, and neither are they."""
+        """Return the chosen entries of a flat matrix, ascending. Every side derives them from the seed."""
         draw = np.random.default_rng([self.settings.seed, zlib.crc32(name.encode())])
         chosen = draw.choice(entries, max(1, round(self.settings.density * entries)), False, shuffle=False)
         return np.sort(chosen)

@@ -58,7 +58,7 @@ class ZerothOrder(Optimizer):
         return loss
 
     def replay(self, seed: int, projected_gradient: float) -> None:
-        """Take the step that :meth:`estimate` with ``seed`` led to when it measured ``projected_gradient``."""
+        """Take the step of a slope that :meth:`estimate` measured before along the direction of ``seed``."""
         self._seed, self.projected_gradient = seed, projected_gradient
         self.step()
 
