@@ -128,6 +128,6 @@ def _result(folder: Path) -> dict[str, Any]:
     if not record.is_file():
         raise UserError(
             "The federation's server ended before its last round.",
-            f"The logs in {folder}/flower say why; go on with --resume. A server on another machine wrote there.",
+            f"{folder}/flower has its logs; go on with --resume. A server on another machine wrote there.",
         )
     return read_object(record, str(record))

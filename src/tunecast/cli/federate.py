@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from tunecast.models.load import MODEL_FORMATS
 
 
 def command(
-    more: list[str] = typer.Argument(None, metavar="[DIR]...", help="More clients, after --clients."),
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR]...", help="More clients, after --clients.")
+    ] = None,
     model: str = typer.Option(
         ..., "--model", help=f"Base model: {MODEL_FORMATS}.", autocompletion=completion.models
     ),

@@ -35,9 +35,8 @@ def deliver(
     pipeline = method.pipeline(site)
     written = {"method": pipeline.method, **pipeline.hyperparameters}
     (unfinished / "pipeline.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
-    (unfinished / "README.md").write_text(
-        card(settings, site.resolved.name, history.records, best), encoding="utf-8"
-    )
+    text = card(settings, site.resolved.name, history.records, best)
+    (unfinished / "README.md").write_text(text, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     record: dict[str, Any] = {
@@ -73,8 +72,8 @@ def card(settings: FederatedSettings, base: str, records: Sequence[RoundRecord],
             "",
             f"Method: {settings.method}, {len(records) - 1} rounds, {len(clients)} clients. "
             "The clients' data stayed with them.",
-            f"This is round {best.number}. Its loss on the server's held-out examples is {best.validation_loss:.4f} "
-            f"nats per label token, {verdict} the base model's {before:.4f}.",
+            f"This is round {best.number}. Its loss on the server's held-out examples is "
+            f"{best.validation_loss:.4f} nats per label token, {verdict} the base model's {before:.4f}.",
             f"All rounds together moved {traffic:,} bytes of arrays.",
             "",
             "| round | validation loss | clients counted | left out | bytes down | bytes up | bias |",

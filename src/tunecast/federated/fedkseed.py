@@ -1,8 +1,8 @@
 """FedKSeed: full finetuning for which seeds and scalars are sent (arXiv 2312.06353).
 
 A zeroth-order step is a seed and a scalar. With K seeds that all sides know, any number of steps of constant
-rate adds up to K scalars, from which everyone rebuilds the weights. FedKSeed-Pro draws seeds by the slopes that
-were measured along them.
+rate adds up to K scalars, from which everyone rebuilds the weights. FedKSeed-Pro draws seeds by the slopes
+that were measured along them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunecast.errors import ConfigurationError, UserError
+from tunecast.errors import ConfigurationError, UserError, first_line
 from tunecast.federated.settings import FederatedSettings
 from tunecast.progress import Progress
 
@@ -75,13 +75,24 @@ def simulate(
     from tunecast.federated.apps import client_app, server_app
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    ray: dict[str, Any] = {"num_cpus": at_once, "include_dashboard": False, "log_to_driver": False}
-    run_simulation(
-        server_app(settings, progress),
-        client_app(settings, clients),
-        num_supernodes=len(clients),
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": ray},
-    )
+    # A cluster that runs on this machine for something else is left alone.
+    ray: dict[str, Any] = {"address": "local", "num_cpus": at_once, "include_dashboard": False}
+    try:
+        run_simulation(
+            server_app(settings, progress),
+            client_app(settings, clients),
+            num_supernodes=len(clients),
+            backend_config={
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": {**ray, "log_to_driver": False},
+            },
+        )
+    except RuntimeError as error:
+        cause = error.__cause__ or error
+        raise UserError(
+            f"Flower's simulation engine failed: {first_line(cause.__cause__ or cause)}",
+            "Leave out --simulate to run the clients as processes, or go on with --resume.",
+        ) from error
 
 
 def run_here(settings: FederatedSettings, clients: Sequence[tuple[str, str]], progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """Federated LoRA: clients train adapters, the server joins them (FedAvg), with two remedies for its bias.
 
-The mean of the products ``B A`` is not the product of the means. ``freeze-a`` trains only B, for which the mean
-is exact (FFA-LoRA); ``product`` averages the products and cuts the sum to the adapter's rank again.
+The mean of the products ``B A`` is not the product of the means. ``freeze-a`` trains only B, for which the
+mean is exact (FFA-LoRA); ``product`` averages the products and cuts the sum to the adapter's rank again.
 """
 
 from __future__ import annotations

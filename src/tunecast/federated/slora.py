@@ -1,7 +1,8 @@
 """SLoRA: federated LoRA that starts from what a sparse finetuning of few rounds found (arXiv 2308.06522).
 
 Stage 1 trains few entries of each matrix, at places that follow from a seed. Their change is split into the
-first factors of an adapter by a singular value decomposition. Stage 2 trains that adapter on the unchanged base.
+first factors of an adapter by a singular value decomposition. Stage 2 trains that adapter on the unchanged
+base.
 """
 
 from __future__ import annotations
