@@ -76,7 +76,9 @@ def check_start(method: SLora, site: Any) -> None:
 
 def layer_change(model: Any, name: str) -> torch.Tensor:
     """Return what the adapter adds to a matrix, as peft itself computes it."""
-    change: torch.Tensor = model.get_submodule(name.partition(FACTOR_A)[0]).get_delta_weight("default").detach()
+    change: torch.Tensor = (
+        model.get_submodule(name.partition(FACTOR_A)[0]).get_delta_weight("default").detach()
+    )
     return change
 
 

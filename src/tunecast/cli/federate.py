@@ -18,11 +18,10 @@ def command(
     model: str = typer.Option(
         ..., "--model", help=f"Base model: {MODEL_FORMATS}.", autocompletion=completion.models
     ),
-    clients: list[str] = typer.Option(
-        None,
-        "--clients",
-        help="Folder or file of each client's data: --clients A B C, or the option repeated.",
-    ),
+    clients: Annotated[
+        list[str] | None,
+        typer.Option("--clients", help="Folder or file of each client's data: --clients A B C, or repeated."),
+    ] = None,
     validation: str = typer.Option(
         ..., "--validation", help="Held-out examples of the server: file or folder."
     ),
