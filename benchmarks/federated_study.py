@@ -29,6 +29,7 @@ from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Site, load_site
 
 SMALLEST_CLIENT = 4
+HEADING = "| task | split | method | base | last round | best | MB moved | mean bias | s |"
 VARIANTS: dict[str, dict[str, Any]] = {
     "fedavg-lora": {},
     "fedavg-lora freeze-a": {"aggregation": "freeze-a"},
@@ -121,7 +122,7 @@ def cell(
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """Return the last and the best losses, with the bytes of all rounds, as Markdown."""
     rows = [
-        "| task | split | method | base | last round | best | MB moved | mean bias | s |",
+        HEADING,
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in sorted(lines, key=lambda line: (line["task"], line["concentration"], min(line["losses"]))):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
+import tiny
 from tunecast.data import read_training
 from tunecast.federated.client import Client, InProcess
 from tunecast.federated.registry import federated_method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tunecast.api.federating import federate  # noqa: E402
 from tunecast.data import read_training  # noqa: E402
 from tunecast.errors import ConfigurationError, DataError  # noqa: E402
 from tunecast.federated import apps  # noqa: E402
+from tunecast.federated.client import InProcess  # noqa: E402
 from tunecast.federated.registry import federated_method  # noqa: E402
 from tunecast.federated.settings import FederatedSettings  # noqa: E402
 from tunecast.federated.site import Arrays  # noqa: E402
@@ -24,6 +26,14 @@ from tunecast.federated.site import Arrays  # noqa: E402
 from .conftest import CLIENTS, Workshop, write_rows  # noqa: E402
 
 METHODS = ({"method": "fedkseed"}, {"method": "slora", "rounds": 5}, {"method": "fedavg-lora"})
+
+
+@pytest.fixture(autouse=True)
+def _inside_a_run() -> None:
+    """Messages belong to a run of Flower, which its processes know from their start."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 2, 3
 
 
 def told(message: Message) -> bytes:
@@ -40,7 +50,7 @@ def asked(
     app = apps.client_app(settings, [("north", str(federation.folder / "north"))])
     content = RecordDict({apps.ARRAYS: apps._record(arrays), apps.FACTS: ConfigRecord({"number": number})})
     message = Message(content, 1, kind)
-    message.metadata.__dict__.update(_run_id=1, _message_id="1", _src_node_id=2)
+    message.metadata.__dict__["_message_id"] = "1"
     context = Context(1, 1, {"partition-id": 0}, RecordDict(), {})
     return message, app(message, context)
 
@@ -82,7 +92,7 @@ def test_nothing_of_an_example_is_in_what_a_client_sends(
 
 def test_a_node_without_a_name_or_data_is_told_what_it_lacks(federation: Workshop, settings: Any) -> None:
     message = Message(RecordDict(), 1, "query")
-    message.metadata.__dict__.update(_run_id=1, _message_id="1", _src_node_id=2)
+    message.metadata.__dict__["_message_id"] = "1"
     context = Context(1, 7, {"name": "north"}, RecordDict(), {"settings": settings().to_json()})
     facts = apps.client_app()(message, context).content.config_records["facts"]
     assert facts["problem"] == "its --node-config lacks 'data'"
@@ -97,10 +107,6 @@ def test_the_simulation_gives_what_clients_in_this_process_give(federation: Work
     pytest.importorskip("ray", reason="needs the extra federated")
     chosen = settings(lora_r=2, rounds=2)
     record = federate(chosen, folders(federation), simulate=True)
-    from dataclasses import replace
-
-    from tunecast.federated.client import InProcess
-
     here = replace(chosen, output_dir=f"{chosen.output_dir}-here", clients=2)
     history = federation.run(here, InProcess([federation.client(here, name) for name in CLIENTS[:2]]))
     losses = [one["validation_loss"] for one in record["rounds"]]

@@ -202,7 +202,6 @@ def test_a_client_with_another_model_says_so_in_its_hash(
     federation: Workshop, settings: Any, tmp_path: Path
 ) -> None:
     import tiny
-
     from tunecast.federated.site import load_site
 
     other = load_site(settings(), str(tiny.build_llama(tmp_path / "other", seed=1)))

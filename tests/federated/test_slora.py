@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+import tiny
 from tunecast.federated.lora import FACTOR_A, FACTOR_B
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import load_site

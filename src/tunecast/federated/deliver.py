@@ -51,7 +51,7 @@ def deliver(
 
 
 def best_record(method: FederatedMethod, records: Sequence[RoundRecord]) -> RoundRecord:
-    """Return the round of the lowest validation loss among those that can be delivered, the first of equals."""
+    """Return the round of the lowest validation loss that can be delivered, the first of equals."""
     return min(records[method.first_delivered :], key=lambda record: record.validation_loss)
 
 

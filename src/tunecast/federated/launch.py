@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import logging
@@ -24,6 +25,7 @@ HOME = "flower"
 """Folder in the server's folder for what Flower writes: its configuration, logs and the app."""
 FEDERATION = "tunecast"
 START_SECONDS = 60.0
+PR_SET_PDEATHSIG = 1
 SCRIPT = '''"""The apps of a federation; Flower loads them on the server and on every client."""
 
 from tunecast.federated.apps import client_app, server_app
@@ -187,7 +189,12 @@ def _process(command: list[str], home: Path, name: str) -> Iterator[None]:
     """Run one of Flower's long-lived processes, and end it with all that it started."""
     with (home / f"{name}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command, env=_environment(home), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=_environment(home),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         try:
             yield
@@ -198,6 +205,12 @@ def _process(command: list[str], home: Path, name: str) -> Iterator[None]:
                     process.wait(5)
                 except (ProcessLookupError, subprocess.TimeoutExpired):
                     continue
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when the one that started it is killed; Flower then ends its own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_for(address: str) -> None:
