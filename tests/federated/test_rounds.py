@@ -39,7 +39,7 @@ class Unreliable(InProcess):
         self.change = change
 
     def train(self, number: int, sent: Mapping[str, Arrays]) -> list[Reply]:
-        return self.change(number, super().train(number, dict(sent)))
+        return self.change(number, super().train(number, sent))
 
 
 def poisoned(reply: Reply) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -97,7 +98,7 @@ class InProcess:
         """Return the hellos of all."""
         return [client.hello() for client in self.clients.values()]
 
-    def train(self, number: int, sent: dict[str, Arrays]) -> list[Reply]:
+    def train(self, number: int, sent: Mapping[str, Arrays]) -> list[Reply]:
         """Train each."""
         return [self.clients[name].train(number, arrays) for name, arrays in sent.items()]
 

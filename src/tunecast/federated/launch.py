@@ -72,6 +72,7 @@ def simulate(
     """Run a federation in Flower's simulation engine, ``at_once`` clients at a time."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15, clients starve on a busy machine
     from flwr.simulation import run_simulation
 
     from tunecast.federated.apps import client_app, server_app
