@@ -132,8 +132,8 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         )
         rows.append(
             f"| {one['task']} | {one['concentration']:g} | {one['variant']} | {one['losses'][0]:.3f} "
-            f"| {one['losses'][-1]:.3f} | {min(one['losses'][1:]):.3f} | {one['bytes'][-1] / 1e6:.3f} | {bias} "
-            f"| {one['seconds']:.0f} |"
+            f"| {one['losses'][-1]:.3f} | {min(one['losses'][1:]):.3f} | {one['bytes'][-1] / 1e6:.3f} "
+            f"| {bias} | {one['seconds']:.0f} |"
         )
     return "\n".join(rows)
 

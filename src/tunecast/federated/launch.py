@@ -165,8 +165,15 @@ def run_there(
             if line.startswith("Round "):
                 progress.log(line.rstrip())
     if process.wait():
-        last = (home / "run.log").read_text(encoding="utf-8").strip().splitlines()[-1:]
-        raise UserError(f"Flower refused the run: {''.join(last)}", f"{home / 'run.log'} says more.")
+        told = _refusal((home / "run.log").read_text(encoding="utf-8"))
+        raise UserError(f"Flower refused the run: {told}", f"{home / 'run.log'} says more.")
+
+
+def _refusal(text: str) -> str:
+    """Return what Flower printed in a frame, without the frame."""
+    plain = [line.strip(" │╭╮╰╯─") for line in text.splitlines()]
+    words = " ".join(line for line in plain if line and not line.startswith(("Error", "Using SuperLink")))
+    return words[-300:] or "it said nothing"
 
 
 def _home(settings: FederatedSettings) -> Path:
