@@ -51,17 +51,12 @@ def federate(
     from tunecast.federated.rounds import LAST_FILE, RoundsFolder
 
     folder = expanded(settings.output_dir).resolve()
-    local = not settings.model.startswith(("/", "~")) and Path(settings.model).exists()
-    settings = (
-        replace(
-            settings,
-            output_dir=str(folder),
-            model=str(Path(settings.model).resolve()) if local else settings.model,
-            validation=str(expanded(settings.validation).resolve()),
-            clients=settings.clients if superlink else len(clients),
-        )
-        if clients or superlink
-        else settings
+    settings = replace(
+        settings,
+        output_dir=str(folder),
+        model=_absolute(settings.model),
+        validation=str(expanded(settings.validation).resolve()),
+        clients=settings.clients if superlink else max(1, len(clients)),
     )
     named = _named(clients, bool(superlink))
     _check_validation(settings.validation)
@@ -82,6 +77,12 @@ def federate(
     else:
         launch.run_here(settings, named, progress)
     return _result(folder)
+
+
+def _absolute(model: str) -> str:
+    """Return a local model's absolute path, because Flower runs the apps elsewhere; other names as they are."""
+    path = expanded(model)
+    return str(path.resolve()) if path.exists() else model
 
 
 def _named(clients: Sequence[str], elsewhere: bool) -> list[tuple[str, str]]:
