@@ -56,6 +56,7 @@ def _register() -> None:
         data,
         evaluate,
         export,
+        federate,
         generate,
         learn,
         memory,
@@ -75,6 +76,7 @@ def _register() -> None:
     app.command("synth")(synth.command)
     app.command("recommend")(recommend.command)
     app.command("export")(export.command)
+    app.command("federate")(federate.command)
     app.command("collect")(collect.command)
     app.command("worker")(worker.command)
     app.command("dashboard")(dashboard.command)

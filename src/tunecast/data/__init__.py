@@ -9,7 +9,7 @@ from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kin
 from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import LONGEST_BY_DEFAULT, fitting_length, spread
 from tunecast.data.patterns import check_pattern, reworded
-from tunecast.data.read import read
+from tunecast.data.read import read, read_training
 
 __all__ = [
     "AUTO",
@@ -38,6 +38,7 @@ __all__ = [
     "fitting_length",
     "kept_examples",
     "read",
+    "read_training",
     "reference",
     "reworded",
     "spread",

@@ -86,6 +86,24 @@ def read(
     )
 
 
+def read_training(source: str) -> tuple[Example, ...]:
+    """Read the training examples of a source; without splits these are all its examples.
+
+    Args:
+        source: As for :func:`read`.
+
+    Raises:
+        DataError: The source is missing, malformed, of an unknown format, or has nothing to train on.
+    """
+    splits, _, _ = read_tables(source)
+    parts = splits.get("train") or next(iter(splits.values()))
+    fmt = detect(parts[0], None, None)
+    examples, _, total = _convert_all(parts, fmt)
+    if not examples:
+        raise DataError(f"{source}: all {total} completions are empty.", "Give rows with a completion.")
+    return tuple(examples)
+
+
 def read_tables(
     source: str, progress: Progress | None = None
 ) -> tuple[dict[str, list[Table]], str, list[str]]:

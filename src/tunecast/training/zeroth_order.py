@@ -57,6 +57,11 @@ class ZerothOrder(Optimizer):
             self._add(parameter, -group["lr"] * self.projected_gradient, generator)
         return loss
 
+    def replay(self, seed: int, projected_gradient: float) -> None:
+        """Take the step of a slope that :meth:`estimate` measured before along the direction of ``seed``."""
+        self._seed, self.projected_gradient = seed, projected_gradient
+        self.step()
+
     def _walk(self, distance: float) -> float:
         for generator, _, parameter in self._parameters():
             self._add(parameter, distance, generator)

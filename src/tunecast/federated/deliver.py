@@ -1,0 +1,104 @@
+"""Delivers the best round: a folder that transformers and peft load, a card, and the record of all rounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunecast.atomic import written_whole
+from tunecast.federated.method import FederatedMethod
+from tunecast.federated.rounds import History, RoundRecord, RoundsFolder
+from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.site import Site
+from tunecast.models.delivered import DELIVERED
+from tunecast.models.load import quiet
+
+RECORD_FILE = "federation.json"
+PROBLEM_FILE = "problem.json"
+"""Where a server that cannot go on says why."""
+
+
+def deliver(
+    settings: FederatedSettings, method: FederatedMethod, site: Site, folder: RoundsFolder, history: History
+) -> None:
+    """Write ``best/`` and ``federation.json`` into the server's folder, the record last."""
+    best = best_record(method, history.records)
+    target, unfinished = folder.path / DELIVERED, folder.path / f".{DELIVERED}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    with quiet():
+        method.save(site, folder.best(), unfinished, _base_location(site, unfinished))
+    pipeline = method.pipeline(site)
+    written = {"method": pipeline.method, **pipeline.hyperparameters}
+    (unfinished / "pipeline.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
+    text = card(settings, site.resolved.name, history.records, best)
+    (unfinished / "README.md").write_text(text, encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    record: dict[str, Any] = {
+        "settings": asdict(settings),
+        "best_round": best.number,
+        "better_than_base": best.validation_loss < history.records[0].validation_loss,
+        "rounds": [asdict(one) for one in history.records],
+        "output_dir": str(folder.path),
+    }
+    with written_whole(folder.path / RECORD_FILE) as file:
+        file.write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def best_record(method: FederatedMethod, records: Sequence[RoundRecord]) -> RoundRecord:
+    """Return the round of the lowest validation loss that can be delivered, the first of equals."""
+    return min(records[method.first_delivered :], key=lambda record: record.validation_loss)
+
+
+def card(settings: FederatedSettings, base: str, records: Sequence[RoundRecord], best: RoundRecord) -> str:
+    """Return the model card, as Markdown."""
+    before = records[0].validation_loss
+    clients = sorted({name for record in records for name in record.counted})
+    traffic = sum(record.down_bytes + record.up_bytes for record in records)
+    verdict = "lower than" if best.validation_loss < before else "NOT lower than"
+    rows = [
+        f"| {one.number} | {one.validation_loss:.4f} | {len(one.counted)} | {len(one.left_out)} "
+        f"| {one.down_bytes:,} | {one.up_bytes:,} | {'' if one.bias is None else f'{one.bias:.4f}'} |"
+        for one in records
+    ]
+    return "\n".join(
+        (
+            f"# {base}, finetuned by a federation",
+            "",
+            f"Method: {settings.method}, {len(records) - 1} rounds, {len(clients)} clients. "
+            "The clients' data stayed with them.",
+            f"This is round {best.number}. Its loss on the server's held-out examples is "
+            f"{best.validation_loss:.4f} nats per label token, {verdict} the base model's {before:.4f}.",
+            f"All rounds together moved {traffic:,} bytes of arrays.",
+            "",
+            "| round | validation loss | clients counted | left out | bytes down | bytes up | bias |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "The round was chosen on the same examples that the losses are of.",
+            "",
+            "```json",
+            json.dumps(_shareable(settings), indent=2),
+            "```",
+            "",
+        )
+    )
+
+
+def _shareable(settings: FederatedSettings) -> dict[str, Any]:
+    """Return the settings without the server's paths."""
+    paths = ("model", "validation", "output_dir")
+    return {name: value for name, value in asdict(settings).items() if name not in paths}
+
+
+def _base_location(site: Site, folder: Path) -> str:
+    """Return where an adapter finds its base; one that was made from a GGUF file is put beside it."""
+    if not site.resolved.converted:
+        return site.resolved.location
+    shutil.copytree(site.resolved.location, folder / "base")
+    return "base"

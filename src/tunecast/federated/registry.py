@@ -1,0 +1,20 @@
+"""Finds a federated method by its name."""
+
+from __future__ import annotations
+
+from tunecast.federated.fedkseed import FedKSeed
+from tunecast.federated.lora import FedAvgLora
+from tunecast.federated.method import FederatedMethod
+from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.slora import SLora
+
+METHOD_CLASSES: dict[str, type[FederatedMethod]] = {
+    "fedkseed": FedKSeed,
+    "slora": SLora,
+    "fedavg-lora": FedAvgLora,
+}
+
+
+def federated_method(settings: FederatedSettings) -> FederatedMethod:
+    """Return the method of a federation."""
+    return METHOD_CLASSES[settings.method](settings)

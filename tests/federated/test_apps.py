@@ -1,0 +1,171 @@
+"""The Flower apps: real messages, Flower's engine, and its processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+flwr = pytest.importorskip("flwr", reason="needs the extra federated")
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict  # noqa: E402
+
+from tunecast.api.federating import federate  # noqa: E402
+from tunecast.data import read_training  # noqa: E402
+from tunecast.errors import ConfigurationError, DataError  # noqa: E402
+from tunecast.federated import apps  # noqa: E402
+from tunecast.federated.client import InProcess  # noqa: E402
+from tunecast.federated.registry import federated_method  # noqa: E402
+from tunecast.federated.settings import FederatedSettings  # noqa: E402
+from tunecast.federated.site import Arrays  # noqa: E402
+
+from .conftest import CLIENTS, Workshop, write_rows  # noqa: E402
+
+METHODS = ({"method": "fedkseed"}, {"method": "slora", "rounds": 5}, {"method": "fedavg-lora"})
+
+
+@pytest.fixture(autouse=True)
+def _inside_a_run() -> None:
+    """Messages belong to a run of Flower, which its processes know from their start."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 2, 3
+
+
+def told(message: Message) -> bytes:
+    """Every byte of a message's content, as Flower serialises it."""
+    from flwr.common.serde import recorddict_to_proto
+
+    return bytes(recorddict_to_proto(message.content).SerializeToString())
+
+
+def asked(
+    settings: FederatedSettings, federation: Workshop, kind: str, arrays: Arrays, number: int = 1
+) -> tuple[Message, Message]:
+    """Send a client a real message through its app; return it and the reply."""
+    app = apps.client_app(settings, [("north", str(federation.folder / "north"))])
+    content = RecordDict({apps.ARRAYS: apps._record(arrays), apps.FACTS: ConfigRecord({"number": number})})
+    message = Message(content, 1, kind)
+    message.metadata.__dict__["_message_id"] = "1"
+    context = Context(1, 1, {"partition-id": 0}, RecordDict(), {})
+    return message, app(message, context)
+
+
+def test_the_defaults_of_fedkseed_take_17984_bytes_a_round_whatever_the_model(
+    federation: Workshop, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(method="fedkseed", batch_size=1, learning_rate=1e-5)
+    method = federated_method(chosen)
+    sent = method.send(method.start(federation.site), 1, "north")
+    message, reply = asked(chosen, federation, "train", sent)
+    arrays = [array for one in (message, reply) for array in one.content.array_records["arrays"].values()]
+    assert sum(array.numpy().nbytes for array in arrays) == 17_984
+    assert sum(len(array.data) for array in arrays) == 17_984 + 3 * 128  # a header of NumPy for each array
+    assert len(told(message)) + len(told(reply)) < 17_984 + 1_000  # with names, and who replies
+
+
+@pytest.mark.parametrize("values", METHODS, ids=lambda values: str(values["method"]))
+def test_nothing_of_an_example_is_in_what_a_client_sends(
+    federation: Workshop, settings: Any, values: dict[str, Any]
+) -> None:
+    chosen = settings(**values | {"steps": 3, "seeds": 8, "learning_rate": 1e-4})
+    method = federated_method(chosen)
+    arrays = method.send(method.start(federation.site), 1, "north")
+    _, trained = asked(chosen, federation, "train", arrays)
+    _, hello = asked(chosen, federation, "query", {})
+    assert set(trained.content.config_records["facts"]) == {"name", "number", "examples", "problem"}
+    assert trained.content.config_records["facts"]["problem"] == ""
+    sent = told(trained) + told(hello)
+    texts = [
+        turn.content for example in read_training(str(federation.folder / "north")) for turn in example.turns
+    ]
+    assert len(texts) > 20
+    assert not [text for text in texts if text.encode() in sent]
+    for example in federation.client(chosen, "north").examples:  # nor its tokens, in any usual width
+        ids = np.array(example.input_ids)
+        assert not any(ids.astype(width).tobytes() in sent for width in ("<u2", "<i4", "<i8", "<f4"))
+
+
+def test_a_node_without_a_name_or_data_is_told_what_it_lacks(federation: Workshop, settings: Any) -> None:
+    message = Message(RecordDict(), 1, "query")
+    message.metadata.__dict__["_message_id"] = "1"
+    context = Context(1, 7, {"name": "north"}, RecordDict(), {"settings": settings().to_json()})
+    facts = apps.client_app()(message, context).content.config_records["facts"]
+    assert facts["problem"] == "its --node-config lacks 'data'"
+
+
+def folders(federation: Workshop) -> list[str]:
+    return [str(federation.folder / name) for name in CLIENTS[:2]]
+
+
+@pytest.mark.slow
+def test_the_simulation_gives_what_clients_in_this_process_give(federation: Workshop, settings: Any) -> None:
+    pytest.importorskip("ray", reason="needs the extra federated")
+    chosen = settings(lora_r=2, rounds=2)
+    record = federate(chosen, folders(federation), simulate=True)
+    here = replace(chosen, output_dir=f"{chosen.output_dir}-here", clients=2)
+    history = federation.run(here, InProcess([federation.client(here, name) for name in CLIENTS[:2]]))
+    losses = [one["validation_loss"] for one in record["rounds"]]
+    assert losses == pytest.approx([one.validation_loss for one in history.records], abs=1e-5)
+    assert record["rounds"][1]["up_bytes"] == history.records[1].up_bytes
+    loads_alone(Path(record["output_dir"]) / "best", federation)
+
+
+def loads_alone(best: Path, federation: Workshop) -> None:
+    """Check that transformers and peft alone load what was delivered, and that it answers like its card."""
+    import torch
+    from peft import AutoPeftModelForCausalLM
+
+    model = AutoPeftModelForCausalLM.from_pretrained(best, dtype=torch.float32)
+    loss = federation.site.score(model, federation.site.encode(read_training(str(federation.validation))))
+    text = (best / "README.md").read_text(encoding="utf-8")
+    assert f"is {loss:.4f} nats" in text.replace("\n", " ")
+    assert json.loads((best / "pipeline.json").read_text(encoding="utf-8"))["method"] == "lora"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_real_processes_train_and_deliver(federation: Workshop, settings: Any) -> None:
+    chosen = settings(method="fedkseed", seeds=16, steps=2, rounds=1, learning_rate=1e-4)
+    first = federate(chosen, folders(federation)[:1])  # each process loads the libraries anew
+    assert [one["counted"] for one in first["rounds"]] == [[], ["north"]]
+    assert first["rounds"][1]["down_bytes"] == 4 * 16
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    best = Path(first["output_dir"]) / "best"
+    AutoTokenizer.from_pretrained(best)
+    assert AutoModelForCausalLM.from_pretrained(best).num_parameters() == federation.site.facts.parameters
+
+
+def test_a_dead_superlink_gets_one_message(federation: Workshop, settings: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"No SuperLink answers at 127\.0\.0\.1:9"):
+        federate(settings(), superlink="127.0.0.1:9")
+
+
+def test_mistakes_are_told_before_anything_starts(
+    federation: Workshop, settings: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="There are no clients"):
+        federate(settings())
+    with pytest.raises(DataError, match="there is no such file"):
+        federate(settings(), [str(tmp_path / "nowhere")])
+    write_rows(tmp_path / "other" / "north" / "rows.jsonl", 4, seed=3)
+    with pytest.raises(ConfigurationError, match="2 clients have the name north"):
+        federate(settings(), [str(federation.folder / "north"), str(tmp_path / "other" / "north")])
+    with pytest.raises(ConfigurationError, match="--clients and --superlink"):
+        federate(settings(), folders(federation), superlink="127.0.0.1:9")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_flower_is_named_with_its_extra(
+    federation: Workshop, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigurationError, match=r"needs flwr, which is not installed.\n.*tunecast\[federated\]"
+    ):
+        federate(settings(), folders(federation))

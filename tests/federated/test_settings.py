@@ -1,0 +1,35 @@
+"""Settings refuse what no federation can train with, and survive JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunecast.errors import ConfigurationError
+from tunecast.federated.settings import FederatedSettings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rounds": 0}, "--rounds 0: it must be at least 1"),
+        ({"method": "fedkseeds"}, "--method fedkseeds: there is no such one.\nDid you mean fedkseed?"),
+        ({"aggregation": "mean"}, "--aggregation mean"),
+        ({"share": 0.0}, "--share 0: it must lie in 0 to 1"),
+        ({"density": 1.5}, "--density 1.5"),
+        ({"perturbation": float("nan")}, "--perturbation nan: it must be a number above 0"),
+        ({"learning_rate": -1.0}, "--learning-rate -1"),
+        ({"method": "slora", "rounds": 1}, "--method slora needs rounds for both"),
+        ({"method": "slora", "rounds": 3, "sparse_rounds": 3}, "leaves none for one of them"),
+    ],
+)
+def test_impossible_values_get_one_message(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        FederatedSettings("model", "validation", "out", **values)
+
+
+def test_json_keeps_all_fields() -> None:
+    settings = FederatedSettings("model", "validation", "out", method="slora", rounds=9, learning_rate=1e-3)
+    assert FederatedSettings.from_json(settings.to_json()) == settings
+    assert settings.first_rounds == 1
