@@ -132,7 +132,7 @@ def study(given: argparse.Namespace, url: str, folder: Path) -> None:
     runs = list(shipped_runs())
     case = max(cases_of(runs)[0], key=lambda one: len(one.candidates))
     families = {run.task.dataset: run.task.dataset for run in runs}
-    policy = get_strategy(given.strategy).replayed(context_of(case, runs, Fold.TASK, families))
+    policy = get_strategy(given.strategy).policy(context_of(case, runs, Fold.TASK, families))
     mean = statistics.mean(leg.seconds for one in case.candidates for leg in one.legs)
     scale = given.step_seconds / mean
     with Store.open(url) as store:

@@ -11,6 +11,7 @@ class Nothing:
 
     device: str = "cpu"
     threads: int = 1
+    devices: int = 1
 
     def open(self) -> None:
         """Load nothing."""

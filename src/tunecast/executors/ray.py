@@ -83,22 +83,15 @@ class RayExecutor(PoolExecutor):
         tell: Shows the user a line.
         address: Address of a cluster, ``auto`` for the one on this machine; empty for ``RAY_ADDRESS`` or, if
             that is not set, a Ray of the session's own.
-        gpus: Accelerators of each worker, if it has any.
 
     Raises:
         ConfigurationError: Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(
-        self,
-        workers: int,
-        folder: SharedFolder,
-        tell: Callable[[str], None],
-        address: str = "",
-        gpus: int = 1,
+        self, workers: int, folder: SharedFolder, tell: Callable[[str], None], address: str = ""
     ) -> None:
         super().__init__(workers, folder, tell)
-        self._gpus = gpus
         self._berths: list[_Berth] = []
         self._starts = _Starts()
         self._workplace = b""
@@ -124,7 +117,7 @@ class RayExecutor(PoolExecutor):
         self._starts = _Starts()
         self._place = secrets.token_hex(8)
         self._workplace, self._threads = self._folder.seal(self._place, workplace), workplace.threads
-        self._reserve(_demand(workplace, self._gpus))
+        self._reserve(_demand(workplace))
         self._opened_at, is_told = time.monotonic(), False
         pace = Pace()
         self._look()
@@ -315,11 +308,11 @@ class RayExecutor(PoolExecutor):
                 self._tell(line)
 
 
-def _demand(workplace: Workplace, gpus: int) -> dict[str, float]:
-    """Return what Ray reserves for a worker. With an accelerator, its threads only feed that."""
+def _demand(workplace: Workplace) -> dict[str, float]:
+    """Return what Ray reserves for a worker. With accelerators, its threads only feed these."""
     if workplace.device == "cpu":
-        return {"CPU": float(workplace.threads)}
-    return {"CPU": 1.0, "GPU": float(gpus)}
+        return {"CPU": float(workplace.threads * workplace.devices)}
+    return {"CPU": float(workplace.devices), "GPU": float(workplace.devices)}
 
 
 def _connected(address: str, tell: Callable[[str], None]) -> tuple[Any, bool]:
