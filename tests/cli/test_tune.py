@@ -58,7 +58,8 @@ def test_everything_is_on_disk(finished_session: Finished) -> None:
     # Other test processes may read the store at this moment, through SQLite's files beside it.
     names = {file.name for file in folder.iterdir() if not file.name.endswith(("-shm", "-wal"))}
     assert names == {
-        *(".lock", "best", "longer-pipeline.json", "report.html", "runs.sqlite", "session.json", "trials"),
+        *(".lock", "best", "live.json", "longer-pipeline.json", "report.html", "runs.sqlite"),
+        *("session.json", "trials"),
     }
     session = json.loads((folder / "session.json").read_text())
     assert session["configuration"]["budget"] == "6-trials"

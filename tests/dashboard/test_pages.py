@@ -240,7 +240,7 @@ def test_ten_thousand_runs_are_browsed_within_a_second(browser: Browser, many: s
         page = browser.page()
         page.emulate(1280, 900)
         served.open(page, "/runs?task=task-4&method=lora")
-        page.wait_for("document.documentElement.dataset.plots === '1'")
+        page.wait_for("document.documentElement?.dataset.plots === '1'")
         # 10,000 runs over 20 tasks and 3 methods; those of task 4 with number % 3 == 0
         wanted = sum(number % 20 == 4 and number % 3 == 0 for number in range(RUNS - 1))
         assert text_of(page, "#total") == f"{wanted} runs"
@@ -303,7 +303,7 @@ def test_hostile_texts_of_a_session_in_a_folder(
         page = browser.page()
         served.open(page, "/")
         page.evaluate("document.querySelector('tbody a').click()")
-        page.wait_for("location.pathname === '/session' && document.documentElement.dataset.updates > 0")
+        page.wait_for("location.pathname === '/session' && document.documentElement?.dataset.updates > 0")
         assert page.evaluate("window.hacked") is None
         assert HOSTILE in text_of(page, "[data-part=log]")
         assert page.evaluate("document.querySelectorAll('img').length") == 0
@@ -334,7 +334,7 @@ def test_every_page_fits_a_phone_in_both_themes(
         ):
             served.open(page, path)
             if page.evaluate("document.querySelector('.plot') !== null"):
-                page.wait_for("document.documentElement.dataset.plots > 0")
+                page.wait_for("document.documentElement?.dataset.plots > 0")
             page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
             assert page.evaluate("document.scrollingElement.scrollWidth") <= 320, path
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -80,7 +80,7 @@ def federate(
 
 
 def _absolute(model: str) -> str:
-    """Return a local model's absolute path, because Flower runs the apps elsewhere; keep other names."""
+    """Return a local model's absolute path, which every process finds; other names as they are."""
     path = expanded(model)
     return str(path.resolve()) if path.exists() else model
 
