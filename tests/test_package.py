@@ -61,6 +61,7 @@ def test_every_module_can_be_imported_without_the_extras() -> None:
     named = {re.split(r"[\[>=]", one)[0] for name in declared if name != "dev" for one in declared[name]}
     homes = packages_distributions()
     extras = {package for package, owners in homes.items() if named & set(map(str.lower, owners))}
+    extras -= {"sentencepiece"}  # transformers looks whether it is there, and does without
     assert {"wandb", "mlflow", "tensorboard", "trackio", "rapidfuzz", "pypdf"} <= extras
     code = f"EXTRAS, LEFT_OUT = {extras!r}, {LEFT_OUT!r}{WITHOUT_EXTRAS}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
