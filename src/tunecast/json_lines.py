@@ -33,7 +33,7 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 def encoded(text: str) -> bytes:
     """Return a text of JSON in UTF-8.
 
-    Half of a pair of surrogates, which some PDFs and tables have, is none in UTF-8. It is written as JSON's
-    escape, so that it is read back as it was.
+    Half of a pair of surrogates, which some PDFs and tables have, has no form in UTF-8. It is written as
+    JSON's escape, so that it is read back as it was.
     """
     return text.encode("utf-8", errors="backslashreplace")

@@ -34,7 +34,7 @@ def run_session(
     """Run a session, show its progress and print its result; on Ctrl-C, name the ``go_on`` command.
 
     Args:
-        notify: Whom to tell the end; see :func:`tunecast.notifications.notify`. None for nobody.
+        notify: Whom to tell the end; see :func:`tunecast.notifications.notify`. None tells no one.
     """
     from tunecast.notifications import check_notify
     from tunecast.report.live import RichProgress

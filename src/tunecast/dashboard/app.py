@@ -296,7 +296,7 @@ def _run_of(session: Session, run: str) -> Run:
     found = next((one for one in session.runs if one.id == run), None)
     if found is None:
         raise ConfigurationError(
-            "This trial is not recorded yet, or is none of this session.",
+            "This trial is not recorded yet, or belongs to another session.",
             "A trial appears with its first point.",
         )
     return found

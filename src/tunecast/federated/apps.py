@@ -160,7 +160,7 @@ class GridExchange:
         for message in self._replies(messages, self._settings.round_seconds):
             told: dict[str, Any] = dict(_facts(message))
             reply = Reply(arrays=_received(message), **told)
-            if nodes.get(reply.name) == message.metadata.src_node_id:  # nobody speaks for another
+            if nodes.get(reply.name) == message.metadata.src_node_id:  # no client speaks for another
                 replies.append(replace(reply, message_bytes=down[reply.name] + _bytes(message.content)))
         return replies
 

@@ -98,7 +98,7 @@ class FederatedMethod(ABC):
 
 
 def pipeline_of(settings: FederatedSettings, method: str, rate: float, **values: Any) -> Pipeline:
-    """Return a pipeline of constant rate; clients start every round anew, so nothing can decay."""
+    """Return a pipeline of constant rate; clients start again every round, so nothing can decay."""
     shared: dict[str, Scalar] = {
         "learning_rate": rate,
         "lr_scheduler_type": "constant",

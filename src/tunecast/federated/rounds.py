@@ -170,7 +170,7 @@ def run_rounds(
     """Run the rounds that are left, and return the whole history.
 
     Raises:
-        UserError: A client does not fit to the others at the start, or nobody replied for three rounds.
+        UserError: A client does not fit to the others at the start, or no client replied for three rounds.
     """
     progress = progress or Silent()
     check_members(exchange.meet(), site, settings)

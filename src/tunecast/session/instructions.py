@@ -22,7 +22,7 @@ from tunecast.untrusted import Malformed, read_json
 
 FOLDER = "instructions"
 MOST_WAITING = 100
-"""So many are read at a time; nobody gives more between two steps."""
+"""The most that are read at a time; no one gives more between two steps."""
 NAME = re.compile(r"(\d{13,16}-[0-9a-f]{8})\.json")
 Kind = Literal["stop-trial", "add-pipeline", "extend-budget", "end-now"]
 
@@ -101,7 +101,7 @@ def waiting(folder: Path) -> list[tuple[str, Instruction | str]]:
     """
     try:
         names = sorted(path.name for path in (folder / FOLDER).iterdir())
-    except OSError:  # nobody has given any
+    except OSError:  # none was given yet
         return []
     ids = [found[1] for name in names if (found := NAME.fullmatch(name))]
     return [(each, _read(folder / FOLDER / f"{each}.json", each)) for each in ids[:MOST_WAITING]]
@@ -134,4 +134,4 @@ def _read(file: Path, instruction_id: str) -> Instruction | str:
         return f"{error.error_count()} of its fields are wrong"
     except ConfigurationError as error:
         return error.what.removeprefix("--fix").lstrip(": ")
-    return read if read.id == instruction_id else "it is named otherwise than its file"
+    return read if read.id == instruction_id else "its id differs from its file's name"

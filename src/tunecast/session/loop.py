@@ -80,7 +80,7 @@ class Search:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
-        obeying: Carries out what a person tells the session; None for nobody who does.
+        obeying: Carries out what a person tells the session; None if no one can.
 
     Attributes:
         beside: Amounts that the session has spent on runs beside the search; their seconds are on its clock.

@@ -52,7 +52,7 @@ class Runner:
 
     Several ``ranks`` do so together, each with a part of the model on its own device; all of them are asked
     for the same things, and only the answers of the first count. Their base model is loaded for every trial
-    anew, because a model that was spread cannot be put together again.
+    again, because a model that was spread cannot be put together again.
     """
 
     def __init__(self, training_task: TrainingTask, ranks: Ranks = ALONE) -> None:
@@ -364,7 +364,7 @@ class Runner:
                 loss.model(self._base, self._compute, spec.seed), pipeline, spec.seed
             )
             if self._ranks.share:
-                self._base = None  # it is loaded anew for the next trial
+                self._base = None  # it is loaded again for the next trial
                 get_method(pipeline.method).release_base(model)
             live = LiveTrial(
                 self._spread(model),

@@ -43,7 +43,7 @@ def sharded(model: Any, device: str, ranks: Ranks) -> Any:
 
 
 def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Return whole tensors for those of which each rank holds a part; only the first rank gets them.
+    """Return tensors whole that are spread over the ranks; only the first rank gets them.
 
     They come one by one into main memory: all together might not fit on a device.
     """
@@ -58,7 +58,7 @@ def gathered(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """Return the whole of a tensor of which each rank holds a part, and any other tensor itself."""
+    """Return the whole of a tensor that is spread over the ranks, and any other tensor itself."""
     whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole
 

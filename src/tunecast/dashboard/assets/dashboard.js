@@ -82,7 +82,7 @@
   };
   const close = () => { source?.close(); source = null; };
 
-  // A browser opens only a few connections to one server: pages that nobody sees give theirs back.
+  // A browser opens only a few connections to one server: hidden pages release theirs.
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
   open();

@@ -20,7 +20,7 @@ LONGEST = 512
 LABELS = 64
 """Label tokens of an example that are compared at most."""
 LOSSLESS = ("f32", "f16", "bf16")
-"""Types that keep what matters of the weights, so that a difference is none of the type's."""
+"""Types that keep what matters of the weights, so that a difference does not come from the type."""
 KEPT = 0.5
 """Least share of what the finetuning changed that must be found in the exported model."""
 UNCHANGED = 1e-4
