@@ -12,11 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import written_whole
 from tunecast.data import read_training
@@ -28,6 +24,11 @@ from tunecast.federated.rounds import Hello, Reply, RoundsFolder, run_rounds
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Arrays, load_site
 from tunecast.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
 
 SETTINGS = "settings"
 """The key of a Flower run's configuration that holds :class:`FederatedSettings` as JSON."""
@@ -43,6 +44,9 @@ def client_app(
         settings: The federation's; None to read them from the Flower run's configuration.
         clients: Name and data of each client by its place in a simulation.
     """
+    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.clientapp import ClientApp
+
     app = ClientApp()
 
     def client_of(context: Context) -> Client:
@@ -83,6 +87,8 @@ def server_app(settings: FederatedSettings | None = None, progress: Progress | N
 
     It leaves what :func:`deliver` writes in the settings' output folder, or ``problem.json``.
     """
+    from flwr.serverapp import ServerApp
+
     app = ServerApp()
 
     def main(grid: Grid, context: Context) -> None:
@@ -133,6 +139,8 @@ class GridExchange:
 
     def meet(self) -> list[Hello]:
         """Ask new nodes who they are, and return all that are there."""
+        from flwr.app import ConfigRecord, RecordDict
+
         present = set(self._grid.get_node_ids())
         new = present - self._hellos.keys()
         asked = [
@@ -147,6 +155,8 @@ class GridExchange:
 
     def train(self, number: int, sent: Mapping[str, Arrays]) -> list[Reply]:
         """Send each client its arrays, and return the replies that came in time."""
+        from flwr.app import ConfigRecord, RecordDict
+
         nodes = {hello.name: node for node, hello in self._hellos.items()}
         facts = ConfigRecord({"number": number})
         contents = {
@@ -165,6 +175,8 @@ class GridExchange:
         return replies
 
     def _message(self, kind: str, node: int, content: RecordDict, number: int) -> Message:
+        from flwr.app import Message
+
         seconds = max(self._settings.round_seconds, self._settings.wait_seconds)
         return Message(content, node, kind, ttl=seconds, group_id=str(number))
 
@@ -182,11 +194,13 @@ def _facts(message: Message) -> ConfigRecord:
 
 
 def _record(arrays: Arrays) -> ArrayRecord:
+    from flwr.app import Array, ArrayRecord
+
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def _received(message: Message) -> Arrays:
-    record = message.content.array_records.get(ARRAYS, ArrayRecord())
+    record = message.content.array_records.get(ARRAYS) or {}
     return {name: array.numpy() for name, array in record.items()}
 
 
