@@ -15,7 +15,7 @@ from tunecast.scaling import LossTable, forecast_metric, read_table, relations
 
 
 def with_metric(score: Callable[[float], float], count: int = 6) -> LossTable:
-    table = models_table(count, SIZES[:9])
+    table = models_table(count, SIZES[:9].tolist())
     curves = (replace(c, metrics=np.array([score(float(loss)) for loss in c.losses])) for c in table.curves)
     return replace(table, curves=tuple(curves), metric="bleu")
 

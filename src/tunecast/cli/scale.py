@@ -17,7 +17,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.ranges import MOST_SEED, check_range
 
 if TYPE_CHECKING:
-    from tunecast.scaling import Fit, LossTable, MetricForecast, MetricReport, Option
+    from tunecast.scaling import Fit, LossTable, MetricForecast, MetricReport, Option, Prices
 
 app = typer.Typer(
     help="Predict the effect of more data, a larger model or another method.", no_args_is_help=True
@@ -280,7 +280,7 @@ def advise_command(
         for option in found:
             typer.echo(_option_line(option, target))
     reached = [option.data_size for option in found if option.data_size and option.supported]
-    _plot(plot, data, law, seed, max(reached, default=None), target=target)
+    _plot(plot, data, law, seed, max(reached, default=None), target=target, prices=prices)
 
 
 def _option_line(option: Option, target: float) -> str:
@@ -344,13 +344,14 @@ def _plot(
     largest: float | None = None,
     crossings: Sequence[float] = (),
     target: float | None = None,
+    prices: Prices | None = None,
 ) -> None:
     """Write the figures; call this after printing the answer, because it may still fail."""
     if path is None:
         return
     from tunecast.report.scaling_plot import write_plot
 
-    write_plot(path, data, law.value, largest, crossings, seed, target)
+    write_plot(path, data, law.value, largest, crossings, seed, target, prices)
 
 
 def _fit_line(entry: Fit) -> str:
