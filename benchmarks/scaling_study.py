@@ -1,10 +1,10 @@
 """A small version of the study of arXiv 2402.17193: tests its claims on the runs of ``plans/study.yaml``.
 
-    python benchmarks/scaling_study.py --store URL [--output docs/scaling-study.md]
+    python benchmarks/scaling_study.py [--store URL] [--output docs/scaling-study.md]
 
-Prints every figure of the study as Markdown, from the runs in the store. Incomplete curves and families are
-left out and counted. With ``--output``, the text between that file's two markers is replaced. All fits,
-posteriors and crossings are those of ``tunecast.scaling``. Arrays are small: set OMP_NUM_THREADS=1.
+Prints every figure of the study as Markdown, from the runs in the store, or from those that are shipped.
+Incomplete curves and families are left out and counted. With ``--output``, the text between that file's two
+markers is replaced. All fits, posteriors and crossings are those of ``tunecast.scaling``. Arrays are small: set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from study_findings import (
 from tunecast.arrays import Floats
 from tunecast.records import Run
 from tunecast.scaling import Crossing
-from tunecast.store import Store
+from tunecast.store import open_for_reading
 from tunecast.store.redaction import shared_session
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -58,11 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--store", required=True, help="The store that the plan was collected into.")
+    parser.add_argument(
+        "--store", help="The store that the plan was collected into; default: what is shipped."
+    )
     parser.add_argument("--session", default="study", help="Name of the collection; empty for all runs.")
     parser.add_argument("--output", type=Path, help="A Markdown file with the two markers.")
     options = parser.parse_args(arguments)
-    with Store.open(options.store, create=False) as store:
+    with open_for_reading(options.store) as store:
         runs = list(store.runs())
     if options.session:  # some of the runs may come from an export
         names = (options.session, shared_session(options.session))

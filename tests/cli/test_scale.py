@@ -100,6 +100,22 @@ def test_strict_refuses_with_exit_code_2_and_text_leads_with_the_refusal(models_
     assert "Measure next" in near.stdout
 
 
+def test_forecast_of_a_metric(models_csv: Path, tmp_path: Path) -> None:
+    lines = models_csv.read_text(encoding="utf-8").splitlines()
+    place = lines[0].split(",").index("loss")
+    scored = [f"{line},{60 - 20 * float(line.split(',')[place])}" for line in lines[1:]]
+    table = tmp_path / "scored.csv"
+    table.write_text("\n".join([f"{lines[0]},bleu", *scored]), encoding="utf-8")
+    flags = ("forecast", "--table", table, "--by", "model", "--law", "power", "--data-size", 1000)
+    (relation,) = as_json(*flags, "--metric", "bleu")["relations"]
+    assert relation["holds"]
+    shown = run(*flags, "--metric", "bleu").stdout.splitlines()
+    assert shown[0].startswith("bleu follows from the loss")
+    assert re.fullmatch(r"m0 at 1,000 examples: bleu \S+ \(\S+ to \S+\)", shown[1])
+    missing = run(*flags, "--metric", "chrf")
+    assert "no column 'chrf'" in str(missing.exception)
+
+
 def test_select(models_csv: Path) -> None:
     ranking = as_json("select", "--table", models_csv, "--by", "model", "--data-size", "1e6")["ranking"]
     assert {entry["model"] for entry in ranking} == {"m0", "m1", "m2"}

@@ -181,6 +181,8 @@ def test_shipped_plans_are_there() -> None:
         "replay",
         "smollm2-gpu",
         "smollm2",
+        "study-rates",
+        "study-seeds",
         "study-smollm2",
         "study",
         "t5",

@@ -17,7 +17,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.ranges import MOST_SEED, check_range
 
 if TYPE_CHECKING:
-    from tunecast.scaling import Fit, LossTable, Option
+    from tunecast.scaling import Fit, LossTable, MetricForecast, MetricReport, Option, Prices
 
 app = typer.Typer(
     help="Predict the effect of more data, a larger model or another method.", no_args_is_help=True
@@ -101,6 +101,10 @@ def forecast_command(
     factor: Factor = None,
     signed: Signed = False,
     max_observed: MaxObserved = None,
+    metric: Annotated[
+        str,
+        typer.Option("--metric", help="Forecast this column of the table, or metric of the store, instead."),
+    ] = "",
     plot: Plot = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 2 when a forecast is not supported.")
@@ -108,12 +112,16 @@ def forecast_command(
     seed: Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Forecast the loss of every curve at other data sizes, with 90% intervals."""
-    from tunecast.scaling import forecast, group_name
+    """Forecast the loss, or a metric, of every curve at other data sizes, with 90% intervals."""
+    from tunecast.scaling import forecast, forecast_metric, group_name
 
     sizes = _sizes(data_size)
     _check(plot)
-    data = _read(table, store, by, max_observed, factor, signed)
+    data = _read(table, store, by, max_observed, factor, signed, metric)
+    if metric:
+        _show_metric(forecast_metric(data, sizes, law=law.value, seed=seed), strict, as_json)
+        _plot(plot, data, law, seed, max(sizes))
+        return
     outlook = forecast(data, sizes, law=law.value, seed=seed)
     if as_json:
         _print_json(asdict(outlook))
@@ -130,6 +138,30 @@ def forecast_command(
     _plot(plot, data, law, seed, max(sizes))
     if strict and not all(entry.supported for entry in outlook.forecasts):
         raise typer.Exit(2)
+
+
+def _show_metric(report: MetricReport, strict: bool, as_json: bool) -> None:
+    """Print forecasts of a metric and, before them, whether it follows from the loss."""
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        for relation in report.relations:
+            verdict = "follows" if relation.holds else "DOES NOT FOLLOW"
+            where = f" in {relation.task}" if relation.task else ""
+            typer.echo(f"{relation.metric}{where} {verdict} from the loss: {relation.reason}.")
+        for entry in report.forecasts:
+            typer.echo(_metric_line(entry))
+    if strict and not all(entry.supported for entry in report.forecasts):
+        raise typer.Exit(2)
+
+
+def _metric_line(entry: MetricForecast) -> str:
+    from tunecast.scaling import group_name
+
+    name = f"{group_name(entry.group)} at {entry.data_size:,.0f} examples"
+    if not entry.supported:
+        return f"NOT SUPPORTED, {entry.reason}: no {entry.metric} for {name}."
+    return f"{name}: {entry.metric} {entry.value:.4g} ({entry.low:.4g} to {entry.high:.4g})"
 
 
 @app.command("select")
@@ -248,7 +280,7 @@ def advise_command(
         for option in found:
             typer.echo(_option_line(option, target))
     reached = [option.data_size for option in found if option.data_size and option.supported]
-    _plot(plot, data, law, seed, max(reached, default=None), target=target)
+    _plot(plot, data, law, seed, max(reached, default=None), target=target, prices=prices)
 
 
 def _option_line(option: Option, target: float) -> str:
@@ -271,6 +303,7 @@ def _read(
     max_observed: float | None,
     factor: str | None,
     signed: bool,
+    metric: str = "",
 ) -> LossTable:
     from tunecast.scaling import factor_names, read_store, read_table
 
@@ -280,9 +313,9 @@ def _read(
     if (table is None) == (store is None):
         raise ConfigurationError("Give either --table or --store.")
     if table is not None:
-        found = read_table(table, columns, max_observed)
+        found = read_table(table, columns, max_observed, metric)
     else:
-        found = read_store(str(store), columns, max_observed)
+        found = read_store(str(store), columns, max_observed, metric)
     return replace(found, factors=factors, signed=signed)
 
 
@@ -311,13 +344,14 @@ def _plot(
     largest: float | None = None,
     crossings: Sequence[float] = (),
     target: float | None = None,
+    prices: Prices | None = None,
 ) -> None:
     """Write the figures; call this after printing the answer, because it may still fail."""
     if path is None:
         return
     from tunecast.report.scaling_plot import write_plot
 
-    write_plot(path, data, law.value, largest, crossings, seed, target)
+    write_plot(path, data, law.value, largest, crossings, seed, target, prices)
 
 
 def _fit_line(entry: Fit) -> str:

@@ -24,6 +24,7 @@ from tunecast.report.figures import (
 )
 from tunecast.report.numbers import compact
 from tunecast.report.shell import ChartPage, Section, write_chart_page
+from tunecast.scaling.decision import Prices
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.predicting import CurvePrediction
@@ -43,8 +44,11 @@ def write_plot(
     crossings: Sequence[float] = (),
     seed: int = 0,
     target: float | None = None,
+    prices: Prices | None = None,
 ) -> None:
     """Write the charts of a table as HTML, marking data sizes of ``crossings`` and a loss to reach.
+
+    With ``prices``, lines of equal price lie over those of equal loss.
 
     Curves extend to ``largest``, and at least to four times the largest measured size.
 
@@ -52,7 +56,9 @@ def write_plot(
         OutputError: The file cannot be written.
     """
     page = ChartPage(
-        "Loss by data size", "Tunecast scaling laws", _sections(table, law, largest, crossings, seed, target)
+        "Loss by data size",
+        "Tunecast scaling laws",
+        _sections(table, law, largest, crossings, seed, target, prices),
     )
     write_chart_page(page, path, "--plot")
 
@@ -64,6 +70,7 @@ def _sections(
     crossings: Sequence[float],
     seed: int,
     target: float | None,
+    prices: Prices | None,
 ) -> list[Section]:
     """Build for each task a section of curves and, if model sizes vary, one of lines of equal loss."""
     sections = []
@@ -86,10 +93,13 @@ def _sections(
         )
         for name, rows in _by_model_size(part.table).items():
             plot = _iso_loss(part, prediction, sizes, rows, target)
+            text = "Each line joins data and model sizes of the same predicted loss."
+            if prices is not None and _add_prices(plot, part.table, sizes, rows, prices):
+                text += " Dashed lines join those of the same price."
             sections.append(
                 Section(
                     f"Lines of equal loss{f': {name}' if name else ''}",
-                    ("Each line joins data and model sizes of the same predicted loss.",),
+                    (text,),
                     plots=(Plot(f"equal-{number}-{len(sections)}", plot, "Lines of equal loss"),),
                 )
             )
@@ -193,3 +203,48 @@ def _iso_loss(
     figure.update_xaxes(**log_axis(list(sizes), compact))
     figure.update_yaxes(**log_axis(parameters, compact))
     return figure
+
+
+def _add_prices(
+    figure: go.Figure, table: LossTable, sizes: Floats, rows: Sequence[int], prices: Prices
+) -> bool:
+    """Add lines of equal price, a factor of about three apart, unless everything is free."""
+    curves = [table.curves[row] for row in rows]
+    paces = [(curve.seconds_per_example or 0.0) / 3600 for curve in curves]
+    price = np.array([[prices.of(float(size), pace * size) for size in sizes] for pace in paces])
+    if price.max() <= 0:
+        return False
+    paid = np.log10(np.where(price > 0, price, np.nan))
+    figure.add_contour(
+        x=sizes,
+        y=[curve.factors["model_parameters"] for curve in curves],
+        z=paid,
+        contours={
+            "coloring": "lines",
+            "start": np.floor(np.nanmin(paid)),
+            "end": np.nanmax(paid),
+            "size": 0.5,
+        },
+        colorscale=[[0, INK], [1, INK]],
+        showscale=False,
+        line={"width": 1, "dash": "dash"},
+        customdata=price,
+        hovertemplate="price %{customdata:.3s}<br>%{x:.3s} examples, %{y:.3s} parameters<extra></extra>",
+    )
+    ends = [_price_end(sizes, row) for row in price]
+    figure.add_scatter(
+        x=[sizes[end] for end in ends],
+        y=[curve.factors["model_parameters"] for curve in curves],
+        text=[f"price {compact(float(row[end]))}" for row, end in zip(price, ends, strict=True)],
+        mode="text",
+        textposition="top left",
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    return True
+
+
+def _price_end(sizes: Floats, price: Floats) -> int:
+    """Return the place of a label: three quarters along the sizes that cost something."""
+    paid = np.flatnonzero(price > 0)
+    return int(paid[3 * len(paid) // 4]) if len(paid) else len(sizes) - 1

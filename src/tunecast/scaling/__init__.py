@@ -12,6 +12,7 @@ from tunecast.scaling.decision import Option, Prices, cheapest
 from tunecast.scaling.factors import factor_names
 from tunecast.scaling.fitting import Fit, fit
 from tunecast.scaling.forecasting import Forecast, ForecastReport, forecast
+from tunecast.scaling.metrics import MetricForecast, MetricReport, Relation, forecast_metric, relations
 from tunecast.scaling.model_selection import Ranked, select
 from tunecast.scaling.models import LAWS
 from tunecast.scaling.reading import read_table
@@ -28,9 +29,12 @@ __all__ = [
     "ForecastReport",
     "LossRow",
     "LossTable",
+    "MetricForecast",
+    "MetricReport",
     "Option",
     "Prices",
     "Ranked",
+    "Relation",
     "Root",
     "build_table",
     "cheapest",
@@ -38,9 +42,11 @@ __all__ = [
     "factor_names",
     "fit",
     "forecast",
+    "forecast_metric",
     "group_name",
     "read_store",
     "read_table",
+    "relations",
     "select",
     "table_of_points",
 ]

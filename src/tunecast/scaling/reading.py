@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tunecast.errors import DataError, first_line
@@ -19,31 +20,39 @@ ALIASES = {"model_size": "model_parameters", "size": "model_parameters", "config
 Record = Mapping[str, object]
 
 
-def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | None = None) -> LossTable:
+def read_table(
+    path: str | Path, by: Sequence[str] = (), max_observed: float | None = None, metric: str = ""
+) -> LossTable:
     """Read a table.
 
     Args:
         max_observed: Drop rows with a larger ``data_size`` before parsing the rest of them, so that a
             back-test cannot leak.
+        metric: Name of a column with a metric to read beside the loss; empty cells are not measured.
 
     Raises:
-        DataError: The file cannot be read, or a cell has the wrong type; the message names row and column.
+        DataError: There is no such column, the file cannot be read, or a cell has the wrong type; the message
+            names row and column.
     """
     path = Path(path)
     header, records = _records(path)
     columns = {name: ALIASES.get(name, name) for name in header}
     sizes = {name: float(name) for name in header if _is_size(name)}
+    if metric and metric not in header:
+        hint = f"Its columns are {', '.join(header) or 'none'}."
+        raise DataError(f"{path} has no column {metric!r} to read a metric from.", hint)
     if sizes and "loss" not in columns.values():
         pairs: Iterable[tuple[int, str, float, Record]] = _wide(records, sizes)
     else:
         pairs = _long(path, columns, records)
     wanted = {**{name: name for name in by}, **{name: name for name in LABELS}}
     rows = [
-        _row(path, line, cell, size, record, columns, wanted)
+        _row(path, line, cell, size, record, columns, wanted, metric)
         for line, cell, size, record in pairs
         if max_observed is None or size <= max_observed
     ]
-    return build_table(rows, tuple(ALIASES.get(name, name) for name in by), str(path))
+    table = build_table(rows, tuple(ALIASES.get(name, name) for name in by), str(path))
+    return replace(table, metric=metric)
 
 
 def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
@@ -114,6 +123,7 @@ def _row(
     record: Record,
     columns: Mapping[str, str],
     labels: Mapping[str, str],
+    metric: str,
 ) -> LossRow:
     loss = _number(path, line, cell, record.get(cell))
     if loss <= 0:
@@ -135,7 +145,8 @@ def _row(
             seconds = _number(path, line, column, value)
             if seconds < 0:
                 raise DataError(f"{path}, row {line}, column {column!r}: {value} is negative.")
-    return LossRow(loss, size, names, factors, seconds)
+    score = None if record.get(metric) in (None, "") else _number(path, line, metric, record[metric])
+    return LossRow(loss, size, names, factors, seconds, score)
 
 
 def _number(path: Path, line: int, column: str, value: object) -> float:

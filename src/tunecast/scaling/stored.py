@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tunecast.errors import DataError
 from tunecast.methods.rates import adapter_rate
@@ -11,12 +12,15 @@ from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, Run
 from tunecast.scaling.table import LossRow, LossTable, build_table
 
 
-def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = None) -> LossTable:
+def read_store(
+    url: str, by: Sequence[str] = (), max_observed: float | None = None, metric: str = ""
+) -> LossTable:
     """Read the completed runs of a store.
 
     Args:
         url: As for :func:`~tunecast.store.open_for_reading`.
         max_observed: Leave out runs that saw more unique examples.
+        metric: Name of a metric to read beside the loss, from the runs that were tested with it.
 
     Raises:
         DataError: The store holds no completed run.
@@ -25,16 +29,16 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
     from tunecast.store import open_for_reading  # SQLAlchemy is slow to import, and files do not need it
 
     with open_for_reading(url) as store:
-        rows = list(rows_of(store.runs(), max_observed))
+        rows = list(rows_of(store.runs(), max_observed, metric))
     if not any(row.data_size > 0 for row in rows):
         raise DataError(
             f"{url} holds no completed run.", "Laws are fitted to the end points of complete schedules."
         )
-    return build_table(rows, by, url)
+    return replace(build_table(rows, by, url), metric=metric)
 
 
-def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[LossRow]:
-    """Return the end point of every completed run; zero-shot runs are at size 0."""
+def rows_of(runs: Iterable[Run], max_observed: float | None = None, metric: str = "") -> Iterable[LossRow]:
+    """Return the end point of every completed run with its ``metric``; zero-shot runs are at size 0."""
     zero_shot: dict[tuple[str, str], float] = {}
     completed: list[Run] = []
     for run in runs:
@@ -45,7 +49,7 @@ def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[
         elif max_observed is None or run.examples_seen <= max_observed:
             completed.append(run)
     for run in completed:
-        row = _row(run)
+        row = _row(run, metric)
         yield row
         if (run.task.dataset, run.task.model) in zero_shot:
             yield LossRow(zero_shot[run.task.dataset, run.task.model], 0.0, row.labels, row.factors)
@@ -54,7 +58,7 @@ def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[
 _PEFT_SIZES = ("lora_r", "loha_r", "lokr_r", "vera_r", "target_r", "num_virtual_tokens", "trained_layers")
 
 
-def _row(run: Run) -> LossRow:
+def _row(run: Run, metric: str) -> LossRow:
     labels = {
         "task": run.task.dataset,
         "model": run.task.model,
@@ -69,7 +73,9 @@ def _row(run: Run) -> LossRow:
     if 0 < run.trainable_parameters < run.model.parameters:
         factors["peft_parameters"] = float(run.trainable_parameters)
     seconds = sum(run.machine.undisturbed(p.training, exclusive=run.exclusive) for p in run.curve)
-    return LossRow(run.end_loss, float(run.examples_seen), labels, factors, seconds if run.curve else None)
+    score = run.test.metric if run.test and metric and run.test.metric_name == metric else None
+    size, known = float(run.examples_seen), seconds if run.curve else None
+    return LossRow(run.end_loss, size, labels, factors, known, score)
 
 
 def _recipe(pipeline: Pipeline, model: ModelFacts) -> str:

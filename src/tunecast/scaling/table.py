@@ -28,7 +28,7 @@ Group = Mapping[str, str | float]
 class LossRow:
     """One measured end point with its descriptors; ``data_size`` 0 is the model before finetuning.
 
-    ``seconds`` are those of its training, None if unknown.
+    ``seconds`` are those of its training, None if unknown; ``metric`` is the score in the table's metric.
     """
 
     loss: float
@@ -36,6 +36,7 @@ class LossRow:
     labels: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
+    metric: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class Curve:
         losses: The loss at each size, same shape.
         zero_shot: The loss at size 0, None if not measured. Never a fitted point.
         seconds_per_example: Median over its runs of seconds by unique example, None if unknown.
+        metrics: The table's metric at each size, NaN if unknown, same shape; empty in a table without one.
     """
 
     group: Group
@@ -58,6 +60,7 @@ class Curve:
     losses: Floats
     zero_shot: float | None = None
     seconds_per_example: float | None = None
+    metrics: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def name(self) -> str:
@@ -72,7 +75,8 @@ class Curve:
     def up_to(self, data_size: float) -> Curve:
         """Return the curve without the points above ``data_size``."""
         keep = self.data_sizes <= data_size
-        return replace(self, data_sizes=self.data_sizes[keep], losses=self.losses[keep])
+        metrics = self.metrics[keep] if self.metrics.size else self.metrics
+        return replace(self, data_sizes=self.data_sizes[keep], losses=self.losses[keep], metrics=metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +86,14 @@ class LossTable:
     Args:
         factors: The X of joint laws; if empty, all that the table can tell apart.
         signed: Whether the exponents of X may be negative.
+        metric: Name of the metric that the curves have beside the loss, empty if none was asked for.
     """
 
     curves: tuple[Curve, ...]
     source: str = "table"
     factors: tuple[str, ...] = ()
     signed: bool = False
+    metric: str = ""
 
     def up_to(self, data_size: float) -> LossTable:
         """Return the table without the points above ``data_size`` and without curves that have no other."""
@@ -176,6 +182,7 @@ def _curve(group: Group, rows: Sequence[LossRow]) -> Curve:
         np.array([row.loss for row in measured], dtype=np.float64),
         float(np.mean(zero)) if zero else None,
         float(np.median(paces)) if paces else None,
+        np.array([np.nan if row.metric is None else row.metric for row in measured], dtype=np.float64),
     )
 
 
