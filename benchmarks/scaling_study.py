@@ -4,8 +4,8 @@
 
 Prints every figure of the study as Markdown, from the runs in the store, or from those that are shipped.
 Incomplete curves and families are left out and counted. With ``--output``, the text between that file's two
-markers is replaced. All fits, posteriors and crossings are those of ``tunecast.scaling``. Arrays are small:
-set OMP_NUM_THREADS=1.
+markers is replaced. All fits, posteriors and crossings are those of ``tunecast.scaling``. Arrays are
+small: set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
