@@ -41,6 +41,7 @@ CHOSEN = SessionSettings(
     dtype="float32",
     workers=2,
     executor="queue",
+    gpus_per_trial=2,
     threads=1,
     keep_gb=1.5,
     max_memory_gb=6.0,

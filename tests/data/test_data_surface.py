@@ -33,6 +33,7 @@ def test_public_names() -> None:
         "fitting_length",
         "kept_examples",
         "read",
+        "read_training",
         "reference",
         "reworded",
         "spread",

@@ -55,7 +55,7 @@ def test_configurations_are_the_golden_ones(
         ("unsloth", changed(use_dora=True), "The export for Unsloth does not support use_dora"),
         ("unsloth", Pipeline("ia3", {"learning_rate": 1e-2}), "Unsloth does not support ia3"),
         ("trl", changed(training_loss="labels"), "Other trainers have no training_loss=labels"),
-        ("torchtune", BASELINE, "there is no trainer 'torchtune'"),
+        ("torchtune", BASELINE, "there is no 'torchtune'"),
     ],
 )
 def test_what_cannot_be_handed_over_is_said(

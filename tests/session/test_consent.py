@@ -19,7 +19,7 @@ CODE = {"trust_remote_code": True, "objective": "sent:score"}
 
 def sent(folder: Path, **configuration: Any) -> Path:
     """A session's folder with a module beside it that leaves a trace where it is imported."""
-    settings = SessionSettings(str(folder / "model"), str(folder / "data.jsonl")).as_json()
+    settings = SessionSettings(str(folder / "model"), str(folder / "data.jsonl"), workers=1).as_json()
     content = {"id": "0", "configuration": settings | configuration, "dataset_fingerprint": "of some rows"}
     (folder / "out").mkdir()
     (folder / "out" / "session.json").write_text(json.dumps(content), encoding="utf-8")

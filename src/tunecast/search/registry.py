@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.plugins import broken_plugin, load_plugins
 from tunecast.search.strategy import Strategy
-from tunecast.store.record_names import STRATEGIES as CURRENT_NAMES
 
 ENTRY_POINT_GROUP = "tunecast.strategies"
 DEFAULT = "transfer"
@@ -43,6 +42,8 @@ def get_strategy(name: str) -> Strategy:
     """
     strategy = find_strategy(name)
     if strategy is None:
+        from tunecast.store.record_names import STRATEGIES as CURRENT_NAMES
+
         names = [one.name for one in strategies()]
         renamed = f"It is called {CURRENT_NAMES[name]} now. " if name in CURRENT_NAMES else ""
         raise ConfigurationError(
