@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 """The repository."""
 SOURCES = (ROOT / "src", ROOT / "benchmarks")
 """Folders whose modules count as code of a figure."""
-DECIDES_NOTHING = ("cli", "report", "exporters", "collect")
+DECIDES_NOTHING = ("cli", "dashboard", "report", "exporters", "collect")
 """Packages of ``tunecast`` that affect no figure: they parse, show, export and record."""
 
 SESSION = ("tunecast.api", "tunecast.executors.worker")
