@@ -1,4 +1,4 @@
-"""Tells somebody who is not watching that a session has ended: a message on the desktop, or to a webhook."""
+"""Sends a notification that a session has ended, to the desktop or a webhook."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_notify(where: str) -> None:
     """Check the value of ``--notify`` before the session begins.
 
     Raises:
-        ConfigurationError: It is no address, or this machine shows no notifications.
+        ConfigurationError: It is not an address, or this machine cannot show notifications.
     """
     if where == DESKTOP:
         if _desktop_command("", "") is None:

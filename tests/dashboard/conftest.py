@@ -8,13 +8,12 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from report.browser import Browser, Page, chromium, find_chromium
+from report.browser import Browser, Page, chromium, needed_chromium
 from sessions import command
 
 
@@ -61,10 +60,5 @@ def serving(*arguments: str) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("CI") == "true" and Path("/etc/debian_version").exists():
-            pytest.fail("Debian's package chromium is missing: apt-get install chromium")
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with chromium(program, tmp_path_factory.mktemp("profile")) as opened:
+    with chromium(needed_chromium(), tmp_path_factory.mktemp("profile")) as opened:
         yield opened

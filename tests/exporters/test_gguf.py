@@ -180,7 +180,7 @@ def test_every_reason_to_refuse_is_told() -> None:
         ({"finetuned": dataclasses.replace(same, mean=0.3)}, "The base model's changes only by 0.010"),
         (
             {name: dataclasses.replace(same, mean=0.3) for name in ("finetuned", "base")},
-            "The base model's changes by 0.300: both compute otherwise",
+            "The base model's changes by 0.300, so llama.cpp computes this model differently",
         ),
         ({"finetuned": dataclasses.replace(same, mean=float("nan"))}, "nan nats on average"),
         ({"finetuned": dataclasses.replace(same, mean=0.3), "base": None}, "more than 0.05"),

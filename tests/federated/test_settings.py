@@ -14,7 +14,7 @@ from tunecast.federated.settings import FederatedSettings
     ("values", "message"),
     [
         ({"rounds": 0}, "--rounds 0: it must be at least 1"),
-        ({"method": "fedkseeds"}, "--method fedkseeds: there is no such one.\nDid you mean fedkseed?"),
+        ({"method": "fedkseeds"}, "--method fedkseeds: there is no such value.\nDid you mean fedkseed?"),
         ({"aggregation": "mean"}, "--aggregation mean"),
         ({"share": 0.0}, "--share 0: it must lie in 0 to 1"),
         ({"density": 1.5}, "--density 1.5"),

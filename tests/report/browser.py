@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -32,6 +34,16 @@ FLAGS = (
 
 def find_chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def needed_chromium() -> str:
+    """The program; without it the test is skipped, or fails in CI on Debian, which installs it."""
+    program = find_chromium()
+    if program is None:
+        if os.environ.get("CI") == "true" and Path("/etc/debian_version").exists():
+            pytest.fail("Debian's package chromium is missing: apt-get install chromium")
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    return program
 
 
 class Page:

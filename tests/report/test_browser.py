@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from report.browser import Browser, Page, chromium, find_chromium
+from report.browser import Browser, Page, chromium, needed_chromium
 from report.sample_recommendation import sample_recommendation
 from report.sample_session import failures, full_session, make_record, make_runs, metric_session
 from scaling.planted import models_table
@@ -22,12 +21,7 @@ DRAWN = """[...document.querySelectorAll('.plot')].map(
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("CI") == "true" and Path("/etc/debian_version").exists():
-            pytest.fail("Debian's package chromium is missing: apt-get install chromium")
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with chromium(program, tmp_path_factory.mktemp("profile")) as opened:
+    with chromium(needed_chromium(), tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 

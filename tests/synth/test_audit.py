@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from report.browser import Page, chromium, find_chromium
+from report.browser import Page, chromium, needed_chromium
 from tunecast.documents import Passage
 from tunecast.synth.audit import write_audit
 from tunecast.synth.pairs import Made, Pair
@@ -39,9 +39,7 @@ def test_half_of_the_sample_was_dropped(
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("Chromium is not installed")
+    program = needed_chromium()
     (tmp_path / "profile").mkdir()
     with chromium(program, tmp_path / "profile") as browser:
         yield browser.page()

@@ -39,7 +39,7 @@ def command(
     def tell(address: str) -> None:
         typer.echo(f"Dashboard: {address}")
         steering = "sessions may be steered" if allow_steering else "read-only; --allow-steering to steer"
-        typer.echo(f"Whoever has this address sees it ({steering}). Ctrl-C ends it.", err=True)
+        typer.echo(f"Anyone with this address can see the dashboard ({steering}). Ctrl-C ends it.", err=True)
 
     shown = [expanded(str(folder)) for folder in folders or ()]
     serve(shown, store or "", host=host, port=port, steers=allow_steering, tell=tell)

@@ -119,7 +119,9 @@ Track = Annotated[
 ]
 Notify = Annotated[
     str | None,
-    typer.Option("--notify", help="Tell the end: desktop, or a webhook's URL. (default: none)"),
+    typer.Option(
+        "--notify", help="Send a notification at the end: desktop, or a webhook's URL. (default: none)"
+    ),
 ]
 Deterministic = Annotated[
     bool | None, typer.Option("--deterministic", help="Bit-equal results on a GPU too.")

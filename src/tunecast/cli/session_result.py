@@ -34,14 +34,13 @@ def run_session(
     """Run a session, show its progress and print its result; on Ctrl-C, name the ``go_on`` command.
 
     Args:
-        notify: Whom to tell the end; see :func:`tunecast.notifications.notify`. None tells no one.
+        notify: Where to send a notification at the end; see :func:`tunecast.notifications.notify`.
     """
     from tunecast.notifications import check_notify
     from tunecast.report.live import RichProgress
 
     if notify is not None:
         check_notify(notify)
-
     try:
         with RichProgress() as progress:
             if watch := _watch_command(output_dir):
@@ -50,7 +49,7 @@ def run_session(
     except KeyboardInterrupt:
         typer.echo(_interrupted(expanded(output_dir), go_on), err=True)
         raise
-    except Exception as error:
+    except Exception as error:  # whatever ended the session, its user is to know
         _tell(notify, output_dir, error.what if isinstance(error, UserError) else type(error).__name__)
         raise
     _tell(notify, output_dir, "")
@@ -66,7 +65,7 @@ def run_session(
 
 
 def _tell(notify: str | None, output_dir: str, failure: str) -> None:
-    """Tell the end of a session to who asked for it; if that fails, say so once."""
+    """Send a notification that a session has ended; if that fails, say so once."""
     from tunecast import notifications
 
     if notify is None:

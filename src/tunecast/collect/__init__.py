@@ -5,17 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
 from tunecast.collect.planfile import Plan, read_plan
 from tunecast.errors import ConfigurationError
-from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.ranges import check_range
-
-if TYPE_CHECKING:
-    from tunecast.executors import MeetingPlace
 
 __all__ = ["CollectionSummary", "Limits", "Plan", "collect", "read_plan"]
 
@@ -56,8 +51,9 @@ def collect(
     """
     from tunecast.collect.run_specs import expand
     from tunecast.collect.worker import CollectWorker
-    from tunecast.executors import check_executor, start_executor
+    from tunecast.executors import MeetingPlace, check_executor, start_executor
     from tunecast.executors.local import sharers_of
+    from tunecast.executors.shared_folder import shared_dir_of
     from tunecast.hardware.processor import worker_threads
     from tunecast.session.layout import worker_count
     from tunecast.session.prepare import choose_device
@@ -80,7 +76,9 @@ def collect(
     parse_url(str(store))  # reports an unsupported kind before anything is read
     threads = worker_threads(threads, 1 if executor == "queue" else count)
     sharing = 1 if executor == "queue" else sharers_of(chosen, 0, count)
-    meeting = _meeting_place(str(store), shared_dir, progress) if executor == "queue" else None
+    meeting = None
+    if executor == "queue":
+        meeting = MeetingPlace(str(store), shared_dir_of(str(store), shared_dir), progress.log)
     # The workers load their libraries while this process reads the plan's datasets and models.
     with start_executor(executor, count, threads, meeting=meeting) as started:
         expansion = expand(plan, device=chosen, progress=progress)
@@ -88,21 +86,3 @@ def collect(
             started.open(CollectWorker(chosen, threads, sharing, plan.name, plan.scoring))
             collection = Collection(plan.name, expansion, opened, started, progress, limits.since(began))
             return collection.run()
-
-
-def _meeting_place(store: str, shared_dir: Path | None, progress: Progress) -> MeetingPlace:
-    """Return where workers that were started elsewhere find the collection.
-
-    Raises:
-        ConfigurationError: No folder is named, and the store is no file that lies in one.
-    """
-    from tunecast.executors import MeetingPlace
-    from tunecast.store.connecting import sqlite_file
-
-    file = sqlite_file(store)
-    if shared_dir is None and file is None:
-        raise ConfigurationError(
-            "--shared-dir is missing: this store is no file whose folder could be meant.",
-            "Name a folder that this machine and the workers see under the same path.",
-        )
-    return MeetingPlace(store, expanded(shared_dir or Path(file or "").parent), progress.log)

@@ -1,4 +1,4 @@
-"""Who may see the dashboard: whoever has its token, under its own name, from its own pages."""
+"""Controls access to the dashboard by its token, its host name and the origin of requests."""
 
 from __future__ import annotations
 

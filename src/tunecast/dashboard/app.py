@@ -34,7 +34,7 @@ HEARTBEAT_SECONDS = 15.0
 MOST_COMPARED = 8
 TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 REPORT_POLICY = "sandbox allow-scripts"
-"""A report comes from a folder that may be anybody's: its scripts get no access to the dashboard."""
+"""The report may come from someone else's folder, so its scripts get no access to the dashboard."""
 
 
 def make_app(

@@ -41,7 +41,7 @@ class Session:
     """A session as it is now.
 
     Args:
-        folder: None for a session of which only the store's runs are known.
+        folder: None for a session that is known only by its runs in the store.
         state: None for such a session, and before a session has begun.
         live: None for sessions of earlier versions, and those without a folder.
     """

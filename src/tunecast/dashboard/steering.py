@@ -38,7 +38,7 @@ def _instruction(session: Session, form: Mapping[str, str]) -> Instruction:
         run = form.get("run", "")
         live = session.live.status.trials if session.live and session.live.status else ()
         if run not in {one.id for one in session.candidates} | {one.run for one in live}:
-            raise ConfigurationError("There is no such trial.", "Choose one of the session's page.")
+            raise ConfigurationError("There is no such trial.", "Choose a trial on the session's page.")
         return new_instruction("stop-trial", run=run)
     if kind == "add-pipeline":
         return new_instruction("add-pipeline", pipeline=pipeline_from(form))
@@ -54,7 +54,7 @@ def _larger(session: Session, text: str) -> Budget:
     if now is not None and (budget.kind != now.kind or budget.amount <= now.amount):
         raise ConfigurationError(
             f"The session has {now.text}; {budget.text} is not more of the same.",
-            "Name the whole budget that it shall have, such as " + now.times(2) + ".",
+            "Give the new total budget, such as " + now.times(2) + ".",
         )
     return budget
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
 GRACE_SECONDS = 20.0
-"""Time for the others to fail like one that has failed; after it they wait for it in vain."""
+"""Time for the others to fail like one that has failed; after that, they are ended."""
 PATIENCE_SECONDS = 600.0
 """Time for the others to end the part that the first one has ended."""
 MEETING_PATIENCE = timedelta(days=7)
@@ -107,7 +107,7 @@ class Crew(Team):
             other.send(request)
         try:
             answer = request.perform(self._runner)
-        except BaseException:
+        except BaseException:  # however this part ended, the others must not wait for it
             self._rejoin(GRACE_SECONDS)
             raise
         failure = _failure(answer)
@@ -115,7 +115,7 @@ class Crew(Team):
         return answer
 
     def _rejoin(self, seconds: float, failure: Outcome | None = None) -> None:
-        """Wait until the others have done their part; if they do not, they wait for this one in vain."""
+        """Wait until the others have done their part; end this process if they do not."""
         for other in self._others:
             other.finish(seconds, failure)
 

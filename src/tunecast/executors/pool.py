@@ -29,7 +29,7 @@ class Asked:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """A worker that has joined, and what it does.
+    """A worker that has joined, and its current request.
 
     Args:
         set_up: Requests of the setup that it has performed.
@@ -213,7 +213,7 @@ class PoolExecutor(Executor):
         worker.number = worker.handle = None
 
     def _note_refusal(self, id: str, host: str, reason: Broken) -> None:
-        """Tell why a worker cannot serve this workplace."""
+        """Report why a worker cannot serve this workplace."""
         self._refusing[id] = reason
         self._tell(f"The worker on {host} cannot help: {reason.text}")
 

@@ -22,11 +22,9 @@ from tunecast.executors.base import Broken, broken
 from tunecast.executors.leases import Heartbeat, Pace, patiently
 from tunecast.executors.local import LocalExecutor
 from tunecast.executors.pool import Asked, unlike
-from tunecast.executors.shared_folder import SharedFolder
+from tunecast.executors.shared_folder import SharedFolder, shared_dir_of
 from tunecast.hardware.machine import current_versions
-from tunecast.paths import expanded
 from tunecast.store import Store
-from tunecast.store.connecting import sqlite_file
 from tunecast.store.work_queue import READY, REFUSING, Offer, WorkQueue
 
 LOOK_SECONDS = 0.5
@@ -54,13 +52,7 @@ def work(store: str, shared_dir: Path | None, stay: Stay, tell: Callable[[str], 
         ConfigurationError: There is no shared folder, or this machine cannot read and write it.
         StoreError: The store cannot be used.
     """
-    file = sqlite_file(store)
-    if shared_dir is None and file is None:
-        raise ConfigurationError(
-            "--shared-dir is missing: this store is no file whose folder could be meant.",
-            "Name the folder that the sessions name with their --shared-dir.",
-        )
-    folder = SharedFolder(expanded(shared_dir or Path(file or "").parent))
+    folder = SharedFolder(shared_dir_of(store, shared_dir))
     before = signal.signal(signal.SIGTERM, _end)
     try:
         with Store.open(store) as opened:

@@ -169,7 +169,7 @@ def _accelerators(count: int) -> list[str]:
     """Return the accelerators that Ray gave this actor, so that its worker sees no other.
 
     Raises:
-        ConfigurationError: They are not as many as it shall have.
+        ConfigurationError: There are fewer than it needs.
     """
     import ray
 

@@ -19,12 +19,29 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError
+from tunecast.paths import expanded
+from tunecast.store.connecting import sqlite_file
 
 KEY_FILE = ".tunecast-key"
 KEY_BYTES = 32
 CODE_BYTES = 32
 COMPRESSION = 1
 """Level of zlib: token ids and pickled objects shrink to a fraction even by the fastest."""
+
+
+def shared_dir_of(store: str, shared_dir: Path | None) -> Path:
+    """Return the folder in which a session and its workers meet: the given one, or that of a SQLite store.
+
+    Raises:
+        ConfigurationError: No folder is given, and the store is not a file.
+    """
+    file = sqlite_file(store)
+    if shared_dir is None and file is None:
+        raise ConfigurationError(
+            "--shared-dir is missing: this store is not a file, so it has no folder to use instead.",
+            "Name a folder that the session and its workers see under the same path.",
+        )
+    return expanded(shared_dir or Path(file or "").parent)
 
 
 class SharedFolder:

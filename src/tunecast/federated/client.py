@@ -63,7 +63,7 @@ class Client:
         """Tell the server what it must know to compare the sides."""
         try:
             site, examples = self.site, len(self.examples)
-        except Exception as error:
+        except Exception as error:  # its text may quote rows, which stay on this client
             return Hello(self.name, problem=self._kept_here("reading model and data", error))
         return Hello(self.name, site.weights_hash, site.vocabulary_hash, examples, site.device_kind)
 
@@ -76,7 +76,7 @@ class Client:
             return Reply(
                 self.name, number, problem="its training diverged: a loss or gradient was not finite"
             )
-        except Exception as error:
+        except Exception as error:  # its text may quote rows, which stay on this client
             return Reply(self.name, number, problem=self._kept_here("training", error))
         return Reply(self.name, number, len(self.examples), arrays)
 

@@ -19,7 +19,7 @@ from tunecast.models.load import quiet
 
 RECORD_FILE = "federation.json"
 PROBLEM_FILE = "problem.json"
-"""Where a server that cannot go on says why."""
+"""File in which a server says why it stopped."""
 
 
 def deliver(

@@ -135,7 +135,7 @@ def run_there(
     """
     if not _answers(address, 5.0):
         raise ConfigurationError(
-            f"No SuperLink answers at {address}.", "Start one with flower-superlink, or mend the address."
+            f"No SuperLink answers at {address}.", "Start one with flower-superlink, or correct the address."
         )
     home = _home(settings)
     app = home / "app"

@@ -29,12 +29,12 @@ LAST_FILE, BEST_FILE = "rounds.safetensors", "best.safetensors"
 EMPTY_ROUNDS = 3
 """Rounds in a row without a usable reply after which the server stops."""
 MAY_CHANGE = ("output_dir", "clients", "wait_seconds", "round_seconds", "rounds")
-"""Settings that may differ when a federation goes on."""
+"""Settings that may differ when a federation is resumed."""
 
 
 @dataclass(frozen=True)
 class Hello:
-    """What a client tells before it takes part. ``problem`` is empty, or why it cannot; it quotes no data."""
+    """A client's first message. ``problem`` says why it cannot take part, if so; it quotes no data."""
 
     name: str
     weights_hash: str = ""

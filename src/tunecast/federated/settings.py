@@ -128,4 +128,4 @@ def flag(field: str) -> str:
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         hint = f"{did_you_mean(value, known)}Known: {', '.join(known)}."
-        raise ConfigurationError(f"{option} {value}: there is no such one.", hint)
+        raise ConfigurationError(f"{option} {value}: there is no such value.", hint)

@@ -1,6 +1,6 @@
-"""What a person tells a session to do while it runs: small files in its folder, which it obeys one by one.
+"""Instructions from a person to a running session: files in its folder, obeyed one by one.
 
-Whoever gives an instruction only writes a file, so that nothing has to reach the session's process. A session
+An instruction is only a file, so nothing has to reach the session's process. A session
 that was killed finds the file when it goes on.
 """
 
@@ -22,14 +22,14 @@ from tunecast.untrusted import Malformed, read_json
 
 FOLDER = "instructions"
 MOST_WAITING = 100
-"""The most that are read at a time; no one gives more between two steps."""
+"""The most instructions that are read at a time."""
 NAME = re.compile(r"(\d{13,16}-[0-9a-f]{8})\.json")
 Kind = Literal["stop-trial", "add-pipeline", "extend-budget", "end-now"]
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One thing that a session shall do.
+    """One instruction to a session.
 
     Args:
         id: Its time and a random part; also the name of its file, so that instructions sort by their time.
@@ -118,7 +118,7 @@ def obeyed_texts(obeyed: Sequence[Obeyed]) -> tuple[str, ...]:
 
 
 def _read(file: Path, instruction_id: str) -> Instruction | str:
-    """Read one instruction; files in a folder may come from anybody."""
+    """Read one instruction; the file may come from someone else."""
     from pydantic import TypeAdapter, ValidationError
 
     try:

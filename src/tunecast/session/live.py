@@ -1,4 +1,4 @@
-"""Keeps what a session does right now in a file of its folder, for whoever looks from outside.
+"""Writes what a session is doing to a file in its folder, for the dashboard.
 
 ``session.json`` holds decisions and the store holds points, both durably. This file holds the rest: the open
 stage, the trials under way with the reasons for them, and the lines that were logged. It costs no session

@@ -31,7 +31,7 @@ from tunecast.training.measurement import Measurement
 BUDGET_OVER = "The budget is over and was not enough for"
 ENDED = "The session was told to end before"
 LOOKED_AHEAD_SECONDS = 0.05
-"""A strategy that takes longer to choose is not asked, only for a display, what it would choose next."""
+"""Slower strategies are not asked for their next choice only to display it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Search:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
-        obeying: Carries out what a person tells the session; None if no one can.
+        obeying: Carries out instructions to the session; None if it takes none.
 
     Attributes:
         beside: Amounts that the session has spent on runs beside the search; their seconds are on its clock.
@@ -157,12 +157,12 @@ class Search:
         return self._obeying is not None and self._obeying.is_ended
 
     def obey(self) -> None:
-        """Carry out what a person has told the session since it was last asked."""
+        """Carry out new instructions."""
         if self._obeying is not None:
             self._obeying.obey(self)
 
     def stop(self, index: int, instruction: Instruction) -> None:
-        """Have a trial go no further; its step is aborted unless steps of others would be too."""
+        """Stop a trial; abort its step unless that would abort the steps of other trials."""
         note = {"instruction": instruction.id, "given_at": instruction.given_at}
         elapsed = {"elapsed_seconds": self._budget_tracker.elapsed()}
         slots = [handle.slot for handle, step in self._under_way.items() if step.index == index]

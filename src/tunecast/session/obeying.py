@@ -1,4 +1,4 @@
-"""Obeys what a person tells a session, between two steps, and keeps what came of it."""
+"""Carries out instructions to a session between two steps, and records the effects."""
 
 from __future__ import annotations
 

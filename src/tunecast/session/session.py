@@ -150,7 +150,7 @@ class Session:
         comparison = self._train_winner(search, final, comparison)
         tracker, used_seconds = self._budget_tracker, self._budget_tracker.elapsed()
         forecast = self._forecast(search, survey, comparison) if survey else None
-        search.obey()  # what nothing can come of any more is told so
+        search.obey()  # refuses instructions that came too late
         final = replace(final, settings=replace(self._settings, budget=tracker.budget.text))
         account = Account(self._state.id, tracker.budget, used_seconds, self._full_length)
         longer = self._longer_run(search, survey, comparison)

@@ -215,7 +215,8 @@ def reason_to_refuse(check: GgufCheck, kind: GgufType, tolerance: float | None) 
         return f"{what}. The base model's changes only by {check.base.mean:.3f}.", elsewhere
     if kind.name in LOSSLESS:
         return (
-            f"{what}. The base model's changes by {check.base.mean:.3f}: both compute otherwise.",
+            f"{what}. The base model's changes by {check.base.mean:.3f}, so llama.cpp computes this model "
+            "differently.",
             elsewhere,
         )
     return (
