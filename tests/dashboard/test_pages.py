@@ -43,6 +43,15 @@ def click(page: Page, selector: str) -> None:
     page.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
 
+def submit(page: Page, field: str, value: str) -> None:
+    """Send the form of a field, which may not have been loaded yet, with this value."""
+    page.wait_for(f"document.querySelector({json.dumps(field)}) !== null")
+    page.evaluate(
+        f"""(() => {{ const field = document.querySelector({json.dumps(field)});
+        field.value = {json.dumps(value)}; field.form.requestSubmit(); }})()"""
+    )
+
+
 def text_of(page: Page, selector: str = "main") -> str:
     return str(page.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
@@ -109,20 +118,14 @@ def test_a_running_session_is_followed_and_steered(
         page.wait_for("location.pathname === '/trial'")
         click(page, ".button")
         page.wait_for("location.pathname === '/pipeline'")
-        page.evaluate(
-            """(() => { const rate = document.querySelector('[name=set-learning_rate]');
-            rate.value = '0.00123'; rate.form.requestSubmit(); })()"""
-        )
+        submit(page, "[name=set-learning_rate]", "0.00123")
         page.wait_for("location.pathname === '/session'")
         page.wait_for("document.querySelector('#steering')?.innerText.includes('was added')", 60)
         # The budget is extended.
-        page.evaluate(
-            """(() => { const budget = document.querySelector('#budget');
-            budget.value = '500-trials'; budget.form.requestSubmit(); })()"""
-        )
+        submit(page, "#budget", "500-trials")
         page.wait_for("document.querySelector('#steering')?.innerText.includes('to 500-trials')", 60)
         # It ends with the best, and the page says so by itself.
-        page.evaluate("document.querySelector('.steer summary').click()")
+        click(page, ".steer summary")
         click(page, ".danger")
         page.wait_for("document.querySelector('#steering')?.innerText.includes('was ended before')", 60)
         page.wait_for("document.querySelector('[data-part=summary] .state').innerText === 'ended'", 120)

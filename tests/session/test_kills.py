@@ -71,9 +71,9 @@ def test_a_step_that_kills_twice_ends_its_trial(
         str(toy_data),
         output_dir=str(folder),
         budget="2-trials",
-        epochs=6,
+        # Nothing is measured in warm-up, so that the first step is long enough to be hit twice on a busy machine.
+        epochs=30,
         threads=1,
-        # Nothing is measured in warm-up, so that the first step to a point is long enough to be hit twice.
         fixed={"warmup_ratio": 0.5},
     )
     monkeypatch.setattr(loop, "POLL_SECONDS", 0.02)
