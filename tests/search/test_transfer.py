@@ -143,6 +143,21 @@ def test_a_cheap_point_of_a_slow_trial_is_not_worth_more_than_a_dear_one_of_a_qu
     assert Guided(told, context())(history, Remaining(0.5, seconds=9000.0)) == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("left", [Remaining(0.5), Remaining(0.5, full_lengths=90.0)])
+def test_seconds_do_not_choose_where_the_budget_counts_something_else(left: Remaining) -> None:
+    runs = candidates(3)
+    history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
+
+    def chosen(seconds: list[float], left: Remaining) -> int | None:
+        told = Dreamt([0.0, -0.1, -0.11], seconds)
+        told.is_new = False
+        return Guided(told, context())(history, left)  # type: ignore[arg-type]
+
+    fast_second, in_seconds = [100.0, 1.0, 50.0], Remaining(0.5, seconds=9000.0)
+    assert chosen(fast_second, in_seconds) == 1
+    assert chosen(fast_second, left) == chosen([1.0, 100.0, 50.0], left) == 2
+
+
 @pytest.mark.parametrize(("begun", "chosen"), [(0, 5), (1, 4), (2, 4), (3, 5)])
 def test_who_may_end_anywhere_is_hoped_to_end_best_in_every_third_turn(begun: int, chosen: int) -> None:
     runs = candidates(6)

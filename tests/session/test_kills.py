@@ -71,7 +71,7 @@ def test_a_step_that_kills_twice_ends_its_trial(
         str(toy_data),
         output_dir=str(folder),
         budget="2-trials",
-        # Nothing is measured in warm-up, so that the first step is long enough to be hit twice on a busy machine.
+        # Nothing is measured in warm-up, so that the first step can be hit twice even on a busy machine.
         epochs=30,
         threads=1,
         fixed={"warmup_ratio": 0.5},
