@@ -60,7 +60,6 @@ HIDDEN: Mapping[str, tuple[str, ...]] = {
 """Features that forests do not learn from, by the name of the ablation."""
 FEWER_TASKS = (4, 8, 16)
 """Numbers of tasks to learn from; they are drawn for every family of tasks that is left out."""
-BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 FOREST = "forest"
 """The family of regressors of the second table."""
 
@@ -155,7 +154,7 @@ def replayed(cases: Sequence[Case], runs: Sequence[Run], seeds: int, progress: P
     own = {name: built_once(build) for name, build in variants().items()}
     names = [*own, "asha", "random"]
     return compare_strategies(
-        cases, runs, names, seeds=seeds, budgets=BUDGETS, fold=Fold.FAMILY, thinking_seconds=0.0, own=own,
+        cases, runs, names, seeds=seeds, fold=Fold.FAMILY, thinking_seconds=0.0, own=own,
         progress=progress,
     )  # fmt: skip
 

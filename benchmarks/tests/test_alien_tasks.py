@@ -190,7 +190,7 @@ def test_the_difference_to_asha_is_that_of_the_same_tasks(capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert shown.count("  -2.00 [-2.00, -2.00]") == len(alien_tasks.BUDGETS)
     regrets[alien_tasks.STRATEGIES.index("transfer"), :, 1] += 0.03
-    assert alien_tasks._print_regrets(tasks, regrets) == ["regret above asha's at 2 baseline trials"]
+    assert alien_tasks._print_regrets(tasks, regrets) == ["regret above asha's at 3 baseline trials"]
 
 
 def test_no_made_up_task_is_judged_by_what_knows_its_source(

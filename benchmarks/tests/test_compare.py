@@ -43,7 +43,7 @@ def test_json(store: Path) -> None:
 
 
 def test_rivals_are_named_or_join(store: Path) -> None:
-    options = ("--seeds", 1, "--budgets", 1, "--thinking-seconds", 0, "--json")
+    options = ("--seeds", 1, "--budgets", 2, "--thinking-seconds", 0, "--json")
     named = run("--store", store, "--strategies", "random,optuna-tpe", *options)
     assert named.exit_code == 0, named.output
     told = json.loads(named.stdout)["strategies"]

@@ -162,13 +162,13 @@ def test_a_surrogate_refitted_is_no_rival_of_the_same_surrogate(comparison: Comp
 def test_tests_compare_families_and_say_so(verdict: Verdict) -> None:
     comparison = verdict.comparison
     names, own = comparison.strategies, comparison.by_task()[:, :, 0]
-    at_one = {frozenset((pair.first, pair.second)): pair.p for pair in verdict.pairs[1.0]}
+    at_two = {frozenset((pair.first, pair.second)): pair.p for pair in verdict.pairs[2.0]}
     of_tasks = np.array([comparison.family_of[task] for task in comparison.tasks])
     means = np.stack([own[:, of_tasks == family].mean(axis=1) for family in sorted({*of_tasks})], axis=1)
     expected = wilcoxon_holm(means)
-    assert verdict.p_values(1.0) == pytest.approx(expected)
+    assert verdict.p_values(2.0) == pytest.approx(expected)
     for one, other in combinations(range(len(names)), 2):
-        assert at_one[frozenset((names[one], names[other]))] == pytest.approx(expected[one, other])
+        assert at_two[frozenset((names[one], names[other]))] == pytest.approx(expected[one, other])
     said = difference_caption(verdict)
     assert "on mean regrets of 8 families of tasks, corrected over 15 pairs" in said
     assert said.replace("'", "&#39;") in render(verdict)

@@ -29,7 +29,7 @@ WITH_RIVALS = f"--strategies random,asha,fixed-best,nearest-task,portfolio,trans
 """All strategies but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds. It has a
 part of its own with one fold and small budgets."""
 WITH_QUICKTUNE = (
-    "--model nano-16m --folds model --seeds 1 --budgets 1,2,4 --strategies transfer,quick-tune,nearest-task,"
+    "--model nano-16m --folds model --seeds 1 --budgets 2,3,4 --strategies transfer,quick-tune,nearest-task,"
     "asha,random,optuna-tpe,dehb-package,quicktunetool,quicktunetool-costless"
 )
 """Its answers take a second each, a third of this model's trials; another part does not charge them."""
@@ -289,12 +289,12 @@ _PARTS = (
     _compared(
         "smollm2-task",
         "On SmolLM2, without the task at hand",
-        f"--model {SMOLLM2} --folds task --budgets 1,2,4 {WITH_RIVALS},fixed-baseline,fixed-3e-4",
+        f"--model {SMOLLM2} --folds task --budgets 2,3,4 {WITH_RIVALS},fixed-baseline,fixed-3e-4",
     ),
     _compared(
         "smollm2-model",
         "On SmolLM2, without its own runs",
-        f"--model {SMOLLM2} --folds model --budgets 1,2,4",
+        f"--model {SMOLLM2} --folds model --budgets 2,3,4",
     ),
     _benchmark("surrogates", "Surrogates", "surrogates.py", is_timed=True),
     _benchmark("ablations", "Ablations", "ablations.py"),

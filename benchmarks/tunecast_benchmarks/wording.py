@@ -100,7 +100,7 @@ def _besides(strategy: str, names: Sequence[str]) -> str:
 def notes(verdict: Verdict) -> list[str]:
     """Explain how to read the figures."""
     comparison = verdict.comparison
-    unrecorded = [case.name for case in comparison.cases if case.baseline is None]
+    unrecorded = [case.name for case in comparison.cases if not case.is_baseline_recorded]
     lines = [
         "Regret is normalised on the test split: 0 for the best recorded pipeline of a seed's candidates, 1 "
         "for what lies as far behind it as the base model lies behind the best of all recorded pipelines. "
@@ -119,7 +119,10 @@ def notes(verdict: Verdict) -> list[str]:
             "looking at these tasks."
         )
     if unrecorded:
-        lines.append(f"Without the baseline's run the median candidate is the unit: {_listed(unrecorded)}.")
+        lines.append(
+            "Where no baseline was recorded, the candidate of median seconds is trained first in its place: "
+            f"{_listed(unrecorded)}."
+        )
     return lines
 
 

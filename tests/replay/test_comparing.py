@@ -106,7 +106,9 @@ def test_thinking_is_charged_as_measured_unless_told(cases: list[Case], runs: li
     assert charged >= 1e-3
     assert np.log2(charged * 1e3) == round(np.log2(charged * 1e3))
     slow = compare_strategies(cases[:1], runs, ("random",), seeds=1, thinking_seconds=1e3)
-    assert np.all(slow.regrets > 0.99)
+    # Only the baseline is trained, because that is not asked for.
+    assert np.all(slow.regrets == slow.regrets[..., :1])
+    assert slow.regrets.min() > found.regrets.min()
 
 
 def test_what_else_the_computer_does_in_one_replay_is_no_thinking(cases: list[Case], runs: list[Run]) -> None:

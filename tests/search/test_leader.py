@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -50,11 +49,3 @@ def test_leader() -> None:
 def test_a_baseline_that_diverged_is_no_yardstick() -> None:
     diverged = Trial((4.0, 3.9, math.nan), Outcome.DIVERGED)
     assert leader(history([diverged, Trial((3.5,)), Trial((3.6, 2.3)), Trial((3.7,))])) == 2
-
-
-def test_a_baseline_that_is_a_candidate_further_behind_is_the_yardstick_and_no_second_trial() -> None:
-    seen = history([Trial(), Trial((3.6,)), BASELINE])
-    assert leader(seen) == 2
-    curve = seen.trials[2].curve
-    assert leader(replace(seen, baseline_curve=curve)) == 1
-    assert leader(replace(history([Trial(), Trial(), BASELINE]), baseline_curve=curve)) == 2

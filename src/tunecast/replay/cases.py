@@ -88,9 +88,9 @@ class Case:
     Args:
         candidates: The recorded pipelines, one run each, in the order of recording.
         zero_shot: The base model's own run.
-        baseline: The baseline's recorded run; None if there is none.
-        baseline_seconds: Seconds of a baseline trial at full length: the unit of budgets.
-        seconds_per_token: The baseline's training rate, as a session measures it before its first trial.
+        baseline: The recorded baseline, which is trained first. Without a record of it, the candidate of
+            median seconds takes its place.
+        is_baseline_recorded: Whether it is the baseline itself.
     """
 
     dataset: DatasetFacts
@@ -98,9 +98,8 @@ class Case:
     full_length_tokens: int
     candidates: tuple[Candidate, ...]
     zero_shot: Run
-    baseline: Candidate | None
-    baseline_seconds: float
-    seconds_per_token: float
+    baseline: Candidate
+    is_baseline_recorded: bool
 
     @property
     def task(self) -> str:
@@ -111,6 +110,16 @@ class Case:
     def name(self) -> str:
         """Its name in messages."""
         return f"{self.task} on {self.model.name} at {self.full_length_tokens:,} tokens"
+
+    @property
+    def baseline_seconds(self) -> float:
+        """Seconds of a baseline trial at full length: the unit of budgets."""
+        return self.baseline.seconds
+
+    @property
+    def seconds_per_token(self) -> float:
+        """The baseline's training rate, as a session measures it before its first trial."""
+        return _rate(self.baseline.run)
 
     @property
     def start_loss(self) -> float:
@@ -199,13 +208,10 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     paces = _Paces(completed)
     limit = explosion_nats(zero_shot.curve[0].validation.loss, zero_shot.model.vocabulary)
     candidates = tuple(Candidate(run, _legs(run, paces, limit)) for run in runs)
-    baseline = next((c for c in candidates if c.is_like(BASELINE) and math.isfinite(c.validation_loss)), None)
-    if baseline is not None:
-        seconds, per_token = baseline.seconds, _rate(baseline.run)
-    else:
-        # Without a recorded baseline, the median candidate is the unit.
-        seconds = statistics.median(c.seconds for c in candidates if math.isfinite(c.validation_loss))
-        per_token = statistics.median(_rate(run) for run in completed)
+    ended = sorted((c for c in candidates if math.isfinite(c.validation_loss)), key=lambda c: c.seconds)
+    if not ended:
+        return None
+    recorded = next((c for c in ended if c.is_like(BASELINE)), None)
     first = runs[0]
     return Case(
         first.dataset,
@@ -213,9 +219,8 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
         first.full_length_tokens,
         candidates,
         zero_shot,
-        baseline,
-        seconds,
-        per_token,
+        recorded or ended[len(ended) // 2],
+        recorded is not None,
     )
 
 

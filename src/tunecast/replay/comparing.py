@@ -30,8 +30,8 @@ from tunecast.search import (
     strategies,
 )
 
-BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Budgets in baseline trials at full length."""
+BUDGETS = (2.0, 3.0, 4.0, 8.0, 16.0)
+"""Budgets in baseline trials at full length, the first of which is the baseline itself."""
 SLACK = 0.1
 """Baseline trials on top of every budget: seconds scatter from run to run, and a strategy should not miss a
 budget by the millisecond that it thinks.
@@ -44,7 +44,7 @@ LEAST_ORDINARY = 100_000_000
 
 
 Maker = Callable[[Sequence[Pipeline], int], Policy]
-"""Builds a strategy for candidates and a seed."""
+"""Builds a strategy for the pipelines behind the baseline, and a seed."""
 Contestant = Callable[[Context], Maker]
 """Prepares a strategy of the caller's own for one case, from the runs that may be known there."""
 
@@ -167,8 +167,7 @@ def compare_strategies(
 
     Args:
         runs: All recorded runs; each fold's strategies learn from a part of them.
-        seeds: Number of seeds: each is a random 70% of the candidates in a random order, always with the
-            baseline.
+        seeds: Number of seeds: each is the baseline, and a random 70% of the candidates in a random order.
         budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
         fold: The runs to keep from strategies.
         thinking_seconds: Charge for each answer of a strategy. None charges the seconds of an answer on this
@@ -256,14 +255,16 @@ def _replays(
 
 
 def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
-    """Draw a seed's candidates in random order, always with the recorded fixed pipelines (baseline, 3e-4)."""
+    """Draw a seed's candidates: the baseline, then others in random order, always with that at 3e-4."""
     generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
     pinned = {i for one in strategies() if (i := _fixed_place(one.name, case.candidates)) is not None}
     order = [int(index) for index in generator.permutation(len(case.candidates))]
+    first = next(index for index, candidate in enumerate(case.candidates) if candidate is case.baseline)
+    pinned.add(first)
     others = [index for index in order if index not in pinned]
     free = max(0, round(share * len(order)) - len(pinned))
-    chosen = pinned | set(others[:free])
-    return [case.candidates[index] for index in order if index in chosen]
+    chosen = (pinned | set(others[:free])) - {first}
+    return [case.baseline, *(case.candidates[index] for index in order if index in chosen)]
 
 
 class _Builder:
@@ -276,11 +277,11 @@ class _Builder:
 
     def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Policy:
         if name not in self._own and (place := _fixed_place(name, candidates)) is not None:
-            return fixed(place + 1)
+            return fixed(place)
         if name not in self._makers:
             contestant = self._own.get(name) or built_once(partial(_built, name))
             self._makers[name] = contestant(self._context)
-        return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
+        return self._makers[name]([candidate.pipeline for candidate in candidates[1:]], seed)
 
 
 def _built(name: str, context: Context) -> Policy:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome, Point
 from tunecast.replay.cases import Candidate, Case, Leg
 from tunecast.search import History, Policy, Remaining, TrialView, leader, points_to_end
@@ -74,9 +73,8 @@ def replay(
 ) -> Replayed:
     """Spend a budget on a case as a strategy decides.
 
-    The history that it sees begins, as in a session, with the baseline, which here cannot be advanced:
-    it has to be chosen like any other candidate, in its place behind. Once it has points there, they are the
-    yardstick for the others, as in a session.
+    As in a session, the first candidate is trained to its end before the strategy is asked; a second worker
+    begins with the strategy's choice.
 
     The incumbent is the trial at full length with the lowest validation loss, or the base model while no
     trial is below it: only their test losses are recorded.
@@ -150,8 +148,6 @@ class _Replay:
         self.best_validation = self.case.zero_shot.end_loss
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
-        self.baseline = next((trial for trial in self.trials if trial.candidate is self.case.baseline), None)
-        self.reference = TrialView(BASELINE if self.case.baseline is None else self.case.baseline.pipeline)
 
     def run(self) -> Replayed:
         self._search()
@@ -165,13 +161,19 @@ class _Replay:
     def _search(self) -> None:
         while True:
             while self.idle:
-                place = choose(self._ask, self._history(), self)
+                place = self._chosen()
                 if place is None:
                     break
                 self._start(place)
             if not self.under_way:
                 return
             self._end_step()
+
+    def _chosen(self) -> int | None:
+        first = self.trials[0]
+        if first.next_leg is not None and not first.running and self.fits(0):
+            return 0
+        return choose(self._ask, self._history(), self)
 
     def _ask(self, history: History, remaining: Remaining) -> int | None:
         """Ask the strategy; its answer is timed and charged."""
@@ -189,33 +191,29 @@ class _Replay:
 
     def fits(self, place: int, reserved: int | None = None) -> bool:
         """Whether a trial's next step, and then the rest of a reserved trial, fit the budget."""
-        leg = self._at(place).next_leg
+        leg = self.trials[place].next_leg
         assert leg is not None
         reserve = 0.0
         if reserved is not None:
-            trial = self._at(reserved)
+            trial = self.trials[reserved]
             reserve = trial.seconds_to_end + self.thinking * trial.legs_left
         return leg.seconds + reserve <= self._left
 
     def affords_end(self, place: int) -> bool:
         """Whether a trial can finish within the budget, given that the answer for its next step is paid."""
-        trial = self._at(place)
+        trial = self.trials[place]
         return trial.seconds_to_end + self.thinking * (trial.legs_left - 1) <= self._left
 
     @property
     def _left(self) -> float:
         return self.budget - self.now + ROUNDING_SECONDS
 
-    def _at(self, place: int) -> _Trial:
-        """Return the trial at a place of the history; the first place is not a trial."""
-        return self.trials[place - 1]
-
     def _finish_leader(self) -> bool:
         """Advance the trial that would end best as far as it can; False if there was nothing to do."""
         ahead = leader(self._history())
         if ahead is None:
             return False
-        trial, advanced = self._at(ahead), False
+        trial, advanced = self.trials[ahead], False
         while trial.next_leg and self.fits(ahead):
             self._start(ahead)
             self._end_step()
@@ -223,7 +221,7 @@ class _Replay:
         return advanced
 
     def _start(self, place: int) -> None:
-        trial, worker = self._at(place), self.idle.pop(0)
+        trial, worker = self.trials[place], self.idle.pop(0)
         leg = trial.next_leg
         assert leg is not None
         trial.running = True
@@ -236,7 +234,7 @@ class _Replay:
         ended, _, worker, place = heapq.heappop(self.under_way)
         self.now = max(self.now, ended)
         self.idle.append(worker)
-        trial = self._at(place)
+        trial = self.trials[place]
         leg = trial.next_leg
         assert leg is not None
         trial.running = False
@@ -260,13 +258,7 @@ class _Replay:
         return (test_loss - self.best_test) / self.case.scale
 
     def _history(self) -> History:
-        views = (trial.view(*self._expected(trial)) for trial in self.trials)
-        return History((self.reference, *views), self._yardstick())
-
-    def _yardstick(self) -> tuple[Point, ...]:
-        """Return the baseline's points; none if it diverged."""
-        usable = self.baseline is not None and self.baseline.outcome is not Outcome.DIVERGED
-        return self.baseline.curve if self.baseline is not None and usable else ()
+        return History(tuple(trial.view(*self._expected(trial)) for trial in self.trials))
 
     def _expected(self, trial: _Trial) -> tuple[float, float]:
         """Return the expected seconds to the next point and to full length, whatever the recorded end."""

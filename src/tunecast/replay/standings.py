@@ -114,7 +114,7 @@ class Standings:
                     "full_length_tokens": case.full_length_tokens,
                     "candidates": len(case.candidates),
                     "baseline_seconds": case.baseline_seconds,
-                    "baseline_recorded": case.baseline is not None,
+                    "baseline_recorded": case.is_baseline_recorded,
                 }
                 for case in comparison.cases
             ],

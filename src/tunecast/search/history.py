@@ -76,18 +76,14 @@ class History:
 
     Args:
         trials: The candidates.
-        baseline_curve: The baseline's points if the trial at the first place cannot be advanced, as in a
-            replay, which trains the baseline as a candidate further back.
     """
 
     trials: tuple[TrialView, ...]
-    baseline_curve: tuple[Point, ...] = ()
 
     @property
     def baseline(self) -> TrialView:
-        """The baseline with all its points, as the yardstick for other trials."""
-        first = self.trials[0]
-        return replace(first, curve=self.baseline_curve) if self.baseline_curve else first
+        """The baseline, the yardstick for other trials."""
+        return self.trials[0]
 
     @property
     def startable(self) -> list[int]:
