@@ -298,7 +298,7 @@ class RayExecutor(PoolExecutor):
         if self._starts.deaths >= STARTS and not self._slots:
             raise ModelError(
                 f"Workers on Ray cannot start: {first_line(error).rstrip('.')}.",
-                "Check that all nodes have tunecast installed, and the free memory.",
+                "Check that all nodes have tunecast installed, and their free memory; then --resume.",
             )
 
     def _tell_once(self, *lines: str) -> None:
