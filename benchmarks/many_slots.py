@@ -1,14 +1,16 @@
 """Simulates sessions of 8 to 1,024 slots on recorded runs, and says what they wait for first.
 
 One process decides for all slots: it asks the strategy, commits the point, and gives the next step. What
-that costs is measured here: the strategy's answer and its history in a replay, a commit to a store, and the
-queue of workers that pull with so many members, whose answers this program writes itself. The replay then
-charges the sum for every step. A session saturates if all slots together end steps faster than it can decide.
+that costs is measured here, in processor seconds: a session's own search, with workers whose steps cost
+nothing, and the queue of workers that pull with so many members, whose answers this program writes itself.
+A replay of recorded runs then charges the sum for every step. A session saturates if all slots together end
+steps faster than it can decide.
 
     python benchmarks/many_slots.py [--slots 8,32,128,256,512,1024] [--strategy asha] [--store URL]
-        [--step-seconds 30]
+        [--step-seconds 30] [--model smollm2] [--data stdlib]
 
-Recorded runs are few, so candidates are repeated until there are two for every slot.
+Recorded runs are few, so candidates are repeated until there are two for every slot. Waits for the disk come
+on top of what is measured; they do not grow with the number of slots.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from tunecast.replay.machine import Replayed, replay
 from tunecast.search import get_strategy
 from tunecast.store import Store, shipped_runs
 from tunecast.store.work_queue import READY
+from tunecast_benchmarks.crowded_session import SearchCosts, prepared_session, search_costs
 from tunecast_benchmarks.nothing import Nothing
 
 STEPS_PER_SLOT = 12
@@ -46,25 +49,24 @@ WRITES_PER_STEP = 3
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one step in the session's process."""
+    """Processor seconds of one step in the session's process."""
 
-    strategy: float
-    history: float
-    commit: float
+    search: SearchCosts
     queue: float
 
     @property
+    def parts(self) -> tuple[float, ...]:
+        return self.search.strategy, self.search.commit, self.search.session, self.queue
+
+    @property
     def total(self) -> float:
-        return self.strategy + self.history + self.commit + self.queue
+        return sum(self.parts)
 
 
-def simulated(
-    case: Case, slots: int, strategy: Any, charged: float, crowd: Sequence[Candidate]
-) -> tuple[Replayed, float]:
-    """Replay a session, and return the seconds that took here too."""
+def simulated(case: Case, slots: int, strategy: Any, charged: float, crowd: Sequence[Candidate]) -> Replayed:
+    """Replay a session that is charged so many seconds for every answer of its strategy."""
     mean = statistics.mean(leg.seconds for candidate in crowd for leg in candidate.legs)
-    began = time.perf_counter()
-    done = replay(
+    return replay(
         case,
         crowd,
         strategy,
@@ -72,21 +74,10 @@ def simulated(
         workers=slots,
         thinking_seconds=charged,
     )
-    return done, time.perf_counter() - began
-
-
-def commit_seconds(store: Store, runs: Sequence[Any]) -> float:
-    """Return the median seconds of committing a run."""
-    seconds = []
-    for run in runs:
-        before = time.perf_counter()
-        store.put(run)
-        seconds.append(time.perf_counter() - before)
-    return statistics.median(seconds)
 
 
 def queue_seconds(url: str, folder: Path, slots: int) -> float:
-    """Return the median seconds of giving a request and taking its answer, with so many workers."""
+    """Return the median processor seconds of giving a request and taking its answer, with so many workers."""
     shared = SharedFolder(folder)
     slot = Slot(worker_machine("cpu", 1), current_versions())
     with Store.open(url) as store, ThreadPoolExecutor(1) as pool:
@@ -101,16 +92,16 @@ def queue_seconds(url: str, folder: Path, slots: int) -> float:
         opened.result()
         seconds = []
         for number in range(CALLS):
-            began = time.perf_counter()
+            began = time.thread_time()
             handle = executor.submit(Nothing())
-            given = time.perf_counter() - began
+            given = time.thread_time() - began
             worker = executor._workers[handle.slot]
             sealed = shared.seal(f"{place}/{worker.number}/answer", number)
             assert worker.number is not None
             queue.answer(place, worker.number, worker.id, sealed)
-            began = time.perf_counter()
+            began = time.thread_time()
             assert executor.wait() == [(handle, number)]
-            seconds.append(given + time.perf_counter() - began)
+            seconds.append(given + time.thread_time() - began)
         queue.withdraw(place)
         for number in range(slots):
             queue.leave(f"{place}-{number}")
@@ -135,35 +126,31 @@ def study(given: argparse.Namespace, url: str, folder: Path) -> None:
     policy = get_strategy(given.strategy).policy(context_of(case, runs, Fold.TASK, families))
     mean = statistics.mean(leg.seconds for one in case.candidates for leg in one.legs)
     scale = given.step_seconds / mean
+    prepared = prepared_session(given.model, given.data)
     with Store.open(url) as store:
-        commit, beats = commit_seconds(store, runs[:60]), beats_per_second(store)
+        beats = beats_per_second(store)
     print(f"{case.name}: {len(case.candidates)} recorded pipelines, strategy {given.strategy}")
+    print(f"steps of {given.step_seconds:g} s on average; one writer renews {beats:,.0f} leases a second")
     print(
-        f"steps of {given.step_seconds:g} s on average; one writer commits {1 / commit:,.0f} runs or renews"
-    )
-    print(f"{beats:,.0f} leases a second")
-    print(
-        f"{'slots':>6}{'strategy':>10}{'history':>9}{'commit':>8}{'queue':>8}{'sum':>8}  ms a step"
+        f"{'slots':>6}{'strategy':>10}{'commit':>8}{'session':>9}{'queue':>8}{'sum':>8}  ms a step"
         f"{'idle':>8}{'at no cost':>12}{'steps/s':>9}{'writes/s':>10}{'saturates below':>17}"
     )
     for slots in given.slots:
         copies = math.ceil(2 * slots / len(case.candidates))
         crowd = [candidate for _ in range(copies) for candidate in case.candidates]
-        free, seconds = simulated(case, slots, policy, 0.0, crowd)
-        thinking = free.thinking_seconds / max(1, free.asks)
-        history = max(0.0, seconds / max(1, free.steps) - thinking)
-        costs = Costs(thinking, history, commit, queue_seconds(url, folder, slots))
-        done, _ = simulated(case, slots, policy, costs.total / scale, crowd)
+        searched = search_costs(prepared, case, policy, slots, folder / f"out-{slots}")
+        costs = Costs(searched, queue_seconds(url, folder, slots))
+        done, free = (simulated(case, slots, policy, spent, crowd) for spent in (costs.total / scale, 0.0))
         idle, least = (1 - one.busy_seconds / (slots * one.used_seconds) for one in (done, free))
         rate = done.steps / done.used_seconds / scale
         writes = WRITES_PER_STEP * rate + (slots + 1) * BEATS / LEASE_SECONDS
-        parts = (costs.strategy, costs.history, costs.commit, costs.queue, costs.total)
-        limit = slots * costs.total
         shown = "".join(
-            f"{part * 1e3:>{width}.1f}" for part, width in zip(parts, (10, 9, 8, 8, 8), strict=True)
+            f"{part * 1e3:>{width}.1f}"
+            for part, width in zip((*costs.parts, costs.total), (10, 8, 9, 8, 8), strict=True)
         )
         print(
-            f"{slots:>6}{shown}{'':>11}{idle:>8.1%}{least:>12.1%}{rate:>9.1f}{writes:>10.0f}{limit:>15.1f} s",
+            f"{slots:>6}{shown}{'':>11}{idle:>8.1%}{least:>12.1%}{rate:>9.1f}{writes:>10.0f}"
+            f"{slots * costs.total:>15.1f} s",
             flush=True,
         )
 
@@ -174,6 +161,8 @@ def main() -> None:
     parser.add_argument("--strategy", default="asha")
     parser.add_argument("--store", help="an empty store; by default a SQLite file")
     parser.add_argument("--step-seconds", type=float, default=30.0, help="mean seconds of a step")
+    parser.add_argument("--model", default="smollm2", help="base model of the session that is measured")
+    parser.add_argument("--data", default="stdlib", help="its dataset")
     given = parser.parse_args()
     given.slots = [int(count) for count in given.slots.split(",")]
     with tempfile.TemporaryDirectory() as temporary:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 import tiny
 from pulling import pulling
+from ray_here import ray_here
 from tunecast.cli import app
 from tunecast.errors import ConfigurationError
 from tunecast.hardware.processor import available_cores
@@ -60,6 +61,19 @@ def test_workers_of_a_queue_collect_too(plan: Path) -> None:
     assert json.loads(result.stdout)["collected"] == 8
     assert "Waiting for 2 workers" in result.stderr
     with Store.open(store) as opened:
+        runs = list(opened.runs(session="small"))
+    assert len(runs) == 8
+    assert all(run.curve and run.machine.threads == 1 for run in runs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_actors_on_ray_collect_too(plan: Path) -> None:
+    with ray_here(2):
+        result = collect(plan, "--json", "--device", "cpu", "--executor", "ray", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["collected"] == 8
+    with Store.open(plan.parent / "runs.sqlite") as opened:
         runs = list(opened.runs(session="small"))
     assert len(runs) == 8
     assert all(run.curve and run.machine.threads == 1 for run in runs)

@@ -141,6 +141,51 @@ print(json.dumps([told, [crash.text, crash.forgiven], papers]))
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_workers_are_as_many_as_the_cluster_has_room_for(tmp_path: Path) -> None:
+    """The accelerators are only said to be there; what Ray does with them is real."""
+    need_ray()
+    from workshop import fresh_process
+
+    rooms, workers, told = fresh_process(UNLIKE_NODES, str(tmp_path), timeout=500)
+    assert rooms == [3, 1, 0], "no worker is spread over two nodes"
+    assert workers == [10, 5, 7, 1], "auto, with threads, as told, by default"
+    assert not any("Ray gave this worker" in line for line in told), "it has both that it asked for"
+
+
+UNLIKE_NODES = """
+from dataclasses import replace
+from pathlib import Path
+import os
+from ray.cluster_utils import Cluster
+import workplaces
+from tunecast.errors import UserError
+from tunecast.executors.ray import ENVIRONMENT, RayExecutor, workers_with_room
+from tunecast.executors.shared_folder import SharedFolder
+from tunecast.session.layout import laid_out
+from tunecast.session.settings import SessionSettings
+
+os.environ.update(ENVIRONMENT)
+folder, told = Path(arguments[0]), []
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+cluster.add_node(num_cpus=2, num_gpus=3)
+cluster.add_node(num_cpus=8, num_gpus=1)
+rooms = [workers_with_room(cluster.address, "cuda", 1, devices) for devices in (1, 2, 4)]
+auto = SessionSettings("model", "data", executor="ray", ray_address=cluster.address, device="cpu")
+auto = replace(auto, workers="auto")
+asked = (auto, replace(auto, threads=2), replace(auto, workers=7), replace(auto, workers=None))
+workers = [laid_out(one).workers for one in asked]
+try:
+    with RayExecutor(1, SharedFolder(folder), told.append, address=cluster.address) as executor:
+        executor.open(workplaces.Desk(str(folder), device="cuda", devices=2))
+except UserError as error:  # a worker that Ray has placed finds no such device here
+    told.append(error.what)
+cluster.shutdown()
+print(json.dumps([rooms, workers, told]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_session_on_a_ray_of_its_own_ends_as_any_other(finished_session: Finished, tmp_path: Path) -> None:
     need_ray()
     folder = tmp_path / "out"

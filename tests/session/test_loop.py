@@ -17,9 +17,10 @@ from tunecast.errors import OutputError
 from tunecast.executors.base import Broken, Crash, Handle, Request
 from tunecast.executors.requests import Advance
 from tunecast.methods.space import BASELINE
-from tunecast.progress import Silent
+from tunecast.progress import SessionStatus, Silent
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import History, Policy, Remaining, random_search
+from tunecast.session import loop
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
@@ -100,10 +101,14 @@ class Hand(ScriptedExecutor):
 
 
 class Told(Silent):
-    """Keeps what is logged."""
+    """Keeps what is logged, and counts what is shown."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.shown = 0
+
+    def show(self, status: SessionStatus) -> None:
+        self.shown += 1
 
     def log(self, text: str) -> None:
         self.lines.append(text)
@@ -184,6 +189,17 @@ def test_beside_the_first_trial_the_others_go_on(begin: Begin) -> None:
     search.spend()
     assert frozenset({0, 1}) in hand.side_by_side
     assert outcomes(search)[0] is Outcome.COMPLETED
+
+
+def test_many_steps_under_way_are_shown_together(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_shown, few_shown = Told(), Told()
+    search, _ = begin(4.0, random_search(), workers=2, progress=all_shown)
+    search.spend()
+    monkeypatch.setattr(loop, "CROWD", 1)
+    monkeypatch.setattr(loop, "POLL_SECONDS", math.inf)
+    search, _ = begin(4.0, random_search(), workers=2, progress=few_shown)
+    search.spend()
+    assert 0 < few_shown.shown < all_shown.shown
 
 
 def test_a_run_carries_the_machine_of_the_slot_that_computed_it(begin: Begin) -> None:

@@ -20,6 +20,7 @@ from tunecast.session.runtime_model import Paces, RuntimeModel
 from tunecast.session.shortfalls import shortfalls
 from tunecast.session.trials import SKIPPED, Trials
 from tunecast.store import Store
+from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.measurement import Measurement
 
 SLOT = sample_slot()
@@ -176,6 +177,26 @@ def test_a_trial_whose_checkpoint_went_is_paid_for_again(
     again = laid_out(prepared, folder, store)
     again.restore()
     assert again.used(3.0).tokens == 2 * done + ahead
+
+
+def test_the_disk_is_asked_once_for_each_commit(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session with hundreds of trials asks about each of them at every step."""
+    looks = []
+    latest = CheckpointFolder.latest
+
+    def counted(folder: CheckpointFolder, at_most: int) -> int:
+        looks.append(at_most)
+        return latest(folder, at_most)
+
+    monkeypatch.setattr(CheckpointFolder, "latest", counted)
+    for loss in (4.0, 3.0):
+        advance(trials, 0, loss)
+        for _ in range(3):
+            trials.history(RuntimeModel(0.001))
+            trials.used(3.0)
+            trials.limit_disk(1e9, spare=set())
+    first, second = (point.step for point in trials[0].curve)
+    assert looks == [first, second]
 
 
 def test_skipped_steps_are_counted_over_all_points(trials: Trials) -> None:

@@ -48,8 +48,11 @@ def command(
     executor: Annotated[str, typer.Option(help=f"Where workers run: {EXECUTOR_NAMES}.")] = "local",
     shared_dir: Annotated[
         Path | None,
-        typer.Option(help="With --executor queue: folder that all machines see. (default: a SQLite store's)"),
+        typer.Option(
+            help="With --executor ray or queue: folder that all machines see. (default: a SQLite store's)"
+        ),
     ] = None,
+    ray_address: options.RayAddress = None,
     time_limit: TimeLimit = None,
     max_runs: MaxRuns = None,
     every: Every = None,
@@ -79,6 +82,7 @@ def command(
             device=device,
             executor=executor,
             shared_dir=shared_dir,
+            ray_address=ray_address or "",
             limits=limits,
             allowed_metrics=allow_metric or (),
             progress=progress,

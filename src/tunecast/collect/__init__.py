@@ -25,6 +25,7 @@ def collect(
     device: str = "auto",
     executor: str = "local",
     shared_dir: Path | None = None,
+    ray_address: str = "",
     limits: Limits | None = None,
     allowed_metrics: Sequence[str] = (),
     progress: Progress | None = None,
@@ -40,8 +41,9 @@ def collect(
         threads: Threads of each worker; None shares the processor's cores among them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         executor: Where workers run: a name in :data:`tunecast.executors.EXECUTORS`.
-        shared_dir: With ``queue``: folder that all machines see under the same path; None for the folder of a
-            SQLite store.
+        shared_dir: With ``ray`` and ``queue``: folder that all machines see under the same path; None for the
+            folder of a SQLite store.
+        ray_address: With ``ray``: address of the cluster, as for a session.
         limits: When to wait or end; None collects everything.
         allowed_metrics: Metrics of the form ``module:function`` that a plan's file may run.
         progress: Receives progress reports.
@@ -51,7 +53,7 @@ def collect(
     """
     from tunecast.collect.run_specs import expand
     from tunecast.collect.worker import CollectWorker
-    from tunecast.executors import MeetingPlace, check_executor, start_executor
+    from tunecast.executors import ELSEWHERE, MeetingPlace, check_executor, start_executor
     from tunecast.executors.local import sharers_of
     from tunecast.executors.shared_folder import shared_dir_of
     from tunecast.hardware.processor import worker_threads
@@ -75,10 +77,13 @@ def collect(
         )
     parse_url(str(store))  # reports an unsupported kind before anything is read
     threads = worker_threads(threads, 1 if executor == "queue" else count)
-    sharing = 1 if executor == "queue" else sharers_of(chosen, 0, count)
+    # Ray gives each worker an accelerator of its own, wherever that is.
+    alone = executor == "queue" or (executor == "ray" and chosen != "cpu")
+    sharing = 1 if alone else sharers_of(chosen, 0, count)
     meeting = None
-    if executor == "queue":
-        meeting = MeetingPlace(str(store), shared_dir_of(str(store), shared_dir), progress.log)
+    if executor in ELSEWHERE:
+        shared = shared_dir_of(str(store), shared_dir)
+        meeting = MeetingPlace(str(store), shared, progress.log, ray_address)
     # The workers load their libraries while this process reads the plan's datasets and models.
     with start_executor(executor, count, threads, meeting=meeting) as started:
         expansion = expand(plan, device=chosen, progress=progress)

@@ -117,7 +117,7 @@ class RayExecutor(PoolExecutor):
         self._starts = _Starts()
         self._place = secrets.token_hex(8)
         self._workplace, self._threads = self._folder.seal(self._place, workplace), workplace.threads
-        self._reserve(_demand(workplace))
+        self._reserve(_demand(workplace.device, workplace.threads, workplace.devices))
         self._opened_at, is_told = time.monotonic(), False
         pace = Pace()
         self._look()
@@ -298,7 +298,7 @@ class RayExecutor(PoolExecutor):
         if self._starts.deaths >= STARTS and not self._slots:
             raise ModelError(
                 f"Workers on Ray cannot start: {first_line(error).rstrip('.')}.",
-                "Check that all nodes have tunecast installed, and the free memory.",
+                "Check that all nodes have tunecast installed, and their free memory; then --resume.",
             )
 
     def _tell_once(self, *lines: str) -> None:
@@ -308,11 +308,31 @@ class RayExecutor(PoolExecutor):
                 self._tell(line)
 
 
-def _demand(workplace: Workplace) -> dict[str, float]:
+def workers_with_room(address: str, device: str, threads: int, devices: int) -> int:
+    """Return how many workers the nodes of a cluster have room for as they are now; nothing else is counted.
+
+    Args:
+        address: As for :class:`RayExecutor`.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
+    """
+    ray, is_ours = _connected(address, lambda text: None)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        if is_ours:
+            with _own_signals():
+                ray.shutdown()
+    demand = _demand(device, threads, devices)
+    return sum(min(int(node.get(name, 0.0) // amount) for name, amount in demand.items()) for node in nodes)
+
+
+def _demand(device: str, threads: int, devices: int) -> dict[str, float]:
     """Return what Ray reserves for a worker. With accelerators, its threads only feed these."""
-    if workplace.device == "cpu":
-        return {"CPU": float(workplace.threads * workplace.devices)}
-    return {"CPU": float(workplace.devices), "GPU": float(workplace.devices)}
+    if device == "cpu":
+        return {"CPU": float(threads * devices)}
+    return {"CPU": float(devices), "GPU": float(devices)}
 
 
 def _connected(address: str, tell: Callable[[str], None]) -> tuple[Any, bool]:

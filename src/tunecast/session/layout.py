@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def laid_out(settings: SessionSettings) -> SessionSettings:
     if settings.executor == "queue":  # more may join than it waits for
         return replace(settings, workers=settings.worker_count)
     device = choose_device(settings.device)
+    if settings.executor == "ray" and (isinstance(settings.workers, int) or _has_cluster(settings)):
+        return _on_cluster(settings, device)
     groups = _groups(device, devices)
     if isinstance(settings.workers, int):
         return settings
@@ -44,6 +47,31 @@ def laid_out(settings: SessionSettings) -> SessionSettings:
         return replace(settings, workers=_on_processor(settings) if settings.workers == AUTO else 1)
     only = get_strategy(settings.strategy).trials
     return replace(settings, workers=min(groups, only) if only else groups)
+
+
+def _has_cluster(settings: SessionSettings) -> bool:
+    """Whether Ray's nodes were started by others, and may have more than this machine."""
+    return (settings.ray_address or os.environ.get("RAY_ADDRESS", "local")) != "local"
+
+
+def _on_cluster(settings: SessionSettings, device: str) -> SessionSettings:
+    """Return settings with as many workers as a Ray cluster has room for, if none were asked for.
+
+    On processors each has one thread, since the cores of its nodes are not known to be those of this machine.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
+    """
+    if isinstance(settings.workers, int):
+        return settings
+    if device == "cpu" and settings.workers != AUTO:
+        return replace(settings, workers=1)
+    from tunecast.executors.ray import workers_with_room
+
+    threads = settings.threads or (1 if device == "cpu" else None)
+    room = workers_with_room(settings.ray_address, device, threads or 1, settings.gpus_per_trial)
+    only = get_strategy(settings.strategy).trials or room
+    return replace(settings, workers=max(1, min(room, only)), threads=threads)
 
 
 def worker_count(wanted: str | int | None, device: str) -> int:
@@ -110,7 +138,7 @@ def _groups(device: str, devices: int) -> int:
 
 def _memories(device: str, devices: int) -> list[int]:
     """Return the memory of a device of each group, the smallest one's."""
-    if device != "cuda" or accelerator_count() <= 1:
+    if device != "cuda" or accelerator_count() < max(2, devices):  # on Ray, others may have more
         return [device_bytes(device)]
     each = [device_bytes(f"cuda:{number}") for number in range(accelerator_count())]
     return [min(each[group * devices :][:devices]) for group in range(len(each) // devices)]

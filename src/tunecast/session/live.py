@@ -19,7 +19,7 @@ from typing import Any
 
 from tunecast.atomic import written_whole
 from tunecast.progress import Progress, SessionStatus
-from tunecast.session.folder import LIVE_FILE, LOCK_FILE
+from tunecast.session.folder import LIVE_FILE, LOCK_FILE, fields_of
 from tunecast.untrusted import Malformed, read_json
 
 LINES_KEPT = 300
@@ -143,7 +143,7 @@ class LiveProgress:
             return
         self._written = at
         stage = Stage(**self._stage) if self._stage else None
-        content = json.dumps(asdict(Live(at, self._status, stage, self._log)))
+        content = json.dumps(Live(at, self._status, stage, self._log), default=fields_of)
         with contextlib.suppress(OSError), written_whole(self._file) as unfinished:
             unfinished.write_text(content, encoding="utf-8")
 

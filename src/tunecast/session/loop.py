@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -30,6 +31,8 @@ from tunecast.training.measurement import Measurement
 
 BUDGET_OVER = "The budget is over and was not enough for"
 ENDED = "The session was told to end before"
+CROWD = 32
+"""With more steps under way nobody can follow each: the display is renewed once in :data:`POLL_SECONDS`."""
 LOOKED_AHEAD_SECONDS = 0.05
 """Slower strategies are not asked for their next choice only to display it."""
 
@@ -125,6 +128,7 @@ class Search:
         self._goes_on = False
         self._is_quick = False
         self._ahead: Choice | None = None
+        self._shown_at = -math.inf
 
     def spend(self) -> None:
         """Train the first pipeline, search, bring the leading trial to its end, and use what is left.
@@ -335,7 +339,7 @@ class Search:
         if self._goes_on and trial.points_to_end > 1:
             after = next(step for step in trial.plan.grid if step > (trial.next_step or 0))
             return Choice(trial.spec.run, trial.spec.pipeline, trial.plan.share_at(after), self._why)
-        if not self._is_quick:
+        if not self._is_quick or self._is_crowded:
             return None
         history = self.trials.history(self.runtime_model)
         ahead = self._policy(history, self.remaining())
@@ -411,7 +415,15 @@ class Search:
         if self._crashes[index, trial.step] > crash.forgiven:
             self.trials.fail(index, *crash.failure, slot, self._budget_tracker.elapsed())
 
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self._under_way) > CROWD
+
     def _show(self) -> None:
+        now = time.monotonic()
+        if self._is_crowded and now - self._shown_at < POLL_SECONDS:
+            return
+        self._shown_at = now
         status = session_status(self.trials.started, self._budget_tracker.budget, self.used(), self._activity)
         if not get_strategy(self._settings.strategy).has_baseline:
             status = replace(status, training=training_status(self.trials[0], self.runtime_model))

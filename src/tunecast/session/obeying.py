@@ -93,6 +93,8 @@ class Obeying:
 
     def added(self, trials: Trials) -> Iterator[int]:
         """Yield the places of the trials that a person added, in that order."""
+        if not self._state.added:
+            return
         places = {trial.spec.pipeline.id: place for place, trial in enumerate(trials)}
         yield from (places[added] for added in self._state.added if added in places)
 

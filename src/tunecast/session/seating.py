@@ -79,8 +79,9 @@ class Seating:
     def distinct(self, slots: Sequence[int]) -> list[int]:
         """Return one slot of each kind, those with the least room first: large trials are left to others."""
         found: dict[tuple[int, float], int] = {}
+        there = self._executor.slots
         for slot in slots:
-            one = self._executor.slots[slot]
+            one = there[slot]
             kind = room_of(self._settings, one), one.machine.rate(self._task.dtype)
             found.setdefault(kind, slot)
         return [slot for _, slot in sorted(found.items(), key=lambda item: item[0][0])]

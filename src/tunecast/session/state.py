@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunecast.budget import Budget
@@ -17,7 +17,7 @@ from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
 from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
 from tunecast.session.flags import flag_of
-from tunecast.session.folder import OutputFolder
+from tunecast.session.folder import OutputFolder, fields_of
 from tunecast.session.instructions import Obeyed
 from tunecast.session.settings import SessionSettings
 from tunecast.training.label_metrics import label_metric
@@ -152,20 +152,13 @@ class SessionState:
         return self.objective if self.objective and configured == AUTO else configured
 
     def as_json(self) -> str:
-        """Return the content of ``session.json``: everything that is decided, one decision a line.
-
-        It is written at every point, with hundreds of candidates; ``asdict`` would take ten times as long.
-        """
-        decided = {name: value for name, value in _fields_of(self).items() if value is not None}
+        """Return the content of ``session.json``: everything that is decided, one decision a line."""
+        decided = {name: value for name, value in fields_of(self).items() if value is not None}
         lines = [
-            f'  "{name}": {json.dumps(value, ensure_ascii=False, default=_fields_of)}'
+            f'  "{name}": {json.dumps(value, ensure_ascii=False, default=fields_of)}'
             for name, value in decided.items()
         ]
         return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _fields_of(one: Any) -> dict[str, Any]:
-    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def read_state(content: Mapping[str, Any]) -> SessionState:

@@ -38,6 +38,26 @@ EVEN_POINTS = 16
 """Evenly spaced points of a trial that may stop early: the fidelity grid has none in its last half."""
 
 
+@dataclass(frozen=True)
+class _Stand:
+    """Where a trial stands, by its run, its plan and its folder.
+
+    A session asks for this of every trial at every step of any, so it is worked out once.
+
+    Args:
+        following: The next step of its grid, None at the end.
+        points_left: Points of its grid that it has not reached.
+        resume_step: The step to continue from, 0 for the beginning.
+        size_bytes: Bytes of its checkpoints.
+    """
+
+    run: Run | None
+    following: int | None
+    points_left: int
+    resume_step: int
+    size_bytes: int
+
+
 @dataclass
 class Trial:
     """One candidate of a session."""
@@ -55,6 +75,7 @@ class Trial:
     """What :meth:`Loss.measure` gave at its end for each validation example; None in a resumed session."""
     effort: float = 1.0
     """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
+    _known: _Stand | None = field(default=None, repr=False)
 
     @cached_property
     def plan(self) -> TrialPlan:
@@ -95,13 +116,15 @@ class Trial:
         """The step of its next point, None at the end."""
         if not self.is_feasible or self.is_stopped_early or self.is_stopped:
             return None
-        return next((step for step in self.plan.grid if step > self.step), None)
+        return self._stand.following
 
     @property
     def is_stopped_early(self) -> bool:
         """Whether its validation loss has not improved for so many points that it stops."""
+        if self.patience is None or self.outcome is not Outcome.PAUSED:
+            return False
         best = self.run.best_point if self.run else None
-        if self.patience is None or best is None or self.outcome is not Outcome.PAUSED:
+        if best is None:
             return False
         return sum(point.step > best.step for point in self.curve) >= self.patience
 
@@ -118,7 +141,7 @@ class Trial:
     @property
     def points_to_end(self) -> int:
         """Points that it has not reached yet."""
-        return sum(step > self.step for step in self.plan.grid)
+        return self._stand.points_left
 
     @property
     def ends_next(self) -> bool:
@@ -128,7 +151,7 @@ class Trial:
     @property
     def resume_step(self) -> int:
         """The step to continue from; earlier than :attr:`step` if that checkpoint is gone."""
-        return self.checkpoints.latest(self.step) if self.step and self.spec.folder else 0
+        return self._stand.resume_step
 
     @property
     def tokens_to_next(self) -> int:
@@ -184,9 +207,28 @@ class Trial:
         return report if report and self.step < report.step <= self.plan.total_steps else None
 
     @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of its checkpoints when it was last committed."""
+        return self._stand.size_bytes
+
+    @property
     def checkpoints(self) -> CheckpointFolder:
         """Its folder."""
         return CheckpointFolder(Path(self.spec.folder))
+
+    def look_again(self) -> None:
+        """Forget what its folder holds, because checkpoints came or went."""
+        self._known = None
+
+    @property
+    def _stand(self) -> _Stand:
+        if self._known is None or self._known.run is not self.run:
+            ahead = [step for step in self.plan.grid if step > self.step]
+            is_kept = bool(self.spec.folder)
+            resumed = self.checkpoints.latest(self.step) if is_kept and self.step else 0
+            size = self.checkpoints.size_bytes() if is_kept else 0
+            self._known = _Stand(self.run, next(iter(ahead), None), len(ahead), resumed, size)
+        return self._known
 
 
 class Trials:
@@ -383,7 +425,7 @@ class Trials:
         Trials at the places in ``spare`` are left alone. Returns the ids of the trials that lost their
         checkpoints.
         """
-        sizes = {index: trial.checkpoints.size_bytes() for index, trial in enumerate(self._all) if trial.run}
+        sizes = {index: trial.checkpoint_bytes for index, trial in enumerate(self._all) if trial.run}
         total = sum(sizes.values())
         worst_first = sorted(
             (i for i, size in sizes.items() if size and i not in spare and not self._all[i].running),
@@ -395,6 +437,7 @@ class Trials:
             if total <= most_bytes:
                 break
             self._all[index].checkpoints.keep_only(continue_from=(), weights_of=())
+            self._all[index].look_again()
             total -= sizes[index]
             dropped.append(self._all[index].spec.run)
         return dropped
@@ -417,6 +460,7 @@ class Trials:
 
     def _prune(self, trial: Trial) -> None:
         assert trial.run is not None
+        trial.look_again()
         if not trial.spec.folder:
             return
         best = trial.run.best_point
