@@ -124,7 +124,9 @@ def trained(
         after = step
         points.append(measured.point)
         losses.append((step, round(measured.point.validation.loss, 4)))
-        print(*losses[-1], f"{sum(point.training.cpu for point in points):.0f} s", file=sys.stderr, flush=True)
+        print(
+            *losses[-1], f"{sum(point.training.cpu for point in points):.0f} s", file=sys.stderr, flush=True
+        )
     sizes = {file.name: file.stat().st_size for file in Path(folder).glob("weights*")}
     return {
         "steps": after,

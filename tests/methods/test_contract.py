@@ -38,7 +38,12 @@ STARTS_OFF = {
     ("ln_tuning", "bfloat16"): 1e-2,  # normalisation layers compute in their weights' type
     **{
         (name, dtype): most  # virtual tokens are seen from the start, and change a little by design
-        for name, most in (("prompt_tuning", 0.05), ("p_tuning", 0.05), ("prefix_tuning", 0.2), ("mezo_prefix", 0.2))
+        for name, most in (
+            ("prompt_tuning", 0.05),
+            ("p_tuning", 0.05),
+            ("prefix_tuning", 0.2),
+            ("mezo_prefix", 0.2),
+        )
         for dtype in DTYPES
     },
     **{(name, "bfloat16"): 5e-3 for name in OWN_WEIGHTS},  # as above

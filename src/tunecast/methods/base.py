@@ -28,8 +28,8 @@ class Method(ABC):
     """A way of changing weights.
 
     A method turns the worker's frozen base model into a model to train, and later restores the base model.
-    All trained parameters are float32, unless the method trains the base itself. Methods are stateless: the state of a trial lives in the model that
-    ``attach`` returns.
+    All trained parameters are float32, unless the method trains the base itself. Methods are stateless: the
+    state of a trial lives in the model that ``attach`` returns.
     """
 
     name: ClassVar[str]
@@ -60,7 +60,7 @@ class Method(ABC):
     """Whether it can train a classification head beside its own parameters."""
 
     trains_base: ClassVar[bool] = False
-    """Whether it trains the weights of the base it is given, in their own type, so that the base is used up."""
+    """Whether it trains the weights of the base itself, in their own type, so that the base is used up."""
 
     is_last_resort: ClassVar[bool] = False
     """Whether it is offered unasked only where nothing else fits in memory, or a predictor prefers it."""

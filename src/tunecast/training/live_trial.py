@@ -146,7 +146,8 @@ class LiveTrial:
     def save(self, folder: CheckpointFolder, *, goes_on: bool) -> str:
         """Write a checkpoint of the current step; only its weights if the trial does not go on from here.
 
-        Of a zeroth-order trial these are the slopes of its steps, a few bytes each. Of several ranks the first writes the whole tensors of all; the others return an empty hash.
+        Of a zeroth-order trial these are the slopes of its steps, a few bytes each. Of several ranks the
+        first writes the whole tensors of all; the others return an empty hash.
         """
         weights = self._logged() if self._zeroth_order else gathered(self._trained, self._ranks)
         tensors, scalars = flatten_state(self._optimizer) if goes_on else ({}, {})
@@ -251,9 +252,12 @@ class LiveTrial:
         weight = self._loss.weight(examples)
 
         def loss() -> float:
-            minimised, plain, _ = self._accumulate(examples, backward=False)
-            reported.append(plain)
-            return minimised / max(weight, 1)
+            found = self._loss.compared(self.model, examples, self._compute)
+            if found is None:
+                minimised, plain, _ = self._accumulate(examples, backward=False)
+                found = minimised / max(weight, 1), plain
+            reported.append(found[1])
+            return found[0]
 
         self._zeroth_order.estimate(loss, _derived_seed(self._seed, self.step, DIRECTION))
         return sum(reported) / len(reported), weight

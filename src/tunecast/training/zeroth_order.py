@@ -144,7 +144,8 @@ class ZerothOrder(Optimizer):
         """Return a buffer that is allocated once: later, memory could run out with half the weights moved."""
         kind = part.device, dtype, place
         if kind not in self._buffers:
-            self._buffers[kind] = torch.empty(CHUNK, device=part.device, dtype=dtype)
+            with torch.inference_mode(False):  # a loss may be in it, and the step is not
+                self._buffers[kind] = torch.empty(CHUNK, device=part.device, dtype=dtype)
         return self._buffers[kind][: part.numel()]
 
 
