@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,21 +39,28 @@ from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
 INFERENCE = "inference"
-HELD = (INFERENCE, "mezo", "mezo_lora", "mezo_prefix", "lora", "full")
+HELD = (INFERENCE, "mezo", "mezo_lora", "mezo_prefix", "lora")
 STEPS = 3
 SPEED_SECONDS = 20.0
-POINTS = 8
+POINTS = 4
+VALIDATED = 64
+"""Validation examples of each point."""
 
 
 def prepared(arguments: argparse.Namespace) -> TrainingTask:
-    """The task, on one thread."""
+    """The task on one thread, with fewer examples to score."""
     settings = SessionSettings(arguments.model, arguments.data, threads=1, dtype=arguments.dtype)
-    return prepare_task(settings, Silent()).training_task
+    task = prepare_task(settings, Silent()).training_task
+    few = task.validation[:VALIDATED]
+    test, texts = task.test[: arguments.tested], task.test_examples[: arguments.tested]
+    return replace(task, subset=few, validation=few, test=test, test_examples=texts, point_metric="")
 
 
 def pipeline(task: TrainingTask, method: str, arguments: argparse.Namespace) -> Pipeline:
     """The method's defaults in batches of the given size, at a constant rate."""
-    given = dict(pair.split("=", 1) for pair in arguments.fix)
+    prefix = f"{method}:"
+    own = [text.removeprefix(prefix) for text in arguments.fix if ":" not in text or text.startswith(prefix)]
+    given = dict(text.split("=", 1) for text in own)
     fixed = {
         "per_device_train_batch_size": arguments.batch,
         "lr_scheduler_type": "constant",
@@ -142,7 +150,7 @@ def trained(
 
 
 def tested(runner: Runner, spec: TrialSpec | None, step: int, limit: int) -> dict[str, Any]:
-    """The loss of the test split, and accuracy by label likelihood on its first examples."""
+    """The loss of the test split, and accuracy by label likelihood."""
     scored = runner.score(spec, step, "test", metric="accuracy", generate_limit=limit)
     return {"test_loss": round(scored.score.loss, 4), "accuracy": scored.score.metric}
 
@@ -165,7 +173,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--fix", action="append", default=[], help="name=value of a hyperparameter")
+    parser.add_argument("--fix", action="append", default=[], help="NAME=VALUE, or METHOD:NAME=VALUE")
     parser.add_argument("--way", action="append", default=[], help="METHOD, or METHOD:STEPS")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--tested", type=int, default=300)

@@ -89,7 +89,7 @@ def test_accuracy_rises_by_accuracy_alone(task: TrainingTask, tmp_path: Path) ->
 
 def test_methods_with_gradients_cannot_follow_a_metric(task: TrainingTask) -> None:
     fixed = {"training_loss": "accuracy"}
-    with pytest.raises(ConfigurationError, match="lora cannot be used.*training_loss=accuracy has none"):
+    with pytest.raises(ConfigurationError, match=r"lora cannot be used.*training_loss=accuracy has none"):
         baseline_pipeline(task.facts, Restrictions(("lora",), fixed))
     drawn = drawn_pipelines(task.facts, Restrictions(fixed=fixed), 32)
     assert {pipeline.method for pipeline in drawn} == {"mezo", "mezo_lora", "mezo_prefix"}

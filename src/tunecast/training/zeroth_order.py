@@ -11,7 +11,7 @@ import torch
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 """Elements of a direction that are held in memory at a time."""
 
 Draw = tuple[torch.Tensor, torch.Generator]
