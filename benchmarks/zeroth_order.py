@@ -43,15 +43,13 @@ HELD = (INFERENCE, "mezo", "mezo_lora", "mezo_prefix", "lora")
 STEPS = 3
 SPEED_SECONDS = 20.0
 POINTS = 4
-VALIDATED = 64
-"""Validation examples of each point."""
 
 
 def prepared(arguments: argparse.Namespace) -> TrainingTask:
     """The task on one thread, with fewer examples to score."""
     settings = SessionSettings(arguments.model, arguments.data, threads=1, dtype=arguments.dtype)
     task = prepare_task(settings, Silent()).training_task
-    few = task.validation[:VALIDATED]
+    few = task.validation[: arguments.validated]
     test, texts = task.test[: arguments.tested], task.test_examples[: arguments.tested]
     return replace(task, subset=few, validation=few, test=test, test_examples=texts, point_metric="")
 
@@ -177,6 +175,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--way", action="append", default=[], help="METHOD, or METHOD:STEPS")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--tested", type=int, default=300)
+    parser.add_argument("--validated", type=int, default=64, help="validation examples of each point")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
