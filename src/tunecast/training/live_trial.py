@@ -174,7 +174,7 @@ class LiveTrial:
         """Copy the trained tensors of ``step`` into the model, or rebuild them from their log.
 
         Raises:
-            ModelError: The directions of the log were drawn on another kind of device.
+            ModelError: The directions of the log were drawn on another kind of device, or there is no log.
         """
         import torch
 
@@ -198,6 +198,12 @@ class LiveTrial:
         if self._log:
             raise RuntimeError("only a trial at its start can be rebuilt from a log")
         kind = device_kind(self._compute.device)
+        if not any(name.startswith(SLOPES) for name in saved):
+            raise ModelError(
+                f"A checkpoint of this {self._pipeline.method} trial is of an earlier version: it holds weights, "
+                "and no log to go on from.",
+                "Start again with another --output-dir.",
+            )
         if SLOPES + kind not in saved:
             raise ModelError(
                 f"The weights of this {self._pipeline.method} trial cannot be rebuilt on {kind}: "
