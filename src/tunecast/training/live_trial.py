@@ -200,8 +200,8 @@ class LiveTrial:
         kind = device_kind(self._compute.device)
         if not any(name.startswith(SLOPES) for name in saved):
             raise ModelError(
-                f"A checkpoint of this {self._pipeline.method} trial is of an earlier version: it holds weights, "
-                "and no log to go on from.",
+                f"A checkpoint of this {self._pipeline.method} trial is of an earlier version: it holds "
+                "weights, and no log to go on from.",
                 "Start again with another --output-dir.",
             )
         if SLOPES + kind not in saved:
