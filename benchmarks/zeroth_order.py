@@ -140,7 +140,7 @@ def trained(
         "losses": losses,
         "seconds": round(sum(point.training.wall for point in points), 1),
         "cpu_seconds": round(sum(point.training.cpu for point in points), 1),
-        "peak_bytes": max(point.peak_bytes for point in points),
+        "peak_bytes": max(point.peak_bytes or 0 for point in points),
         "checkpoint_bytes": sizes[f"weights-{after}.safetensors"],
         "skipped": measured.skipped_steps,
         **tested(runner, spec, after, arguments.tested),

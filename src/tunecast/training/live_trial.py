@@ -191,7 +191,7 @@ class LiveTrial:
         import torch
 
         rows = torch.tensor(self._log, dtype=torch.float32)
-        return {SLOPES + device_kind(self._compute.device): rows.view(len(self._log), -1)}
+        return {SLOPES + device_kind(self._compute.device): rows.view(len(self._log), self._zeroth_order.directions)}
 
     def _rebuild(self, saved: Mapping[str, Any]) -> None:
         """Take the steps of a log again; the model is at its start."""
