@@ -35,6 +35,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "semantic_freezing": {"trained_layers": 2},
     "gmt": {"keep_share": 0.2},
     "mezo": {"perturbation": 1e-3},
+    "mezo_lora": {"perturbation": 1e-2, "directions": 2},
+    "mezo_prefix": {"num_virtual_tokens": 5, "perturbation": 1e-1},
     "apet": {"budget_r": 2, "placement": 0},
 }
 """Hyperparameters of methods that have to have them."""

@@ -157,8 +157,10 @@ OPTIMIZERS: Mapping[str, OptimizerFacts] = {
     ),
     # Eight bits are drawn only on request: they need CUDA and bitsandbytes.
     "adamw_8bit": OptimizerFacts(_eight_bit, 4, drawn=0.0, trainer="adamw_bnb_8bit", is_elementwise=False),
-    # Four walks along a random direction: each writes it, reads it, and reads and writes the weights.
-    "mezo": OptimizerFacts(_nothing, 16, forward_passes=2, uses_gradients=False, is_elementwise=False),
+    # Two moved copies and an update: each draws a direction, reads weights and writes as many.
+    "mezo": OptimizerFacts(
+        _nothing, 16, workspace=_one_tensor, forward_passes=2, uses_gradients=False, is_elementwise=False
+    ),
     "sgd_without_momentum": OptimizerFacts(_nothing, 3),
     "none": OptimizerFacts(_nothing, 0),
 }

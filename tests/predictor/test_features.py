@@ -98,3 +98,12 @@ def test_a_curve_is_told_relative_to_the_zero_shot_loss() -> None:
 @pytest.mark.parametrize("loss", [0.0, math.nan, math.inf])
 def test_losses_without_a_logarithm_have_features(loss: float) -> None:
     assert np.isfinite(curve_row([sample_point(loss=loss)], 4.0)).all()
+
+
+def test_random_directions_are_alike_whatever_they_train() -> None:
+    model = planted_model(128)
+    flags = slice(0, sum(name.startswith("method_") for name in PIPELINE))
+    rows = [pipeline_row(Pipeline(name, {}), model)[flags] for name in ("mezo", "mezo_lora", "mezo_prefix")]
+    assert rows[0] == rows[1] == rows[2]
+    assert sum(rows[0]) == 1
+    assert rows[0] != pipeline_row(Pipeline("lora", {}), model)[flags]

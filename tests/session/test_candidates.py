@@ -13,6 +13,7 @@ from tunecast.session.candidates import (
     candidate_pipelines,
     long_enough,
     suitable,
+    unless_last_resort,
     within_context,
     within_effort,
 )
@@ -117,6 +118,29 @@ def test_an_optimiser_that_takes_most_of_the_time_is_left_out_unless_it_is_all_t
     )
     assert within_effort([*plain, *muon], wide) == plain
     assert within_effort([*plain[:8], *muon], wide) == [*plain[:8], *muon]
+
+
+def test_methods_of_last_resort_wait_until_nothing_else_fits_or_a_predictor_chooses() -> None:
+    lora, zeroth = BASELINE, [Pipeline("mezo", {}), Pipeline("mezo_lora", {}), Pipeline("mezo_prefix", {})]
+    every = [lora, *zeroth]
+    for name in ("random", "asha"):
+        assert unless_last_resort(every, get_strategy(name), Restrictions()) == [lora]
+        assert unless_last_resort(zeroth, get_strategy(name), Restrictions()) == zeroth
+        named = Restrictions(("lora", "mezo"))
+        assert unless_last_resort(every, get_strategy(name), named) == [lora, zeroth[0]]
+    assert unless_last_resort(every, get_strategy("transfer"), Restrictions()) == every
+
+
+def test_a_search_that_does_not_predict_draws_no_mezo_unasked(
+    settings: SessionSettings, prepared: PreparedTask
+) -> None:
+    strategy, task = get_strategy("random"), prepared.training_task
+    drawn = candidate_pipelines(replace(settings, strategy="random"), task.facts)
+    zeroth = Pipeline("mezo", {**BASELINE.hyperparameters, "perturbation": 1e-3})
+    context = Context(prepared.dataset, task.facts, 10 * task.train_tokens, 40, 5.0)
+    kept = suitable([*drawn, zeroth], strategy, task, context, Restrictions())
+    assert not {pipeline.method for pipeline in kept} & {"mezo", "mezo_lora", "mezo_prefix"}
+    assert len(kept) > 16
 
 
 @pytest.mark.parametrize(("name", "pins"), [("asha", 0), ("fixed-3e-4", 1)])

@@ -104,6 +104,17 @@ def test_full_finetuning_goes_first(case: Case) -> None:
     assert f"(full {len(gone)})" in left.warnings[0]
 
 
+def test_where_only_inference_fits_mezo_does(case: Case) -> None:
+    shared = {name: value for name, value in BASELINE.hyperparameters.items() if name != "optim"}
+    mezo = Pipeline("mezo", {**shared, "perturbation": 1e-3})
+    limit = case.bytes_of(mezo)
+    assert limit < min(case.smallest(method) for method in METHODS)
+    settings = replace(case.settings, max_memory_gb=limit / 1e9, strategy="asha")
+    found = feasible_candidates(settings, case.training_task, [*case.candidates, mezo], limit)
+    assert found.pipelines == (BASELINE, mezo)
+    assert not found.baseline_fits
+
+
 def test_what_is_left_is_what_fits(case: Case) -> None:
     sizes = {pipeline.id: case.bytes_of(pipeline) for pipeline in case.candidates}
     loras = sorted(sizes[p.id] for p in case.candidates if p.method == "lora" and p != BASELINE)

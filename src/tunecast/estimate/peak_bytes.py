@@ -80,6 +80,7 @@ def cached_dry_run(config: Any, request: Workload) -> DryRun:
         device_memory_bytes=None,
         step_examples=None,
         gradient_workspace=0.0,
+        directions=1,
     )
     settings = {**vars(plain), "part": plain.part and plain.part.label}
     described = json.loads(json.dumps([config.to_dict(), settings], default=str, sort_keys=True))
@@ -104,6 +105,9 @@ def _passing_moments(run: DryRun, request: Workload) -> list[dict[str, int]]:
     if _keeps_two_layers(request) and {"top", "bottom"} <= training.keys():
         training["top"]["workspace"] = 2 * training["bottom"].get("workspace", 0)
     moments = [_with_state(parts, run, request) for parts in training.values()]
+    if not OPTIMIZERS[request.optimizer].uses_gradients:
+        moved = _optimizer_workspace(run, request)  # each weight is copied while it is used
+        moments = [{**parts, "workspace": parts.get("workspace", 0) + moved} for parts in moments]
     if request.passes > 1:
         step = _with_state(run.observed.training["step"].parts, run, request)
         moments = [{**parts, "gradients": step.get("gradients", 0)} for parts in moments]
@@ -172,7 +176,7 @@ def _adjusted(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[
     if run.saved_by_quantisation:
         out["weights"] -= run.saved_by_quantisation
         out["workspace"] = out.get("workspace", 0) + run.unpacked_bytes
-    if request.adapter is None and request.convention == "tunecast":
+    if request.adapter is None and request.convention == "tunecast" and not request.trains_in_place:
         # The worker's own base model stays loaded, in the type of compute, beside the trained copy.
         element_bytes = {"float32": 4}.get(request.compute_dtype, 2)
         out["weights"] += run.trainable_parameters * element_bytes

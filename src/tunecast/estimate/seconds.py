@@ -121,13 +121,14 @@ def step_work(config: Any, request: Workload, machine: Machine) -> StepWork:
     adapters = len(run.trained) if _has_adapters_in_fsdp(request) else 0
     shares = request.devices if request.sharding != "none" else 1
     moved = moved_bytes(request.optimizer, as_kept(run, request), request.optimizer_kernel)
+    moved *= request.directions
     products = sum(matrix_seconds(request.optimizer, tensor, machine) for tensor in run.trained)
     return replace(
         _work(works, sweeps, run, request, machine),
         wrapped=adapters if request.kernels == "torch" else 0,
         reduced=adapters if request.kernels != "torch" else 0,
         between_devices=_between_devices(run, request),
-        passes=request.passes * OPTIMIZERS[request.optimizer].forward_passes,
+        passes=request.passes * OPTIMIZERS[request.optimizer].forward_passes * request.directions,
         update=moved / machine.bandwidth_bytes_per_second / shares,
         products=products / shares,
     )

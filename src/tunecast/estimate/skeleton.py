@@ -76,6 +76,11 @@ def made_trainable(model: Any, request: Workload) -> Any:
             if request.upcast_frozen:
                 _upcast(model)
             return _adapted(model, request)
+        if request.trains_in_place:
+            for parameter in model.parameters():
+                if parameter.ndim < 2:
+                    parameter.data = parameter.data.to(trained_dtype)
+            return model
         if request.part is None:
             return model.to(trained_dtype)
         names = set(request.part.names(model))

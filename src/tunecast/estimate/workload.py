@@ -114,6 +114,7 @@ class Workload:
         devices: Number of devices that share.
         device: Kind of device, ``cpu`` or ``cuda``.
         device_memory_bytes: Memory of one device; None leaves ``fits`` unanswered.
+        directions: Random directions of a zeroth-order step.
     """
 
     adapter: Mapping[str, Any] | None = None
@@ -141,6 +142,7 @@ class Workload:
     device_memory_bytes: int | None = None
     part: Part | None = None
     gradient_workspace: float = 0.0
+    directions: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -160,6 +162,12 @@ class Workload:
     def passes(self) -> int:
         """Batches of an optimiser step."""
         return max(1, ceil((self.step_examples or 1) / self.batch_size))
+
+    @property
+    def trains_in_place(self) -> bool:
+        """Whether the model's own matrices are trained in the type in which they are loaded."""
+        own = self.adapter is None and self.part is None
+        return own and not OPTIMIZERS[self.optimizer].uses_gradients
 
     @property
     def optimizer_kernel(self) -> Kernel:

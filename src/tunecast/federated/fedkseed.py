@@ -72,7 +72,7 @@ class FedKSeed(FederatedMethod):
                     examples[int(i)] for i in draw.integers(len(examples), size=self.settings.batch_size)
                 ]
                 optimizer.estimate(partial(_loss, site, model, batch, pipeline), int(seeds[place]))
-                slope = np.float32(optimizer.projected_gradient)
+                slope = np.float32(optimizer.slopes[0])
                 if not np.isfinite(slope):
                     continue
                 optimizer.replay(
@@ -111,7 +111,8 @@ class FedKSeed(FederatedMethod):
     def installed(self, site: Site, state: Arrays) -> Iterator[Any]:
         """Rebuild the weights on a copy of the base, with a step for each scalar that is not 0."""
         pipeline = self.pipeline(site)
-        model = get_method(pipeline.method).attach(site.base, pipeline, self.settings.seed).eval()
+        # A copy in float32: MeZO itself would train the base, which the next round starts from.
+        model = get_method("full").attach(site.base, pipeline, self.settings.seed).eval()
         optimizer, seeds = self._optimizer(model, pipeline), self.pool()
         scalars = state["scalars"].astype(np.float32)
         for place in np.flatnonzero(scalars):

@@ -10,7 +10,7 @@ from tunecast.methods.hadamard import LoHa, LoKr
 from tunecast.methods.ia3 import IA3
 from tunecast.methods.ln_tuning import LayerNormTuning
 from tunecast.methods.lora import Lora
-from tunecast.methods.mezo import Mezo
+from tunecast.methods.mezo import Mezo, MezoLora, MezoPrefix
 from tunecast.methods.orthogonal import BOFT, OFT
 from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
 from tunecast.methods.qlora import QLora
@@ -46,6 +46,8 @@ register(QLora())
 register(Bias())
 register(TopLayers())
 register(Mezo())
+register(MezoLora())
+register(MezoPrefix())
 register(GradientMask())
 register(SemanticFreezing())
 register(Apet())

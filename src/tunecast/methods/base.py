@@ -28,8 +28,8 @@ class Method(ABC):
     """A way of changing weights.
 
     A method turns the worker's frozen base model into a model to train, and later restores the base model.
-    All trained parameters are float32. Methods are stateless: the state of a trial lives in the model that
-    ``attach`` returns.
+    All trained parameters are float32, unless the method trains the base itself. Methods are stateless: the
+    state of a trial lives in the model that ``attach`` returns.
     """
 
     name: ClassVar[str]
@@ -58,6 +58,12 @@ class Method(ABC):
 
     takes_head: ClassVar[bool] = True
     """Whether it can train a classification head beside its own parameters."""
+
+    trains_base: ClassVar[bool] = False
+    """Whether it trains the weights of the base itself, in their own type, so that the base is used up."""
+
+    is_last_resort: ClassVar[bool] = False
+    """Whether it is offered unasked only where nothing else fits in memory, or a predictor prefers it."""
 
     weight: ClassVar[float] = 1.0
     """Relative frequency with which the method is sampled among those that apply."""
@@ -112,7 +118,8 @@ class Method(ABC):
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Build a trainable model from the frozen base, which is in evaluation mode.
 
-        Parameters with ``requires_grad`` are those to train, all float32. A classification head that the base
+        Parameters with ``requires_grad`` are those to train, all float32 unless the method
+        :attr:`trains_base`. A classification head that the base
         has is always among them. torch's global generator is left unchanged.
         """
 
@@ -142,7 +149,7 @@ class Method(ABC):
 
     @abstractmethod
     def detach(self, model: Any) -> Any:
-        """Undo :meth:`attach` and return the base model."""
+        """Undo :meth:`attach` and return the base model; None if it is used up."""
 
     @abstractmethod
     def save(self, model: Any, folder: Path, base_location: str) -> None:

@@ -115,7 +115,8 @@ class Lora(PeftMethod):
                 "lora_dropout": pipeline.number("lora_dropout"),
                 "target_modules": target_modules(pipeline),
                 "use_dora": bool(pipeline.hyperparameters.get("use_dora", False)),
-            }
+            },
+            optimizer=self.optimizer,
         )
 
 

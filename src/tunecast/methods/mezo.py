@@ -1,28 +1,58 @@
-"""MeZO: full finetuning with forward passes only (Malladi et al., arXiv 2305.17333)."""
+"""MeZO: finetuning with forward passes only (Malladi et al., arXiv 2305.17333)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.methods.base import Method
 from tunecast.methods.full import Full
-from tunecast.records import ModelFacts
+from tunecast.methods.lora import Lora
+from tunecast.methods.prompts import PrefixTuning
+from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
+DIRECTIONS = (1, 4)
+"""Random directions of a step. At an equal number of forward passes, several are hardly better than one."""
 
-class Mezo(Full):
-    """Trains all parameters along random directions, using only two losses per step.
 
-    No gradients, optimiser state or activations are kept. MeZO needs many more steps than gradient descent,
+class ZerothOrderMethod(Method):
+    """Trains along random directions, using only pairs of losses.
+
+    No gradients, optimiser state or activations are kept. This needs many more steps than gradient descent,
     and prompts that resemble pretraining text.
     """
 
-    name: ClassVar[str] = "mezo"
     optimizer: ClassVar[str] = "mezo"
     ignores: ClassVar[frozenset[str]] = frozenset({"optim", "max_grad_norm", "neftune_noise_alpha"})
     weight: ClassVar[float] = 0.1
+    is_last_resort: ClassVar[bool] = True
+
+    perturbations: ClassVar[tuple[float, ...]] = (1e-3, 1e-2, 1e-1)
+    """Distances along a direction at which the losses are compared, as searched."""
+
+    usual_perturbation: ClassVar[float] = 1e-2
+
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Return those of what is trained, the perturbation's size and the number of directions."""
+        from ConfigSpace import Categorical
+
+        return (
+            *super().choices(model),
+            Categorical("perturbation", self.perturbations, default=self.usual_perturbation, ordered=True),
+            Categorical("directions", DIRECTIONS, default=1, weights=(0.8, 0.2)),
+        )
+
+
+class Mezo(ZerothOrderMethod, Full):
+    """Trains all of the base's own weights, in their own type, with the memory of inference."""
+
+    name: ClassVar[str] = "mezo"
+    trains_base: ClassVar[bool] = True
+    perturbations: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2)
+    usual_perturbation: ClassVar[float] = 1e-3
 
     def central_rate(self, model: ModelFacts) -> float:
         """Return a rate that falls with the square of the width.
@@ -33,8 +63,42 @@ class Mezo(Full):
         """
         return 4e-7 * (2048.0 / model.width) ** 2
 
-    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the size of the perturbation."""
-        from ConfigSpace import Categorical
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Take the base itself; its vectors become float32, where 16 bits would swallow the perturbation."""
+        import torch
 
-        return (Categorical("perturbation", (1e-4, 1e-3, 1e-2), default=1e-3, ordered=True),)
+        base._tunecast_dtype = base.dtype
+        for parameter in base.parameters():
+            if parameter.ndim < 2:
+                parameter.data = parameter.data.to(torch.float32)
+        return base.requires_grad_(True)
+
+    def detach(self, model: Any) -> None:
+        """Return nothing: the base is used up."""
+
+    def release_base(self, model: Any) -> None:
+        """Do nothing: there is no other copy."""
+
+
+class MezoLora(ZerothOrderMethod, Lora):
+    """Trains a LoRA adapter along random directions.
+
+    The paper's rates, 1e-5 to 1e-4, are about a tenth of what suits AdamW on its models.
+    """
+
+    name: ClassVar[str] = "mezo_lora"
+    rate_multiple: ClassVar[float] = 0.1
+
+    def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Leave out what takes gradients, training mode, or a start that cannot be computed again."""
+        without = {"lora_dropout", "use_rslora", "use_dora", "init_lora_weights", "loraplus_ratio"}
+        return [parameter for parameter in super().choices(model) if parameter.name not in without]
+
+
+class MezoPrefix(ZerothOrderMethod, PrefixTuning):
+    """Trains a prefix of keys and values along random directions, at the paper's rates."""
+
+    name: ClassVar[str] = "mezo_prefix"
+    rate_range: ClassVar[tuple[float, float] | None] = (1e-3, 1e-1)
+    fixed_rate: ClassVar[float | None] = 1e-2
+    usual_perturbation: ClassVar[float] = 1e-1

@@ -44,6 +44,8 @@ RATE = "learning_rate"
 TRAINING_LOSS = "training_loss"
 COMPLETION, LABELS, DISTILLATION, HEAD = "completion", "labels", "distillation", "head"
 """Values of ``training_loss``, all but the first for classification; see ``training/distillation.py``."""
+METRICS = ("accuracy", "macro_f1")
+"""Further values, of methods without gradients; see ``training/metric_loss.py``."""
 RATE_3E4 = 3e-4
 BASELINE = Pipeline(
     "lora",
@@ -140,8 +142,8 @@ def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = Non
         ConfigurationError: As for :func:`pipeline_space`.
     """
     restrictions = restrictions or Restrictions()
-    _parameters_by_method(model, restrictions)
-    if "lora" not in (restrictions.methods or ("lora",)):
+    usable = _parameters_by_method(model, restrictions)
+    if BASELINE.method not in usable:
         return _to_pipeline(pipeline_space(model, restrictions).get_default_configuration())
     values: dict[str, Scalar] = {**BASELINE.hyperparameters}
     parameters = _parameters(BASELINE.method, model)
@@ -257,9 +259,15 @@ def _why_not(name: str, model: ModelFacts, restrictions: Restrictions) -> str | 
     method = get_method(name)
     if restrictions.fixed.get(TRAINING_LOSS) == HEAD and not method.takes_head:
         return "it trains no classification head (training_loss=head)"
+    if restrictions.fixed.get(TRAINING_LOSS) in METRICS and not _takes_metrics(method):
+        return f"it follows gradients, and training_loss={restrictions.fixed[TRAINING_LOSS]} has none"
     if restrictions.devices > 1 and (reason := method.why_whole()):
         return f"{reason} (--gpus-per-trial {restrictions.devices})"
     return method.applies_elsewhere(model) if restrictions.elsewhere else method.applies(model)
+
+
+def _takes_metrics(method: Method) -> bool:
+    return bool(method.optimizer) and not OPTIMIZERS[method.optimizer].uses_gradients
 
 
 def why_whole(pipeline: Pipeline) -> str | None:
@@ -293,6 +301,8 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
     """Return a method's own hyperparameters and the shared ones by name; its own take precedence."""
     from ConfigSpace import Categorical, Constant
 
+    method = get_method(name)
+    losses = (COMPLETION, LABELS, DISTILLATION, HEAD, *(METRICS if _takes_metrics(method) else ()))
     shared = (
         Categorical(
             "optim", tuple(DRAWN_OPTIMIZERS), default="adamw", weights=tuple(DRAWN_OPTIMIZERS.values())
@@ -304,9 +314,8 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
         Categorical("neftune_noise_alpha", (0.0, 5.0), default=0.0, weights=(0.8, 0.2)),
         Categorical("label_smoothing", (0.0, 0.05, 0.1), default=0.0, weights=(0.8, 0.1, 0.1)),
         Constant("max_grad_norm", 1.0),
-        Categorical(TRAINING_LOSS, (COMPLETION, LABELS, DISTILLATION, HEAD), default=COMPLETION),
+        Categorical(TRAINING_LOSS, losses, default=COMPLETION),
     )
-    method = get_method(name)
     effective = (parameter for parameter in shared if parameter.name not in method.ignores)
     return {parameter.name: parameter for parameter in (*effective, *method.hyperparameters(model))}
 

@@ -46,6 +46,7 @@ class WeightsMethod(Method):
             if name in copied:
                 parameter.data = parameter.data.to(torch.float32)
                 parameter.requires_grad_(name in names)
+        model._tunecast_dtype = base.dtype
         model._tunecast_base = [base]  # in a list, so that torch does not register it as a submodule
         return model
 
@@ -61,7 +62,7 @@ class WeightsMethod(Method):
         """Write the whole model in the base's own type."""
         import copy
 
-        dtype = model._tunecast_base[0].dtype
+        dtype = model._tunecast_dtype
         cast: dict[int, Any] = {}  # by address, so that tied weights stay one tensor and are written once
         weights = {}
         for name, tensor in model.state_dict().items():

@@ -29,6 +29,7 @@ def workload_of(
         gradient_workspace=found.gradient_workspace,
         precision="4-bit" if found.four_bit else plain,
         optimizer=found.optimizer or _optimizer(pipeline),
+        directions=int(pipeline.number("directions", 1)),
         device="cuda" if device_kind(device) == "cuda" else "cpu",
         **how,
     )

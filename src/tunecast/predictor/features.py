@@ -155,6 +155,8 @@ def _flags(names: Sequence[str]) -> tuple[dict[str, tuple[float, ...]], tuple[fl
 
 
 _METHOD_FLAGS, _NO_METHOD = _flags(METHODS)
+# What random directions train matters less than that they are random.
+_METHOD_FLAGS |= dict.fromkeys(("mezo_lora", "mezo_prefix"), _METHOD_FLAGS["mezo"])
 _OPTIMIZER_FLAGS, _NO_OPTIMIZER = _flags(OPTIMIZERS)
 _SCHEDULE_FLAGS, _NO_SCHEDULE = _flags(SCHEDULES)
 

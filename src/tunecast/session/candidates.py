@@ -76,6 +76,7 @@ def suitable(
     others = [pipeline for pipeline in pipelines[1:] if pipeline not in pinned]
     examples = (*training_task.train, *training_task.validation, *training_task.test)
     longest = max(example.tokens for example in examples)
+    others = unless_last_resort(others, strategy, restrictions)
     suiting = within_context(others, context=training_task.facts.context, longest=longest)
     suiting = long_enough(
         within_effort(suiting, training_task),
@@ -84,6 +85,23 @@ def suitable(
     )
     kept = [pipeline for pipeline in pipelines[1:] if pipeline in pinned]
     return [pipelines[0], *kept, *strategy.select(context, suiting)]
+
+
+def unless_last_resort(
+    pipelines: Sequence[Pipeline], strategy: Strategy, restrictions: Restrictions
+) -> list[Pipeline]:
+    """Leave out methods of last resort, such as MeZO, if any other method fits in memory.
+
+    They stay where the user names them, and where the strategy predicts, which then decides itself.
+    """
+    if strategy.predicts:
+        return list(pipelines)
+    usual = [
+        pipeline
+        for pipeline in pipelines
+        if pipeline.method in restrictions.methods or not get_method(pipeline.method).is_last_resort
+    ]
+    return usual or list(pipelines)
 
 
 def long_enough(

@@ -24,7 +24,8 @@ HYPERPARAMETER_NUMBERS = frozenset(
         *("adalora_scale", "init_r", "init_r_factor", "target_r", "tinit_ratio", "tfinal_ratio"),
         *("orth_reg_weight", "boft_block_size", "oft_block_size", "budget_r", "d_initial"),
         *("decompose_factor", "loha_r", "loha_scale", "lokr_r", "lokr_scale", "encoder_hidden_size"),
-        *("num_virtual_tokens", "keep_share", "perturbation", "placement", "trained_layers"),
+        *("num_virtual_tokens", "keep_share", "perturbation", "directions", "placement"),
+        "trained_layers",
     }
 )
 """Hyperparameters whose value must be a number."""

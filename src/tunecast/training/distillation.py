@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.data.encode import EncodedExample
-from tunecast.methods.space import DISTILLATION, HEAD, LABELS, TRAINING_LOSS
+from tunecast.methods.space import DISTILLATION, HEAD, LABELS, METRICS, TRAINING_LOSS
 from tunecast.records import Pipeline
 from tunecast.training.label_likelihood import label_nats
 from tunecast.training.losses import COMPLETION, Loss
 from tunecast.training.losses.head import HeadLoss
 from tunecast.training.losses.labels import LabelLoss, completion_ids, prompt_ids
+from tunecast.training.metric_loss import MetricLoss
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedLabel
@@ -41,6 +42,8 @@ def trained_loss(
         return LabelLoss(ids)
     if chosen == HEAD:
         return HeadLoss(labels)
+    if chosen in METRICS:
+        return MetricLoss(labels, str(chosen))
     return DistillationLoss(ids, context) if chosen == DISTILLATION else measured
 
 

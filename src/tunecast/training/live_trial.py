@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunecast.errors import ModelError
 from tunecast.hardware.machine import SecondsClock, reset_peak
 from tunecast.methods import get_method
-from tunecast.records import Pipeline, Seconds
+from tunecast.records import Pipeline, Seconds, device_kind
 from tunecast.training.checkpoint import CheckpointFolder, Position, StepReport
 from tunecast.training.compute import Compute
 from tunecast.training.failures import DivergedError, is_out_of_memory
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 1.0
 _METHOD_STATE = "method."
 """Prefix of the keys of a method's own state in a checkpoint; the optimiser's keys start with a number."""
+SLOPES = "slopes on "
+"""Begins the name of a zeroth-order trial's log in a checkpoint; the kind of device follows."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class LiveTrial:
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(model, pipeline)
         self._zeroth_order: Any = self._optimizer if hasattr(self._optimizer, "estimate") else None
+        self._log: list[tuple[float, ...]] = []
+        """The slopes of every zeroth-order step so far, from which the weights can be rebuilt."""
         if micro_batch_size is not None:
             self.micro_batch_size = min(self.micro_batch_size, micro_batch_size)
         self._factor = schedule(
@@ -141,9 +146,10 @@ class LiveTrial:
     def save(self, folder: CheckpointFolder, *, goes_on: bool) -> str:
         """Write a checkpoint of the current step; only its weights if the trial does not go on from here.
 
-        Of several ranks the first writes the whole tensors of all; the others return an empty hash.
+        Of a zeroth-order trial these are the slopes of its steps, a few bytes each. Of several ranks the
+        first writes the whole tensors of all; the others return an empty hash.
         """
-        weights = gathered(self._trained, self._ranks)
+        weights = self._logged() if self._zeroth_order else gathered(self._trained, self._ranks)
         tensors, scalars = flatten_state(self._optimizer) if goes_on else ({}, {})
         own = self._method.state(self.model) if goes_on else {}
         tensors |= {f"{_METHOD_STATE}{key}": tensor for key, tensor in own.items()}
@@ -165,13 +171,50 @@ class LiveTrial:
         self.label_tokens_seen = position.label_tokens_seen
 
     def load_weights(self, folder: CheckpointFolder, step: int) -> None:
-        """Copy the trained tensors of ``step`` into the model."""
+        """Copy the trained tensors of ``step`` into the model, or rebuild them from their log.
+
+        Raises:
+            ModelError: The directions of the log were drawn on another kind of device, or there is no log.
+        """
         import torch
 
         saved = folder.read_weights(step)
+        if self._zeroth_order is not None:
+            self._rebuild(saved)
+            return
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(part_of(saved[name], parameter))
+
+    def _logged(self) -> dict[str, Any]:
+        """Return the log as a tensor of shape (steps, directions), named by the device of its directions."""
+        import torch
+
+        rows = torch.tensor(self._log, dtype=torch.float32)
+        return {SLOPES + device_kind(self._compute.device): rows.view(len(self._log), self._zeroth_order.directions)}
+
+    def _rebuild(self, saved: Mapping[str, Any]) -> None:
+        """Take the steps of a log again; the model is at its start."""
+        if self._log:
+            raise RuntimeError("only a trial at its start can be rebuilt from a log")
+        kind = device_kind(self._compute.device)
+        if not any(name.startswith(SLOPES) for name in saved):
+            raise ModelError(
+                f"A checkpoint of this {self._pipeline.method} trial is of an earlier version: it holds "
+                "weights, and no log to go on from.",
+                "Start again with another --output-dir.",
+            )
+        if SLOPES + kind not in saved:
+            raise ModelError(
+                f"The weights of this {self._pipeline.method} trial cannot be rebuilt on {kind}: "
+                "another kind of device draws other random directions from the same seeds.",
+                "Go on where it was begun.",
+            )
+        for step, slopes in enumerate(saved[SLOPES + kind].tolist()):
+            self._log.append(tuple(slopes))
+            if all(map(math.isfinite, slopes)):
+                self._set_rates(step)
+                self._zeroth_order.replay(_derived_seed(self._seed, step, DIRECTION), *slopes)
 
     def _position(self, scalars: Mapping[str, float | None]) -> Position:
         return Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
@@ -211,16 +254,19 @@ class LiveTrial:
         if self._zeroth_order is None:
             _, total, weight = self._accumulate(examples)
             return total, weight
-        measured: list[tuple[float, float, int]] = []
+        reported: list[float] = []
+        weight = self._loss.weight(examples)
 
         def loss() -> float:
-            measured.append(self._accumulate(examples, backward=False))
-            minimised, _, weight = measured[-1]
-            return minimised / max(weight, 1)
+            found = self._loss.compared(self.model, examples, self._compute)
+            if found is None:
+                minimised, plain, _ = self._accumulate(examples, backward=False)
+                found = minimised / max(weight, 1), plain
+            reported.append(found[1])
+            return found[0]
 
         self._zeroth_order.estimate(loss, _derived_seed(self._seed, self.step, DIRECTION))
-        (_, above, weight), (_, below, _) = measured
-        return (above + below) / 2, weight
+        return sum(reported) / len(reported), weight
 
     def _accumulate(
         self, examples: Sequence[EncodedExample], *, backward: bool = True
@@ -258,14 +304,18 @@ class LiveTrial:
             limit = self._pipeline.number("max_grad_norm", 1.0)
             norm = whole_tensor(torch.nn.utils.clip_grad_norm_(self._trained.values(), limit)).item()
         else:
-            norm = abs(self._zeroth_order.projected_gradient)  # its mean square is the gradient's
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step) * group["rate_factor"]
+            norm = self._zeroth_order.gradient_norm
+            self._log.append(self._zeroth_order.slopes)
+        self._set_rates(self.step)
         if math.isfinite(norm):
             self._optimizer.step()
             self._method.after_update(self.model, self.step + 1, self.plan.total_steps)
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _set_rates(self, step: int) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate(step) * group["rate_factor"]
 
 
 class _Reporter:

@@ -73,7 +73,7 @@ def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair
     builders: dict[str, Builder] = {
         **_BUILDERS,
         "muon": partial(_muon, _tables(model)),
-        "mezo": partial(_mezo, pipeline.number("perturbation", 1e-3)),
+        "mezo": partial(_mezo, pipeline.number("perturbation", 1e-3), int(pipeline.number("directions", 1))),
     }
     if name not in builders:
         raise ConfigurationError(
@@ -181,10 +181,12 @@ def _muon(
     return OptimizerPair(muon, _adamw(others, learning_rate, weight_decay)) if others else muon
 
 
-def _mezo(perturbation: float, groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
+def _mezo(
+    perturbation: float, directions: int, groups: Groups, learning_rate: float, weight_decay: float
+) -> Optimizer:
     from tunecast.training.zeroth_order import ZerothOrder
 
-    return ZerothOrder(groups, learning_rate, perturbation, weight_decay)
+    return ZerothOrder(groups, learning_rate, perturbation, weight_decay, directions)
 
 
 def _kept(groups: Groups, wanted: Callable[[Any], bool]) -> Groups:

@@ -291,6 +291,8 @@ class Runner:
         if self._ranks.share:
             return False
         detached = method.detach(model)
+        if detached is None:
+            return False
         if not is_classifier(detached):  # the layers under a head are the base model's own
             self._base = detached
         return fingerprint(self._base) == self._clean

@@ -77,6 +77,17 @@ class Loss(ABC):
                 shape (examples,).
         """
 
+    def compared(
+        self, model: Any, examples: Sequence[EncodedExample], compute: Compute
+    ) -> tuple[float, float] | None:
+        """Compute what steps without gradients compare on a whole batch, in evaluation mode.
+
+        Returns:
+            The value to minimise, and the reported training loss, summed; None where these are the sums of
+                :meth:`minimised`.
+        """
+        return None
+
     @abstractmethod
     def measure(self, model: Any, batch: Any) -> Tensor:
         """Measure each example in evaluation mode; shape (examples,) or (examples, values)."""
