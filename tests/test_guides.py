@@ -1,4 +1,7 @@
-"""Every command of the guides is run, on tiny stand-ins for their models, data and budgets."""
+"""Every command and program of the pages is run, on tiny stand-ins for their models, data and budgets.
+
+Those of the README are run in test_readme.py; what a page shows and ELSEWHERE names, in the file beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,57 @@ import csv
 import json
 import re
 import shlex
+import shutil
+import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 import tiny
+from dashboard.conftest import serving
+from pages import ROOT, blocks, commands
 from planted_runs import planted_runs
-from sessions import IN_PROCESS, call_main
+from sessions import IN_PROCESS, call_main, finish
 from test_readme import one_core  # noqa: F401 (a fixture)
 from tunecast.store import Store
 
-GUIDES = sorted((Path(__file__).parents[1] / "docs" / "guides").glob("*.md"))
-STAND_INS = {"smollm2": "./smollm2-tiny", "stdlib": "train.jsonl"}
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if commands(page) or blocks(page, "python")]
+ELSEWHERE = {
+    "--install-completion": "cli/test_completion.py",
+    "--to hub": "exporters/test_hub.py",
+    "--writer http": "synth/test_writing.py",
+    "--executor queue": "executors/test_queue.py",
+    "--executor ray": "executors/test_ray.py",
+    "--gpus-per-trial": "executors/test_contract.py",
+    "--methods values": "methods/test_adding_a_method.py",
+    "give-up": "search/test_adding_a_strategy.py",
+    "tunecast worker": "cli/test_worker.py",
+    "tunecast compare": "cli/test_compare.py",
+    "tunecast federate": "cli/test_federate.py",
+    "tunecast collect": "cli/test_collect.py",
+    "--published FILE": "store/importing/test_published.py",
+    "class Values": "methods/test_adding_a_method.py",
+    "class GiveUp": "search/test_adding_a_strategy.py",
+    "ProxyLogits(expert": "cli/test_proxy.py",
+}
+"""Parts of commands and programs that need more than one process, a service or a package of their own."""
+STAND_INS = {
+    **dict.fromkeys(("smollm2", "SMALL", "LARGE", "./llama-70b"), "./smollm2-tiny"),
+    **dict.fromkeys(("stdlib", "banking77", "test.jsonl", "support.jsonl"), "train.jsonl"),
+    "DIR": "out",
+    "OUT": "out/demo-0",
+    "abt.csv": "left.csv",
+    "buy.csv": "right.csv",
+    "explained.jsonl": "pairs.jsonl",
+    "runs/collected.sqlite": "team.sqlite",
+    "src/tunecast/store/runs.parquet": str(ROOT / "src/tunecast/store/runs.parquet"),
+}
 
 
-def commands(guide: Path) -> list[str]:
-    return re.findall(r"^\$ (tunecast .*)$", guide.read_text(encoding="utf-8"), re.MULTILINE)
+def is_run_here(text: str) -> bool:
+    return not any(part in text for part in ELSEWHERE)
 
 
 def table(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -60,7 +97,27 @@ def stage(tmp_path: Path, tiny_llama: Path, toy_data: Path) -> Path:
     table(tmp_path / "labels.csv", ("left_id", "right_id", "label"), pairs)
     with Store.open(tmp_path / "team.sqlite") as store:
         store.put_all(planted_runs(tasks=4, runs=8))
+    losses = [
+        (f"m{model:g}", method, model, size, 0.5 + 9 * model**-0.1 * size**-power, size / 10)
+        for model in (1e8, 1e9)
+        for method, power in (("lora", 0.2), ("full", 0.25))
+        for size in (500, 1000, 2000, 4000, 8000)
+    ]
+    table(
+        tmp_path / "runs.csv", ("model", "method", "model_parameters", "data_size", "loss", "seconds"), losses
+    )
+    (tmp_path / "manuals").mkdir()
+    sources = Path(sysconfig.get_paths()["stdlib"])
+    for name in ("argparse.py", "textwrap.py"):
+        shutil.copy(sources / name, tmp_path / "manuals")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, toy_data: Path) -> Path:
+    """What the README's first command leaves behind."""
+    short = ("--strategy", "fixed-baseline", "--no-forecast")
+    return finish(tmp_path_factory.mktemp("demo") / "demo-0", tiny_llama, toy_data, *short).folder
 
 
 def words_of(command: str) -> list[str]:
@@ -77,16 +134,44 @@ def words_of(command: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
-def test_every_command_of_a_guide_runs(guide: Path, stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [*GUIDES, *PAGES], ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs(
+    page: Path, stage: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(stage)
+    monkeypatch.syspath_prepend(str(stage))
     monkeypatch.setenv("TUNECAST_CACHE", str(stage / "cache"))
-    found = commands(guide)
-    assert found or guide.stem == "install"
+    found = [command for command in commands(page) if is_run_here(command)]
+    if any("out/demo-0" in words_of(command) for command in found):
+        (stage / "out").mkdir()
+        shutil.copytree(request.getfixturevalue("demo"), stage / "out" / "demo-0")
+    for program in filter(is_run_here, blocks(page, "python")):
+        run_program(program)
     for command in found:
+        if command.startswith("tunecast dashboard"):  # it ends with Ctrl-C only
+            with serving(*words_of(command)[1:]) as served:
+                assert served.client().get("/").status_code == 200
+            continue
         code, _, stderr = call_main(*words_of(command))
         assert code == 0, f"{command}\n{stderr}"
         assert "Traceback" not in stderr, command
+
+
+def run_program(program: str) -> None:
+    """Run a program of a page; a module that commands name is written to its file."""
+    if program.startswith("def same_length"):
+        Path("length_metric.py").write_text(program)
+    for name in ("smollm2", "stdlib", "5m"):
+        stand_in = STAND_INS.get(name, "2-trials")
+        program = program.replace(f'"{name}"', f'"{stand_in}"')
+    exec(compile(program, "<a page>", "exec"), {})
+
+
+def test_what_is_run_elsewhere_is_shown_and_tested() -> None:
+    shown = [text for page in PAGES for text in (*commands(page), *blocks(page, "python"))]
+    for part, file in ELSEWHERE.items():
+        assert any(part in text for text in shown), part
+        assert (ROOT / "tests" / file).is_file()
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)

@@ -71,6 +71,18 @@ def test_a_session_that_fails_tells_it(
     assert "nothing.jsonl" in handler.received[0]["message"]
 
 
+@pytest.mark.slow
+def test_a_training_tells_its_end(
+    webhook: tuple[str, type[Webhook]], tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    url, handler = webhook
+    out = tmp_path / "out"
+    told = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(out), "--notify", url)
+    code, _, stderr = call_main("train", "--method", "lora", "--epochs", "0.1", *told, *IN_PROCESS)
+    assert code == 0, stderr
+    assert [one["message"] for one in handler.received] == [f"Its model is in {out / 'best'}."]
+
+
 def test_nobody_there_is_a_reason_without_the_address() -> None:
     assert notify("http://127.0.0.1:9/secret", "a", "b") == (
         "127.0.0.1 did not answer (ConnectionRefusedError)"

@@ -11,7 +11,7 @@ import pytest
 
 import tiny
 from tunecast.data.examples import Example, Turn
-from tunecast.data.templates import Renderer, prompt_segments
+from tunecast.data.templates import Renderer, end_of_answer, prompt_segments
 from tunecast.errors import DataError
 
 LOOP = "{% for m in messages %}"
@@ -162,6 +162,16 @@ def test_a_template_without_end_of_turn_gets_the_end_of_sequence(tokenizer: Any)
     segments = renderer.render(CHAT)
     assert [segment.text for segment in segments if segment.trained] == ["A one", "A two"]
     assert [segment.ends for segment in segments if segment.trained] == [False, True]
+
+
+def test_the_end_of_an_answer_is_the_templates_own_or_the_end_of_the_sequence(tokenizer: Any) -> None:
+    for template, token in (
+        (tiny.CHAT_TEMPLATE, "<|im_end|>"),
+        (tiny.CHAT_TEMPLATE.replace("<|im_end|>", "<|pad|>"), "<|pad|>"),
+        (None, "<|im_end|>"),
+    ):
+        with_template(tokenizer, template)
+        assert end_of_answer(tokenizer) == token
 
 
 def test_a_special_token_of_the_next_turn_does_not_end_this_one(tokenizer: Any) -> None:

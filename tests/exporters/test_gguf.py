@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,56 +25,93 @@ pytestmark = pytest.mark.skipif(
     not (find_spec(libraries.CONVERTER) and find_spec(libraries.RUNTIME)),
     reason="needs the extras gguf and gguf-check",
 )
-FAMILIES = ("llama", "gpt2", "qwen2", "gemma3")
 NEAR = 0.005
 """Nats by which f16 may change a token of a tiny model; measured: up to 0.0025."""
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
+GEMMA = {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8}
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", "LlamaForCausalLM", {}),
+    "llama, untied": ("LlamaConfig", "LlamaForCausalLM", {"tie_word_embeddings": False}),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {}),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {"head_dim": 8}),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM", {"head_dim": 8}),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", GEMMA),
+    # Of six layers, five look back at a window only.
+    "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA | {"num_hidden_layers": 6}),
+}
+"""Config and model of each family, and what its shape has of its own."""
+GEMMAS = ("gemma", "gemma2", "gemma3")
+GEMMA_CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else "
+    "m['role']) + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
 
 
 def build(family: str, folder: Path) -> Path:
-    """A tiny model of a family."""
-    if family == "llama":
-        return tiny.build_llama(folder)
+    """A tiny model of a family, with a tokenizer of the kind that the family has."""
     if family == "gpt2":
         return tiny.build_gpt2(folder)
     import transformers
 
-    tokenizer = tiny.build_tokenizer(folder)
+    config, model, own = FAMILIES[family]
+    tokenizer = gemma_tokenizer(folder) if family in GEMMAS else tiny.build_tokenizer(folder)
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    made = getattr(transformers, config)(vocab_size=len(tokenizer), **SHAPE | ends | own)
     torch.manual_seed(0)
-    config, model = {
-        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-        "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
-    }[family]
-    # Of six layers, five look back at a window only.
-    own = (
-        {"head_dim": 8, "sliding_window": 64, "query_pre_attn_scalar": 8, "num_hidden_layers": 6}
-        if family == "gemma3"
-        else {}
-    )
-    shape: dict[str, object] = {"num_hidden_layers": 2, **own}
-    made = config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **shape,
-    )
-    model(made).save_pretrained(folder)
+    getattr(transformers, model)(made).save_pretrained(folder)
     return folder
 
 
+def gemma_tokenizer(folder: Path) -> Any:
+    """A SentencePiece model trained on the toy sentences, with Gemma's tokens and chat template."""
+    import sentencepiece
+    from transformers import GemmaTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(" ".join(row.values()) for row in tiny.toy_rows(200, seed=7)),
+        model_writer=trained,
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
+        user_defined_symbols=["<mask>", "<start_of_turn>", "<end_of_turn>"],
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(trained.getvalue())
+    tokenizer = GemmaTokenizer.from_pretrained(folder, add_bos_token=True)
+    tokenizer.chat_template = GEMMA_CHAT
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gpt2", *FAMILIES])
 def test_llama_cpp_computes_what_was_finetuned(family: str, toy_data: Path, tmp_path: Path) -> None:
     deliver_adapter("lora", build(family, tmp_path / "base"), tmp_path / "out", scale=1.0)
-    written = export_gguf(str(tmp_path / "out"), data=str(toy_data))
-    assert written.file == tmp_path / "out" / "gguf" / "model-f16.gguf"
-    assert sorted(path.name for path in written.file.parent.iterdir()) == ["check.json", "model-f16.gguf"]
+    written = export_gguf(str(tmp_path / "out"), data=str(toy_data), for_ollama=True)
+    assert written.file == tmp_path / "out" / "ollama" / "model-f16.gguf"
+    files = {path.name for path in written.file.parent.iterdir()}
+    assert files == {"check.json", "model-f16.gguf", "Modelfile"}
     assert written.check is not None
     assert written.check.base is not None
     assert written.check.finetuned.mean < NEAR
@@ -82,6 +121,14 @@ def test_llama_cpp_computes_what_was_finetuned(family: str, toy_data: Path, tmp_
     assert there == pytest.approx(learned, rel=0.1)
     assert learned > 5 * NEAR
     assert written.check.finetuned.examples == written.check.prompts_alike == 16
+    assert written.check.ends
+    # A turn of Gemma ends before its text does, and llama.cpp itself begins the text.
+    stop = {"gpt2": "<|endoftext|>"}.get(family, "<end_of_turn>" if family in GEMMAS else "<|im_end|>")
+    assert written.check.stop == stop
+    assert written.modelfile is not None
+    served = written.modelfile.read_text()
+    assert f'PARAMETER stop "{stop}"' in served
+    assert "<bos>" not in served
     saved = json.loads((written.file.parent / "check.json").read_text())
     assert saved["finetuned"]["mean"] == written.check.finetuned.mean
 
@@ -133,6 +180,14 @@ def test_an_unknown_class_and_tokenizer_are_named(tiny_llama: Path, tmp_path: Pa
     (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"pre_tokenizer": cut}))
     with pytest.raises(ModelError, match="does not know the model's tokenizer"):
         processes.convert(model, tmp_path / "a.gguf", "f16")
+
+
+def test_a_sentencepiece_model_that_is_missing_is_named(tmp_path: Path) -> None:
+    model = build("gemma", tmp_path / "model")
+    (model / "tokenizer.model").unlink()
+    with pytest.raises(ModelError, match=r"has no tokenizer\.model, from which"):
+        export_gguf(str(model), output_dir=tmp_path / "gguf", check=False)
+    assert not (tmp_path / "gguf").exists()
 
 
 def test_a_file_that_llama_cpp_cannot_load_is_named(tmp_path: Path) -> None:

@@ -91,17 +91,17 @@ def test_a_template_renders_conversations_as_the_models_own(
         pytest.skip("it has no system messages")
     messages = [{"role": role, "content": content} for role, content in CONVERSATION[start:end]]
     wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    found = parts(modelfile("model-f16.gguf", tokenizer, is_text=False))
+    found = parts(modelfile("model-f16.gguf", tokenizer, "<|im_end|>", is_text=False))
     if found["SYSTEM"] and start:
         messages.insert(0, {"role": "system", "content": found["SYSTEM"]})
     assert go(found["TEMPLATE"], messages) == wanted
 
 
 def test_the_file_names_model_and_stop_token(tiny_llama: Path, tiny_gpt2: Path) -> None:
-    text = modelfile("model-q8_0.gguf", load_tokenizer(str(tiny_llama)), is_text=False)
+    text = modelfile("model-q8_0.gguf", load_tokenizer(str(tiny_llama)), "<|im_end|>", is_text=False)
     assert "\nFROM ./model-q8_0.gguf\n" in text
     assert '\nPARAMETER stop "<|im_end|>"\n' in text
-    plain = modelfile("m.gguf", load_tokenizer(str(tiny_gpt2)), is_text=False)
+    plain = modelfile("m.gguf", load_tokenizer(str(tiny_gpt2)), "<|endoftext|>", is_text=False)
     assert 'TEMPLATE """{{ .Prompt }}{{ "\\n" }}"""' in plain  # as Tunecast joins prompt and completion
 
 
@@ -109,4 +109,4 @@ def test_a_template_that_is_more_than_text_around_messages_is_refused(tiny_llama
     tokenizer = load_tokenizer(str(tiny_llama))
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
     with pytest.raises(ModelError, match="cannot be written as one of Ollama's"):
-        modelfile("model.gguf", tokenizer, is_text=False)
+        modelfile("model.gguf", tokenizer, "<|im_end|>", is_text=False)

@@ -68,6 +68,7 @@ def command(
     shared_dir: options.SharedDir = None,
     ray_address: options.RayAddress = None,
     track: options.Track = None,
+    notify: options.Notify = None,
     deterministic: options.Deterministic = None,
     trust_remote_code: options.TrustRemoteCode = None,
     resume: bool = typer.Option(False, "--resume", help="Continue the training in the output folder."),
@@ -75,7 +76,7 @@ def command(
 ) -> None:
     """Train one pipeline and deliver its best checkpoint, or the base model if that is better."""
     values = dict(locals())
-    for name in ("pipeline", "method", "fix", "resume", "as_json"):
+    for name in ("pipeline", "method", "fix", "notify", "resume", "as_json"):
         del values[name]
     if track is not None:
         values["track"] = options.names("--track", track, "mlflow,tensorboard")
@@ -87,6 +88,7 @@ def command(
         settings.output_dir,
         go_on="the same command and --resume.",
         as_json=as_json,
+        notify=notify,
     )
 
 

@@ -54,6 +54,18 @@ def prompt_segments(segments: Sequence[Segment]) -> list[Segment]:
     return list(segments[:last])
 
 
+def end_of_answer(tokenizer: Any) -> str:
+    """Return the token that is trained to end an answer: the chat template's own, or the end of a sequence.
+
+    Raises:
+        DataError: The chat template rejects a question with its answer.
+    """
+    asked = Example((Turn("user", "question", trained=False), Turn("assistant", "answer", trained=True)), 1)
+    renderer = Renderer(tokenizer)
+    answer = renderer.render(asked)[-1]
+    return str(tokenizer.eos_token) if answer.ends else renderer.specials.findall(answer.text)[-1]
+
+
 class _TooSlow(Exception):
     """A rendering did not end within its limit."""
 
@@ -66,7 +78,7 @@ class Renderer:
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         specials = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
         # Longest first. Without special tokens, use a pattern that never matches.
-        self._specials = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
+        self.specials = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
 
     def render(self, example: Example) -> list[Segment]:
         """Return the segments of an example in order; the last one is trained.
@@ -167,7 +179,7 @@ class Renderer:
 
     def _turn_end(self, text: str, content_end: int) -> int:
         """Return the end of the end-of-turn token after the content, or the end of the content."""
-        match = self._specials.search(text, content_end)
+        match = self.specials.search(text, content_end)
         # A special token after other text opens another turn; it does not end this one.
         if match is None or text[content_end : match.start()].strip():
             return content_end
@@ -181,7 +193,7 @@ class Renderer:
             if start > cursor:
                 segments.append(Segment(whole[cursor:start], trained=False))
             text = whole[start:end]
-            closed = any(match.end() == len(text) for match in self._specials.finditer(text))
+            closed = any(match.end() == len(text) for match in self.specials.finditer(text))
             # Without an end-of-turn token from the template, the model would never learn to stop.
             segments.append(Segment(text, trained=True, ends=number == len(spans) and not closed))
             cursor = end

@@ -106,7 +106,9 @@ class GgufCheck:
     stop: str
 
 
-def samples_of(examples: Sequence[Example], encoded: Sequence[EncodedExample], tokenizer: Any) -> Samples:
+def samples_of(
+    examples: Sequence[Example], encoded: Sequence[EncodedExample], tokenizer: Any, stop: str
+) -> Samples:
     """Choose what is compared from examples and their encodings, in the same order."""
     sequences = []
     for item in encoded:
@@ -122,8 +124,8 @@ def samples_of(examples: Sequence[Example], encoded: Sequence[EncodedExample], t
         sequences=tuple(sequences),
         prompts=tuple(prompts),
         prompt_ids=tuple((*prefix, *one) for prefix, one in zip(prefixes, ids, strict=True)),
-        stop=int(tokenizer.eos_token_id),
-        stop_text=str(tokenizer.eos_token),
+        stop=int(tokenizer.convert_tokens_to_ids(stop)),
+        stop_text=stop,
     )
 
 

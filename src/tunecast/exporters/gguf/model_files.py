@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tunecast.data.tokens import special_affixes
+
 SENTENCEPIECE = "tokenizer.model"
 
 
 def add_sentencepiece(folder: Path, tokenizer: Any, places: Iterable[Path | str | None]) -> None:
-    """Copy the SentencePiece model of a tokenizer if it has one, and name the tokens that were added to it.
+    """Copy the SentencePiece model of a tokenizer if it has one, and say which tokens were added to it.
 
     Args:
         folder: Where the tokenizer was saved.
@@ -28,7 +30,18 @@ def add_sentencepiece(folder: Path, tokenizer: Any, places: Iterable[Path | str 
         str(number): {"content": token.content, "special": token.special}
         for number, token in tokenizer.added_tokens_decoder.items()
     }
+    # llama.cpp's own default is to add one.
+    content["add_bos_token"] = bool(special_affixes(tokenizer)[0])
     settings.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def lacks_sentencepiece(folder: Path) -> bool:
+    """Return whether a saved tokenizer was made of a SentencePiece model that is not there."""
+    file = folder / "tokenizer.json"
+    if (folder / SENTENCEPIECE).is_file() or not file.is_file():
+        return False
+    found = json.loads(file.read_text(encoding="utf-8")).get("model") or {}
+    return bool(found.get("byte_fallback"))
 
 
 def complete_config(folder: Path) -> None:

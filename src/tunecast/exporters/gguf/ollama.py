@@ -60,12 +60,13 @@ class ChatPieces:
         return text + self.generation
 
 
-def modelfile(gguf: str, tokenizer: Any, *, is_text: bool) -> str:
+def modelfile(gguf: str, tokenizer: Any, stop: str, *, is_text: bool) -> str:
     """Return the Modelfile of a GGUF file.
 
     Args:
         gguf: The file's name, in the same folder.
         tokenizer: The model's tokenizer.
+        stop: The token that ends an answer.
         is_text: Whether the model continues running text.
 
     Raises:
@@ -82,7 +83,7 @@ def modelfile(gguf: str, tokenizer: Any, *, is_text: bool) -> str:
         f"FROM ./{gguf}",
         f'TEMPLATE """{template}"""',
         *([f'SYSTEM """{system}"""'] if system else []),
-        f"PARAMETER stop {json.dumps(tokenizer.eos_token, ensure_ascii=False)}",
+        f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from tunecast.errors import ModelError
 from tunecast.exporters.gguf.libraries import converter_folder
+from tunecast.exporters.gguf.model_files import SENTENCEPIECE, lacks_sentencepiece
 from tunecast.exporters.gguf.types import GgufType
 
 PACKAGE = "tunecast.exporters.gguf"
@@ -22,6 +23,7 @@ UNKNOWN_CLASS = "is not supported"
 TELLING = ("error", "Error", "GGML_ASSERT", "failed")
 """What the lines contain that say why llama.cpp failed."""
 UNKNOWN_TOKENIZER = "BPE pre-tokenizer was not recognized"
+NO_TOKENIZER = (UNKNOWN_TOKENIZER, "FileNotFoundError")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ def convert(model: Path, file: Path, outtype: str) -> None:
         raise ModelError(
             f"--to gguf: llama.cpp does not know models of the class {name}.",
             "Use --merge, and serve the model with transformers.",
+        )
+    if any(sign in done.stderr for sign in NO_TOKENIZER) and lacks_sentencepiece(model):
+        raise ModelError(
+            f"--to gguf: the model has no {SENTENCEPIECE}, from which llama.cpp makes such a tokenizer.",
+            f"Put the base model's {SENTENCEPIECE} into its folder.",
         )
     if UNKNOWN_TOKENIZER in done.stderr:
         raise ModelError(

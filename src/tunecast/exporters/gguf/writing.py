@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast import data
+from tunecast.data.templates import end_of_answer
 from tunecast.errors import ModelError
 from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, is_whole, merge_into_base
 from tunecast.exporters.gguf import check, ollama, processes
@@ -59,6 +60,11 @@ class GgufJob:
     def is_text(self) -> bool:
         """Whether the examples are running text."""
         return bool(self.examples) and self.examples[0].turns[-1].role == "text"
+
+    @property
+    def stop(self) -> str:
+        """The token that ends an answer."""
+        return str(self.tokenizer.eos_token) if self.is_text else end_of_answer(self.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ def write(job: GgufJob, folder: Path, progress: Progress) -> GgufExport:
     """
     check_empty(folder)
     name = f"model-{job.kind.name}.gguf"
-    served = ollama.modelfile(name, job.tokenizer, is_text=job.is_text) if job.for_ollama else ""
+    served = ollama.modelfile(name, job.tokenizer, job.stop, is_text=job.is_text) if job.for_ollama else ""
     samples = _samples(job) if job.examples else None
     with new_folder(folder) as unfinished:
         file = unfinished / name
@@ -155,7 +161,7 @@ def _samples(job: GgufJob) -> check.Samples:
     architecture = job.facts.architecture
     encoded = data.encode(job.examples, job.tokenizer, max_length=longest, architecture=architecture)
     kept = data.kept_examples(job.examples, encoded)
-    return check.samples_of(kept[: check.EXAMPLES], encoded[: check.EXAMPLES], job.tokenizer)
+    return check.samples_of(kept[: check.EXAMPLES], encoded[: check.EXAMPLES], job.tokenizer, job.stop)
 
 
 def _checked(
