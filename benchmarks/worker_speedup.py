@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--budget", default="60000-tokens")
-    parser.add_argument("--executor", default="local")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     ratios, expected = [], []

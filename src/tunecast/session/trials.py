@@ -19,6 +19,7 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
 from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.stand import Stand
 from tunecast.session.workloads import Efforts
 from tunecast.store import Store
 from tunecast.training.checkpoint import CheckpointFolder, StepReport
@@ -38,26 +39,6 @@ EVEN_POINTS = 16
 """Evenly spaced points of a trial that may stop early: the fidelity grid has none in its last half."""
 
 
-@dataclass(frozen=True)
-class _Stand:
-    """Where a trial stands, by its run, its plan and its folder.
-
-    A session asks for this of every trial at every step of any, so it is worked out once.
-
-    Args:
-        following: The next step of its grid, None at the end.
-        points_left: Points of its grid that it has not reached.
-        resume_step: The step to continue from, 0 for the beginning.
-        size_bytes: Bytes of its checkpoints.
-    """
-
-    run: Run | None
-    following: int | None
-    points_left: int
-    resume_step: int
-    size_bytes: int
-
-
 @dataclass
 class Trial:
     """One candidate of a session."""
@@ -75,7 +56,7 @@ class Trial:
     """What :meth:`Loss.measure` gave at its end for each validation example; None in a resumed session."""
     effort: float = 1.0
     """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
-    _known: _Stand | None = field(default=None, repr=False)
+    _known: Stand | None = field(default=None, repr=False)
 
     @cached_property
     def plan(self) -> TrialPlan:
@@ -221,13 +202,10 @@ class Trial:
         self._known = None
 
     @property
-    def _stand(self) -> _Stand:
+    def _stand(self) -> Stand:
         if self._known is None or self._known.run is not self.run:
-            ahead = [step for step in self.plan.grid if step > self.step]
-            is_kept = bool(self.spec.folder)
-            resumed = self.checkpoints.latest(self.step) if is_kept and self.step else 0
-            size = self.checkpoints.size_bytes() if is_kept else 0
-            self._known = _Stand(self.run, next(iter(ahead), None), len(ahead), resumed, size)
+            folder = self.checkpoints if self.spec.folder else None
+            self._known = Stand.of(self.run, self.step, self.plan.grid, folder)
         return self._known
 
 
