@@ -83,11 +83,12 @@ class Mezo(ZerothOrderMethod, Full):
 class MezoLora(ZerothOrderMethod, Lora):
     """Trains a LoRA adapter along random directions.
 
-    The paper's rates, 1e-5 to 1e-4, are about a tenth of what suits AdamW on its models.
+    The paper's rates are 1e-5 to 1e-4. On a model 128 wide, a tenth of AdamW's rate diverged within 300
+    steps.
     """
 
     name: ClassVar[str] = "mezo_lora"
-    rate_multiple: ClassVar[float] = 0.1
+    rate_multiple: ClassVar[float] = 0.03
 
     def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Leave out what takes gradients, training mode, or a start that cannot be computed again."""

@@ -190,8 +190,8 @@ class LiveTrial:
         """Return the log as a tensor of shape (steps, directions), named by the device of its directions."""
         import torch
 
-        rows = torch.tensor(self._log, dtype=torch.float32)
-        return {SLOPES + device_kind(self._compute.device): rows.view(len(self._log), self._zeroth_order.directions)}
+        rows = torch.tensor(self._log, dtype=torch.float32).view(-1, self._zeroth_order.directions)
+        return {SLOPES + device_kind(self._compute.device): rows}
 
     def _rebuild(self, saved: Mapping[str, Any]) -> None:
         """Take the steps of a log again; the model is at its start."""
