@@ -27,7 +27,7 @@ from tunecast.store import Store
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 PAGES = [
     page
-    for page in sorted((ROOT / "docs").glob("*.md"))
+    for page in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "reference" / "python.md")
     if page.name != "entity-matching.md"  # cli/test_data_match.py runs its commands
 ]
 ELSEWHERE = {
