@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -151,16 +152,15 @@ def test_the_shipped_prior_is_read_about_as_fast_as_its_bytes() -> None:
 
 def test_a_process_that_reads_the_shipped_prior_starts_fast() -> None:
     def seconds(code: str) -> float:
-        """The least processor seconds of three processes that run it, their start left out."""
+        """Processor seconds of a process that runs it, its start left out."""
         timed = f"import time\nstarted = time.process_time()\n{code}\nprint(time.process_time() - started)"
-        done = [
-            subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True)
-            for _ in range(3)
-        ]
-        return min(float(one.stdout) for one in done)
+        done = subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True)
+        return float(done.stdout)
 
     code = "from tunecast.predictor import read_prior, shipped_prior\nread_prior(shipped_prior())"
-    assert seconds(code) <= 4 * seconds("import numpy, safetensors.numpy")
+    # Side by side, because the processors' own speed changes from second to second.
+    ratios = [seconds(code) / seconds("import numpy, safetensors.numpy") for _ in range(7)]
+    assert statistics.median(ratios) <= 4
 
 
 def test_the_shipped_prior_has_not_seen_what_is_held_back() -> None:
