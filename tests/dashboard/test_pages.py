@@ -24,6 +24,11 @@ from tunecast.store import Store
 
 HOSTILE = """"><script>window.hacked=1</script><img src=x onerror="window.hacked=1">' {{7*7}}"""
 RUNS = 10_000
+STATUSES = (
+    "Promise.all([...document.querySelectorAll('a[href^=\"/trial\"]')]"
+    ".map((one) => fetch(one.href).then((answer) => answer.status)))"
+)
+"""The answers to the page's links to trials."""
 
 
 def state_in(folder: Path) -> dict[str, Any]:
@@ -95,7 +100,10 @@ def test_a_running_session_is_followed_and_steered(
         served.open(page, "/session?folder=out")
         # Nothing is measured yet, and all that follows appears without a reload.
         page.evaluate("window.stays = true")
+        page.wait_for("document.querySelector('[data-part=trials] tbody tr') !== null", 120)
+        assert set(page.evaluate(STATUSES)) <= {200}, "a trial without a point has no page yet"
         page.wait_for("document.querySelector('#plot-curves .trace') !== null", 120)
+        assert set(page.evaluate(STATUSES)) == {200}
         page.wait_for("document.querySelectorAll('[data-part=trials] tbody tr').length >= 3", 120)
         shown = text_of(page)
         assert "running" in shown

@@ -64,6 +64,10 @@ class Session:
         """The runs of its search, in order of their start."""
         return tuple(run for run in self.runs if run.is_candidate)
 
+    def has_page(self, run: str) -> bool:
+        """Whether a trial has something to show: it is recorded with its first point."""
+        return any(run == candidate.id for candidate in self.candidates)
+
     @property
     def budget(self) -> Budget | None:
         """Its budget; None if it is not known."""
