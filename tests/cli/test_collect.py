@@ -72,7 +72,7 @@ def test_actors_on_ray_collect_too(plan: Path) -> None:
     with ray_here(2):
         result = collect(plan, "--json", "--device", "cpu", "--executor", "ray", "--workers", "2")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["collected"] == 8
+    assert json.loads(result.stdout)["collected"] == 8, result.output
     with Store.open(plan.parent / "runs.sqlite") as opened:
         runs = list(opened.runs(session="small"))
     assert len(runs) == 8

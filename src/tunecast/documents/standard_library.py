@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import inspect
 import re
 import sys
 import sysconfig
@@ -149,10 +150,11 @@ def _from_compiled() -> Iterator[Docstring]:
 
 
 def _members(owner: ModuleType | type) -> Iterator[tuple[str, Any]]:
-    """Yield the public callables that ``owner`` defines itself, without those that ``site`` adds."""
-    added = (
-        {"copyright", "credits", "exit", "help", "license", "quit"} if isinstance(owner, ModuleType) else ()
-    )
+    """Yield the public callables that ``owner`` defines itself, without what others put there.
+
+    ``site`` adds ``exit`` and the like to the built-ins, and notebooks add ``display``: none of it compiled.
+    """
     for name, value in vars(owner).items():
-        if callable(value) and not name.startswith("_") and name not in added:
+        is_own = isinstance(owner, type) or isinstance(value, type) or inspect.isbuiltin(value)
+        if is_own and callable(value) and not name.startswith("_"):
             yield name, value
