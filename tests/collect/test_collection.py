@@ -119,6 +119,24 @@ def test_everything_is_collected_once(store: Store, slots: int) -> None:
     assert sorted(executor.asked) == [run_spec.id for chunk in CHUNKS for run_spec in chunk]
 
 
+class Pool(Script):
+    """Calls a slot idle as soon as its worker has answered; the answers are taken one by one."""
+
+    def idle(self) -> list[int]:
+        return list(range(len(self.slots_there)))
+
+    def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
+        handle, request = next(iter(self.busy.items()))
+        del self.busy[handle]
+        return [(handle, made(request.run_spec, request.blank))]
+
+
+def test_no_run_is_forgotten_whose_answer_waits_to_be_taken(store: Store) -> None:
+    summary = collected(store, Pool(Clock(), 2))
+    assert summary.outcomes == {"completed": 5}
+    assert len(store.summaries(session="small")) == 5
+
+
 def test_what_is_there_is_not_made_again(store: Store) -> None:
     collected(store, Script(Clock()), Limits(runs=3))
     executor = Script(Clock())

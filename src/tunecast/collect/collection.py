@@ -153,6 +153,8 @@ class Collection:
             if self._is_over() or self._clock() - self._last_begun < self._limits.every_seconds:
                 return
             slot = self._slots.setdefault(number, _Slot())
+            if slot.run_spec is not None:  # it is free, but its last answer was not taken yet
+                continue
             if not slot.chunk and self._chunks:
                 slot.chunk = self._chunks.popleft()
             if slot.chunk:
