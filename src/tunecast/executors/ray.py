@@ -349,7 +349,7 @@ def _connected(address: str, tell: Callable[[str], None]) -> tuple[Any, bool]:
         raise ConfigurationError(
             "--executor ray: Ray is not installed.", "Run: pip install 'tunecast[ray]'"
         ) from error
-    if ray.is_initialized():  # by whoever called this package
+    if ray.is_initialized():  # the calling program did it
         return ray, False
     chosen = address or os.environ.get("RAY_ADDRESS", "") or "local"
     here: dict[str, Any] = {}

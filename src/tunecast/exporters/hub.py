@@ -20,7 +20,7 @@ def push(source: Path, repository: str, *, private: bool) -> str:
         private: Whether a new repository can be seen by its owner only.
 
     Raises:
-        ConfigurationError: There is no model, no token, or the name is not a repository's.
+        ConfigurationError: The model or the token is missing, or the name is not that of a repository.
         UserError: The hub does not answer or refuses.
     """
     from huggingface_hub import HfApi, constants, get_token

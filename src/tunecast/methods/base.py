@@ -63,7 +63,7 @@ class Method(ABC):
     """Whether it trains the weights of the base itself, in their own type, so that the base is used up."""
 
     is_last_resort: ClassVar[bool] = False
-    """Whether it is offered unasked only where nothing else fits in memory, or a predictor prefers it."""
+    """Whether searches offer it by default only if nothing else fits in memory, or a predictor prefers it."""
 
     weight: ClassVar[float] = 1.0
     """Relative frequency with which the method is sampled among those that apply."""

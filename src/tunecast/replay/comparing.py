@@ -31,7 +31,7 @@ from tunecast.search import (
 )
 
 BUDGETS = (2.0, 3.0, 4.0, 8.0, 16.0)
-"""Budgets in baseline trials at full length, the first of which is the baseline itself."""
+"""Budgets in baseline trials at full length. Training the baseline takes the first of them."""
 SLACK = 0.1
 """Baseline trials on top of every budget: seconds scatter from run to run, and a strategy should not miss a
 budget by the millisecond that it thinks.

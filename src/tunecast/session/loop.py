@@ -32,7 +32,7 @@ from tunecast.training.measurement import Measurement
 BUDGET_OVER = "The budget is over and was not enough for"
 ENDED = "The session was told to end before"
 CROWD = 32
-"""With more steps under way nobody can follow each: the display is renewed once in :data:`POLL_SECONDS`."""
+"""With more steps under way, the display is renewed at most once every :data:`POLL_SECONDS`."""
 LOOKED_AHEAD_SECONDS = 0.05
 """Slower strategies are not asked for their next choice only to display it."""
 

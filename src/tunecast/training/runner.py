@@ -288,10 +288,7 @@ class Runner:
 
     def _restores_base(self, method: Method, model: Any) -> bool:
         """Detach a trial's method; return whether the base model is as it was loaded."""
-        if self._ranks.share:
-            return False
-        detached = method.detach(model)
-        if detached is None:
+        if self._ranks.share or (detached := method.detach(model)) is None:
             return False
         if not is_classifier(detached):  # the layers under a head are the base model's own
             self._base = detached
