@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
-import inspect
+import json
 import re
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from tunecast.cache import cache_folder, read_cached, write_cached
-from tunecast.documents import docstrings
+from tunecast.documents import compiled, docstrings
 from tunecast.documents.docstrings import Docstring, docstring_answer, docstring_question, docstrings_of
 from tunecast.errors import DataError
 from tunecast.progress import Progress
@@ -82,7 +80,7 @@ def _cache_file() -> Path | None:
     """Return the cache file for this Python's pairs, None without access to its library.
 
     The name is a hash of everything that the pairs depend on: Python, the name, size and modification time of
-    its library's files, its compiled modules, and the sources of this module and of :mod:`docstrings`.
+    its library's files, and the sources of this module, of :mod:`compiled` and of :mod:`docstrings`.
     """
     try:
         root = Path(sysconfig.get_path("stdlib"))
@@ -91,10 +89,10 @@ def _cache_file() -> Path | None:
             [
                 [sys.implementation.name, sys.version, str(root)],
                 [[str(path), state.st_size, state.st_mtime_ns] for path, state in states],
-                sorted({*_from_compiled()}),
+                list(COMPILED),
                 *(
                     hashlib.sha256(Path(file).read_bytes()).hexdigest()
-                    for file in (__file__, docstrings.__file__)
+                    for file in (__file__, compiled.__file__, docstrings.__file__)
                 ),
             ]
         )
@@ -137,24 +135,7 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _from_compiled() -> Iterator[Docstring]:
-    for module_name in COMPILED:
-        module = importlib.import_module(module_name)
-        prefix = "" if module_name == "builtins" else f"{module_name}."
-        for name, value in _members(module):
-            if isinstance(value, type):
-                yield Docstring("class", prefix + name, value.__doc__ or "")
-                for method, member in _members(value):
-                    yield Docstring("function", f"{prefix}{name}.{method}", member.__doc__ or "")
-            else:
-                yield Docstring("function", prefix + name, value.__doc__ or "")
-
-
-def _members(owner: ModuleType | type) -> Iterator[tuple[str, Any]]:
-    """Yield the public callables that ``owner`` defines itself, without what others put there.
-
-    ``site`` adds ``exit`` and the like to the built-ins, and notebooks add ``display``: none of it compiled.
-    """
-    for name, value in vars(owner).items():
-        is_own = isinstance(owner, type) or isinstance(value, type) or inspect.isbuiltin(value)
-        if is_own and callable(value) and not name.startswith("_"):
-            yield name, value
+    command = [sys.executable, "-I", "-S", compiled.__file__, *COMPILED]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    for kind, name, docstring in json.loads(printed):
+        yield Docstring(kind, name, docstring)
