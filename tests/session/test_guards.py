@@ -82,3 +82,16 @@ def test_what_cannot_be_read_is_named(
 def test_an_unknown_suite_is_refused_with_the_known_ones(prepared: PreparedTask) -> None:
     with pytest.raises(ConfigurationError, match="Did you mean python"):
         read(prepared, "pyton")
+
+
+def test_a_task_of_lm_eval_is_a_guard(prepared: PreparedTask, tmp_path: Path) -> None:
+    rows = [{"asked": f"{number} and one is", "said": str(number + 1)} for number in range(20)]
+    definition = {
+        "task": "sums", "dataset_path": "json", "test_split": "test", "output_type": "generate_until",
+        "dataset_kwargs": {"data_files": {"test": str(tiny.write_jsonl(tmp_path / "sums.jsonl", rows))}},
+        "doc_to_text": "{{asked}}", "doc_to_target": "{{said}}",
+    }  # fmt: skip
+    (tmp_path / "sums.yaml").write_text(json.dumps(definition))
+    (guard,) = read(prepared, tmp_path / "sums.yaml")
+    assert guard.name == "sums"
+    assert {example.row for example in guard.examples} == set(range(1, 21))

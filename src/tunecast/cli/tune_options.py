@@ -129,8 +129,8 @@ Guard = Annotated[
     list[str] | None,
     typer.Option(
         "--guard",
-        help="What the model must keep: a dataset as for --data, or the suite python. The leading "
-        "checkpoints are scored on it beside the base model. Repeatable.",
+        help="What the model must keep: a dataset as for --data, the suite python, or lm-eval:TASK. The "
+        "leading checkpoints are scored on it beside the base model. Repeatable.",
     ),
 ]
 GuardLimit = Annotated[

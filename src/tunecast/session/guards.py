@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast import data
+from tunecast.data.lm_eval_tasks import PREFIX, is_lm_eval, lm_eval_examples
 from tunecast.data.suites import SUITES, suite
 from tunecast.errors import ConfigurationError, DataError, did_you_mean
 from tunecast.paths import expanded
@@ -34,10 +35,10 @@ class Guard:
 def read_guards(
     sources: Sequence[str], tokenizer: Any, facts: ModelFacts, loss: Loss, seed: int
 ) -> tuple[Guard, ...]:
-    """Read guards: datasets, of which the validation split is used, and the parts of built-in suites.
+    """Read guards: datasets, of which the validation split is used, parts of suites, and tasks of lm-eval.
 
     Raises:
-        ConfigurationError: A source is neither a file, a folder, a dataset's id nor a suite.
+        ConfigurationError: A source is no file, folder, id of a dataset, suite or task of lm-eval.
         DataError: One cannot be read, or nothing of it can be scored.
     """
     guards = []
@@ -64,6 +65,8 @@ def _examples(
     context = min(facts.context or data.LONGEST_BY_DEFAULT, data.LONGEST_BY_DEFAULT)
     if source in SUITES and not expanded(source).exists():
         return [(f"{source}/{part}", examples, context) for part, examples in suite(source, seed).items()]
+    if is_lm_eval(source):
+        return [(name, examples, context) for name, examples in lm_eval_examples(source).items()]
     _check_source(source)
     try:
         dataset = data.read(source, seed=seed)
@@ -82,7 +85,7 @@ def _check_source(source: str) -> None:
     if source not in known and not expanded(source).exists() and not (Path(source).suffix or "/" in source):
         raise ConfigurationError(
             f"--guard {source!r}: there is no such file, folder or suite.",
-            f"{did_you_mean(source, known)}Suites: {', '.join(SUITES)}.",
+            f"{did_you_mean(source, known)}Suites: {', '.join(SUITES)}, and {PREFIX}TASK for lm-eval's.",
         )
 
 
