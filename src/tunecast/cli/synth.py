@@ -35,6 +35,14 @@ _Examples = Annotated[
     str,
     typer.Option("--examples", help="JSON lines with prompt and completion, which steer the style."),
 ]
+_Entailment = Annotated[
+    str,
+    typer.Option(
+        "--entailment",
+        help="Classifier for natural language inference: a hub id or a folder. Questions and summaries that "
+        "it does not find entailed by their passage are dropped.",
+    ),
+]
 _RoundTrip = Annotated[
     bool,
     typer.Option(
@@ -69,6 +77,7 @@ def command(
     ] = None,
     prompts: _Prompts = "",
     examples: _Examples = "",
+    entailment: _Entailment = "",
     round_trip: _RoundTrip = True,
     budget: Annotated[
         str | None, typer.Option("--budget", help="Time for writing: 90s, 30m or 2h. (default: no limit)")
@@ -102,7 +111,7 @@ def command(
     writing: WriterSettings | None = None
     if writer is not None:
         waits = duration("--timeout", timeout)
-        writing = WriterSettings(writer, writer_model, at_once, per_minute, waits, device or "auto")
+        writing = WriterSettings(writer, writer_model, at_once, per_minute, waits)
     else:
         _refuse_without_writer({"prompts": prompts, "examples": examples, "labels": labels, "budget": budget})
     settings = SynthSettings(
@@ -114,10 +123,12 @@ def command(
         prompts=prompts,
         examples=examples,
         labels=options.names("--labels", labels, "good,bad"),
+        entailment=entailment,
         round_trip=round_trip,
         audit=audit,
         budget=duration("--budget", budget) if budget else None,
         model=model or "",
+        device=device or "auto",
         seed=seed,
         resume=resume,
     )

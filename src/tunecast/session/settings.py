@@ -84,8 +84,8 @@ class SessionSettings:
             comes with the package.
         proxy_for: A larger model that the delivered one shall steer (proxy-tuning), so that it need not be
             trained; empty for none.
-        guard: Datasets that the model must keep, as ``data`` takes them, names of built-in suites, or tasks of
-            lm-eval; the leading checkpoints are scored on them too.
+        guard: Datasets that the model must keep, as ``data`` takes them, suites, or tasks of lm-eval; the
+            leading checkpoints are scored on them too.
         guard_limit: Most percent by which the loss on a guard may be above the base model's; checkpoints that
             lose more cannot win. None for no limit.
         track: Trackers that show the runs meanwhile: ``mlflow``, ``wandb``, ``tensorboard``, ``trackio``.

@@ -14,6 +14,7 @@ REASONS = {
     "trivial": "the completion says nothing that the prompt does not say",
     "leaking": "it speaks of a document or passage that a reader of the prompt does not have",
     "ungrounded": "the completion has words or numbers that the passage does not have",
+    "not entailed": "the model for inference does not conclude the completion from the passage",
     "unanswerable": "the writer, asked with the passage at hand, answers otherwise",
     "guessable": "the writer answers alike without the passage",
     "duplicate": "a pair that was kept is nearly the same",
@@ -54,12 +55,17 @@ class Checker:
 
     Args:
         fits: Says whether a pair fits the model to be finetuned, None without a model.
+        entails: Says whether the passage of a question or a summary entails it, None to leave that open.
     """
 
-    def __init__(self, fits: Callable[[Pair], bool] | None = None) -> None:
+    def __init__(
+        self,
+        fits: Callable[[Pair], bool] | None = None,
+        entails: Callable[[Pair], bool] | None = None,
+    ) -> None:
         from datasketch import MinHashLSH
 
-        self._fits = fits
+        self._fits, self._entails = fits, entails
         self._prompts: set[str] = set()
         self._near = MinHashLSH(threshold=SAME, num_perm=PERMUTATIONS)
 
@@ -74,6 +80,8 @@ class Checker:
             return "leaking"
         if not is_grounded(pair):
             return "ungrounded"
+        if self._entails is not None and pair.kind in ("qa", "summary") and not self._entails(pair):
+            return "not entailed"
         if self._fits is not None and not self._fits(pair):
             return "too long"
         return "" if self._is_new(pair) else "duplicate"

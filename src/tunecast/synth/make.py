@@ -15,6 +15,7 @@ from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.synth.audit import write_audit
 from tunecast.synth.checks import REASONS, Checker
+from tunecast.synth.entailment import Entailment
 from tunecast.synth.files import SynthFiles, SynthReport
 from tunecast.synth.journal import Journal
 from tunecast.synth.pairs import Made, Pair, split_pairs
@@ -36,10 +37,12 @@ class SynthSettings:
         prompts: Folder of the user's prompts, empty for Tunecast's own.
         examples: File of pairs that steer the writer's style, empty for none.
         labels: Labels of a classification, empty for the usual ones.
+        entailment: Classifier for natural language inference that has to find pairs entailed; empty for none.
         round_trip: Whether the writer has to answer its questions alike with the passage, and not without.
         audit: Pairs on a page for a person to mark, 0 for no page.
         budget: Seconds of this call for writing, None for no limit.
         model: Model to be finetuned, whose context limits the length of pairs; empty for no limit.
+        device: Where models on this machine compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: Seed of the choice among pairs and of the splits.
         resume: Whether an earlier output may be continued or replaced.
     """
@@ -52,10 +55,12 @@ class SynthSettings:
     prompts: str = ""
     examples: str = ""
     labels: tuple[str, ...] = ()
+    entailment: str = ""
     round_trip: bool = True
     audit: int = 0
     budget: float | None = None
     model: str = ""
+    device: str = "auto"
     seed: int = 0
     resume: bool = False
 
@@ -72,8 +77,9 @@ def synthesize(settings: SynthSettings, progress: Progress | None = None) -> Syn
     _check_kinds(settings)
     prompts = _prompts(settings)
     files.check(resume=settings.resume)
+    entails = Entailment(settings.entailment, settings.device).holds if settings.entailment else None
     documents, unread = _read(settings.sources, progress)
-    checker = Checker(_fitting(settings.model))
+    checker = Checker(_fitting(settings.model), entails)
     if settings.writer is None:
         made, wrote = _extract(documents, checker, settings), _Wrote()
     else:
@@ -194,7 +200,7 @@ def _write(
     """Have the writer make pairs until there are enough or the budget is spent."""
     assert settings.writer is not None
     progress.start("Opening the writer")
-    writer = open_writer(settings.writer)
+    writer = open_writer(settings.writer, settings.device)
     progress.finish(writer.name)
     ends = None if settings.budget is None else time.monotonic() + settings.budget
 

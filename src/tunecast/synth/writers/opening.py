@@ -21,7 +21,6 @@ class WriterSettings:
         at_once: Requests to a server at the same time.
         per_minute: Most requests a minute to a server, 0 for no limit.
         timeout: Seconds to wait for one answer of a server.
-        device: Where a local model computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     reference: str
@@ -29,11 +28,13 @@ class WriterSettings:
     at_once: int = 4
     per_minute: int = 0
     timeout: float = 120.0
-    device: str = "auto"
 
 
-def open_writer(settings: WriterSettings) -> Writer:
+def open_writer(settings: WriterSettings, device: str) -> Writer:
     """Load the model, or connect to the server.
+
+    Args:
+        device: Where a model on this machine computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ModelError: There is no such model, or no server that answers.
@@ -52,4 +53,4 @@ def open_writer(settings: WriterSettings) -> Writer:
         )
     from tunecast.synth.writers.local import LocalWriter
 
-    return LocalWriter(settings.reference, settings.device)
+    return LocalWriter(settings.reference, device)
