@@ -50,7 +50,14 @@ def test_screen_has_the_gain_first_and_says_how_to_override(asked: list[str]) ->
     shown = run(*asked)
     table = shown[shown.index("predicted, nothing") :]
     assert 0 < table.index("gain") < table.index("test") < table.index("GB")
-    for part in ("Untouched model", "predicted", "Why the first:", "--fix learning_rate=", "Nearest known"):
+    for part in (
+        "Untouched model",
+        "predicted",
+        "By epochs",
+        "Why the first:",
+        "--fix learning_rate=",
+        "Nearest known",
+    ):
         assert part in shown
 
 

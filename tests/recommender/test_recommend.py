@@ -66,6 +66,26 @@ def test_the_best_come_first_and_are_varied(tiny_llama: Path, toy_data: Path) ->
     assert 0 <= found.worth_it <= 1
 
 
+def test_the_first_is_predicted_by_epochs_whatever_the_budget(tiny_llama: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(tiny_llama, toy_data, price=2.0))
+    first = found.recommendations[0]
+    assert list(found.by_epochs) == [1, 2, 3, 5]
+    assert found.by_epochs[3] == replace(first, reasons=(), overrides={})
+    tokens = [one.full_length_tokens for one in found.by_epochs.values()]
+    assert tokens == [pytest.approx(epochs * tokens[0], rel=1e-3) for epochs in found.by_epochs]
+    hours = [one.hours for one in found.by_epochs.values()]
+    assert hours == [pytest.approx(epochs * hours[0], rel=0.05) for epochs in found.by_epochs]
+    budgeted = tunecast.recommend(ask(tiny_llama, toy_data, price=2.0, budget="1k-tokens"))
+    assert budgeted.recommendations[0].full_length_tokens == 1_000
+    assert [one.full_length_tokens for one in budgeted.by_epochs.values()] == tokens
+    fixed = tunecast.recommend(ask(tiny_llama, toy_data, fixed={"learning_rate": 1e-4}))
+    assert {one.pipeline["learning_rate"] for one in fixed.by_epochs.values()} == {1e-4}
+    shown = found.as_json()["by_epochs"]
+    assert [(one["epochs"], one["predicted_loss"]) for one in shown] == [
+        (epochs, one.predicted_loss) for epochs, one in found.by_epochs.items()
+    ]
+
+
 def test_without_weights_or_tokenizer_at_seventy_billion(seventy_billion: Path, toy_data: Path) -> None:
     found = tunecast.recommend(ask(seventy_billion, toy_data))
     assert {one.pipeline.method for one in found.recommendations} == {"qlora"}

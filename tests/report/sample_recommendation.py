@@ -32,6 +32,7 @@ def sample_recommendation(price: float | None) -> Recommendation:
         512,
         recommended,
         considered,
+        {3: recommended[0]},
         zero_shot,
         0.8,
         "",

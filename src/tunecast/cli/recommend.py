@@ -112,6 +112,17 @@ def _cost_line(best: Prospect) -> str:
     )
 
 
+def _epochs_line(found: Recommendation) -> str:
+    """Write how loss and time of the first recommendation go with the number of epochs."""
+    from tunecast.report.numbers import duration
+
+    cells = [
+        f"{epochs:g}: {one.predicted_loss:.2f} in {duration(one.seconds)}"
+        for epochs, one in found.by_epochs.items()
+    ]
+    return f"By epochs, each at its best rate: {'; '.join(cells)}."
+
+
 def _print(found: Recommendation) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -143,6 +154,7 @@ def _print(found: Recommendation) -> None:
     best = found.recommendations[0]
     lines = [
         _cost_line(best),
+        _epochs_line(found),
         "Why the first:",
         *(f"  {reason}" for reason in best.reasons),
         "Change it in tunecast tune by:",

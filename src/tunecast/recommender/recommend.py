@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -25,6 +25,8 @@ EXPECTED_EVALUATION = 0.26
 """Seconds of all evaluations of a trial over those of its training: the median of the recorded runs."""
 LEAST_STEPS = 16
 """With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
+PASSES = (1, 2, 3, 5)
+"""Numbers of epochs for which the first recommendation is predicted too: hardly any recorded run has more."""
 ANY_RATE = (0.0, math.inf)
 MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it if the model has weights."
 
@@ -124,6 +126,7 @@ def recommend_pipelines(
         max_length=situation.lengths.max_length,
         recommendations=explained,
         considered=tuple(fitting),
+        by_epochs=recommender.by_epochs(_as_asked(best[0], pipelines)),
         zero_shot_loss=zero_shot,
         worth_it=_probability_of_gain(best[0], zero_shot),
         basis=basis(situation.task.model, prior.provenance.largest_model),
@@ -186,11 +189,18 @@ class Recommender:
         predicted = self._quality.zero_shot(self._task)
         return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
 
-    def prospects(self, pipelines: Sequence[Pipeline]) -> list[Prospect]:
+    def by_epochs(self, pipeline: Pipeline) -> Mapping[float, Prospect]:
+        """Predict a pipeline for each number of epochs in :data:`PASSES`, whatever the budget."""
+        return {epochs: self.prospects([pipeline], Horizon(epochs))[0] for epochs in PASSES}
+
+    def prospects(self, pipelines: Sequence[Pipeline], horizon: Horizon | None = None) -> list[Prospect]:
         """Predict the results and the costs of pipelines, in their order.
 
         One without a learning rate gets the one with the lowest predicted loss. Pipelines whose costs cannot
         be estimated are left out; :attr:`unpriced` names their methods.
+
+        Args:
+            horizon: Other limits than the recommender's.
 
         Raises:
             BudgetError: The budget is too small for a single step of any pipeline.
@@ -200,7 +210,7 @@ class Recommender:
         if pipelines and not priced:
             raise ConfigurationError(next(iter(self.unpriced.values())), "Allow other --methods.")
         costs = [cost for _, cost in priced]
-        planned = [self._planned(pipeline, cost) for pipeline, cost in priced]
+        planned = [self._planned(pipeline, cost, horizon or self._horizon) for pipeline, cost in priced]
         if planned and all(trial.steps < 1 for trial in planned):
             raise _too_short(costs)
         untouched = self.zero_shot.value
@@ -246,15 +256,15 @@ class Recommender:
             self.unpriced.setdefault(pipeline.method, error.what)
             return None
 
-    def _planned(self, pipeline: Pipeline, cost: Cost) -> Trial:
+    def _planned(self, pipeline: Pipeline, cost: Cost, horizon: Horizon) -> Trial:
         lengths = self._situation.lengths
         batch = int(pipeline.number("per_device_train_batch_size", 8))
-        tokens = self._horizon.epochs * lengths.train_tokens
-        if self._horizon.tokens is not None:
-            tokens = min(tokens, self._horizon.tokens)
+        tokens = horizon.epochs * lengths.train_tokens
+        if horizon.tokens is not None:
+            tokens = min(tokens, horizon.tokens)
         steps = math.ceil(tokens / (batch * lengths.mean))
-        if self._horizon.seconds is not None:
-            steps = min(steps, int(self._horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
+        if horizon.seconds is not None:
+            steps = min(steps, int(horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
         length = max(1, min(round(tokens), round(steps * batch * lengths.mean)))
         return Trial(replace(self._task, full_length_tokens=length), pipeline, steps)
 
@@ -297,6 +307,14 @@ def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
                 seen.add(key(prospect.pipeline))
                 chosen[prospect.pipeline.id] = prospect
     return sorted(chosen.values(), key=lambda prospect: (prospect.predicted_loss, prospect.hours))
+
+
+def _as_asked(prospect: Prospect, pipelines: Sequence[Pipeline]) -> Pipeline:
+    """Return the pipeline that a prospect was made from, before it got its learning rate."""
+    method, chosen = prospect.pipeline.method, prospect.pipeline.hyperparameters
+    return next(
+        one for one in pipelines if one.method == method and one.hyperparameters.items() <= chosen.items()
+    )
 
 
 def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:

@@ -109,6 +109,7 @@ class Recommendation:
         max_length: Longest sequence in tokens.
         recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
+        by_epochs: The first recommendation by number of epochs, each at its best rate, whatever the budget.
         worth_it: Probability that the first recommendation beats the base model.
         basis: What the predictions rest on if the base model lies beyond all recorded ones, else empty.
     """
@@ -119,6 +120,7 @@ class Recommendation:
     max_length: int
     recommendations: tuple[Prospect, ...]
     considered: tuple[Prospect, ...]
+    by_epochs: Mapping[float, Prospect]
     zero_shot_loss: ZeroShotLoss
     worth_it: float
     basis: str
@@ -129,6 +131,9 @@ class Recommendation:
         """Return what ``--json`` prints."""
         return {
             "recommendations": [prospect.as_json() for prospect in self.recommendations],
+            "by_epochs": [
+                {"epochs": epochs, **prospect.as_json()} for epochs, prospect in self.by_epochs.items()
+            ],
             "zero_shot_loss": asdict(self.zero_shot_loss),
             "worth_it": self.worth_it,
             "basis": self.basis,
