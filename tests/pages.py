@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+from dashboard.conftest import serving
+from sessions import call_main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -30,3 +34,19 @@ def shell_commands(page: Path) -> list[str]:
 def commands(page: Path) -> list[str]:
     """The commands of Tunecast itself."""
     return [command for command in shell_commands(page) if command.startswith("tunecast ")]
+
+
+def check_runs(words: Sequence[str], command: str) -> None:
+    """Run a command that a page shows.
+
+    Args:
+        words: Its words behind ``tunecast``, with stand-ins.
+        command: As the page shows it, for messages.
+    """
+    if words[0] == "dashboard":  # it ends with Ctrl-C only
+        with serving(*words[1:]) as served:
+            assert served.client().get("/").status_code == 200
+        return
+    code, _, stderr = call_main(*words)
+    assert code == 0, f"{command}\n{stderr}"
+    assert "Traceback" not in stderr, command

@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 
 import tiny
-from dashboard.conftest import serving
-from pages import ROOT, blocks, commands
+from pages import ROOT, blocks, check_runs, commands
 from planted_runs import planted_runs
-from sessions import IN_PROCESS, call_main, finish
+from sessions import IN_PROCESS, finish
 from test_readme import one_core  # noqa: F401 (a fixture)
 from tunecast.store import Store
 
@@ -161,13 +160,7 @@ def test_every_command_of_a_page_runs(
     for program in filter(is_run_here, blocks(page, "python")):
         run_program(program)
     for command in found:
-        if command.startswith("tunecast dashboard"):  # it ends with Ctrl-C only
-            with serving(*words_of(command)[1:]) as served:
-                assert served.client().get("/").status_code == 200
-            continue
-        code, _, stderr = call_main(*words_of(command))
-        assert code == 0, f"{command}\n{stderr}"
-        assert "Traceback" not in stderr, command
+        check_runs(words_of(command), command)
 
 
 def run_program(program: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.conftest import serving
+from pages import check_runs
 from planted_runs import planted_runs
 from sessions import IN_PROCESS, call_main
 from tunecast.predictor import shipped_prior
@@ -72,13 +72,7 @@ def test_every_command_of_the_readme_runs(stage: Path, monkeypatch: pytest.Monke
     commands = shown_commands()
     assert len(commands) >= 6
     for command in commands:
-        if command.startswith("tunecast dashboard"):  # it ends with Ctrl-C only
-            with serving(*words_of(command)[1:]) as served:
-                assert served.client().get("/").status_code == 200
-            continue
-        code, _, stderr = call_main(*words_of(command))
-        assert code == 0, f"{command}\n{stderr}"
-        assert "Traceback" not in stderr, command
+        check_runs(words_of(command), command)
 
 
 @pytest.mark.usefixtures("one_core")
