@@ -115,8 +115,7 @@ class ChosenLora(Lora):
 
 
 CONTROLS = (RandomMask(), MagnitudeMask(), ChosenLayers(), ChosenLora())
-for control in CONTROLS:
-    register(control)
+"""Known only to this program: a session would offer them, once they are registered."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="Markdown page whose figures are replaced")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    for control in CONTROLS:
+        register(control)
     known = read(chosen.results)
     for seed in range(chosen.seeds):
         for model in chosen.models:

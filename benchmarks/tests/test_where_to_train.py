@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny
+from tunecast.methods import registry
 from tunecast.models import load_model, resolve
 from tunecast.progress import Silent
 from tunecast.session.prepare import prepare_task
@@ -33,6 +34,19 @@ from where_to_train import (
 RANDOM, LARGEST, LAYERS, LORA = CONTROLS
 
 
+@pytest.fixture(autouse=True)
+def methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry of the test's own: other tests must not meet the controls."""
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+
+@pytest.fixture
+def controls(methods: None) -> None:
+    """The controls, registered."""
+    for control in CONTROLS:
+        registry.register(control)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build_llama(tmp_path_factory.mktemp("model"), layers=4)
@@ -50,6 +64,7 @@ def base(model: Path) -> torch.nn.Module:
     return load_model(resolve(str(model)), dtype=torch.float32, device="cpu")
 
 
+@pytest.mark.usefixtures("controls")
 @pytest.mark.parametrize("control", [RANDOM, LARGEST])
 def test_a_mask_lets_a_fifth_of_each_matrix_through(
     control: object, base: torch.nn.Module, task: TrainingTask
@@ -69,6 +84,7 @@ def test_a_mask_lets_a_fifth_of_each_matrix_through(
                 assert parameter[through].abs().min() >= parameter[~through].abs().max()
 
 
+@pytest.mark.usefixtures("controls")
 @pytest.mark.parametrize("control", [LAYERS, LORA])
 def test_only_the_listed_layers_are_trained(
     control: object, base: torch.nn.Module, task: TrainingTask
@@ -93,6 +109,7 @@ def test_controls_train_as_many_layers_and_parameters(task: TrainingTask) -> Non
     assert tuple(arm.name for arm in arms("places", task, 0)) == ARMS["places"]
 
 
+@pytest.mark.usefixtures("controls")
 @pytest.mark.parametrize("study", list(ARMS))
 def test_every_arm_learns(study: str, task: TrainingTask) -> None:
     runner = Runner(task)
