@@ -139,11 +139,11 @@ class Disturbing(Silent):
 
 
 def _workers_below(session: psutil.Process) -> list[psutil.Process]:
-    """The workers that the server of a session has forked."""
+    """The workers that the server of a session has forked; not the browser or cluster of another test."""
     workers = []
     for process in session.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process.ppid() != session.pid and process.status() != psutil.STATUS_ZOMBIE:
+            if process.ppid() != session.pid and "tunecast.executors.fork_server" in process.cmdline():
                 workers.append(process)
     return workers
 
