@@ -51,7 +51,6 @@ from tunecast.scaling import Crossing
 from tunecast.store import open_for_reading
 from tunecast.store.redaction import shared_session
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 LIKELY = 0.95
 
 
@@ -74,16 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.output is None:
         print(text)
     else:
-        insert(options.output, text)
+        insert(options.output, text, "figures")
 
 
-def insert(path: Path, text: str) -> None:
-    """Replace the text between the markers of a file."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+def insert(path: Path, text: str, name: str) -> None:
+    """Replace the text between the markers of a name in a file."""
+    opening, closing = (f"<!-- {name}: {place} -->" for place in ("begin", "end"))
+    before, begin, rest = path.read_text(encoding="utf-8").partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise SystemExit(f"{path} lacks the markers {BEGIN} and {END}.")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{path} lacks the markers {opening} and {closing}.")
+    path.write_text(f"{before}{opening}\n\n{text}\n\n{closing}{after}", encoding="utf-8")
 
 
 def study(runs: Sequence[Run]) -> str:
@@ -224,11 +224,13 @@ def _alpha(found: Exponent | None) -> str:
 
 
 def _percent(found: Exponent | None) -> str:
-    if found is None:
-        return "-"
-    if np.isnan(found.low):
-        return f"{100 * found.change:+.1f}"
-    return f"{100 * found.change:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return "-" if found is None else percent(found.change, found.low, found.high)
+
+
+def percent(change: float, low: float, high: float) -> str:
+    """A relative change in percent, with its interval where there is one."""
+    interval = "" if np.isnan(low) else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * change:+.1f}{interval}"
 
 
 def verdicts_on_exponents(exponents: Exponents) -> list[str]:

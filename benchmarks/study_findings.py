@@ -17,6 +17,7 @@ from study_design import (
     PEFT,
     PRETRAINING,
     SLOT,
+    Factor,
     RunSpec,
     chosen_pipelines,
     complete_curves,
@@ -185,19 +186,42 @@ def measure_exponents(cells: Sequence[RunSpec], measure: str) -> Exponents:
     results: dict[tuple[str, str, str], Exponent] = {}
     complete = complete_curves(cells)
     for factor, (method, task) in product(FACTORS, keys_of(cells)):
-        slopes = [
-            _slope(*_logs([(factor.value(cell), cell.losses[measure]) for cell in group]))
-            for group in matched(cells, factor, method, task)
-        ]
-        if slopes:
+        groups = by_factor(cells, factor, method, task, measure)
+        if groups:
             draws = alphas(factor_table(complete, factor, method, task, measure))
-            results[factor.name, method, task] = Exponent(len(slopes), draws, *_change(slopes))
+            results[factor.name, method, task] = Exponent(len(groups), draws, *per_doubling(groups))
     for method, task in keys_of(cells):
-        curves = [curve for curve in _by_curve(cells, method, task, measure) if len(curve) >= 2]
+        curves = by_data(cells, method, task, measure)
         if curves:
-            slopes = [_slope(*_logs(curve)) for curve in curves]
-            results["data", method, task] = Exponent(len(slopes), np.empty(0), *_change(slopes))
+            results["data", method, task] = Exponent(len(curves), np.empty(0), *per_doubling(curves))
     return results
+
+
+Points = list[tuple[float, float]]
+"""Values of X with their losses, of cells that differ in nothing else."""
+
+
+def by_factor(cells: Sequence[RunSpec], factor: Factor, method: str, task: str, measure: str) -> list[Points]:
+    """The groups of cells of one method and task that differ only in a factor."""
+    return [
+        [(factor.value(cell), cell.losses[measure]) for cell in group]
+        for group in matched(cells, factor, method, task)
+    ]
+
+
+def by_data(cells: Sequence[RunSpec], method: str, task: str, measure: str) -> list[Points]:
+    """The curves over data size of one method and task, of two sizes or more."""
+    curves: dict[tuple[str, str, str], Points] = {}
+    for cell in cells:
+        if (cell.method, cell.task) == (method, task):
+            curves.setdefault(curve_key(cell), []).append((cell.data_size, cell.losses[measure]))
+    return [curve for curve in curves.values() if len(curve) >= 2]
+
+
+def per_doubling(groups: Sequence[Points]) -> tuple[float, float, float]:
+    """Relative change of the loss per doubling of X, mean over groups, and the ends of its 90% interval."""
+    changes = np.exp2([_slope(*_logs(group)) for group in groups]) - 1
+    return (float(changes.mean()), *bootstrap(changes))
 
 
 def alphas(table: LossTable | None) -> Floats:
@@ -209,16 +233,6 @@ def alphas(table: LossTable | None) -> Floats:
     return np.asarray(np.exp(theta[..., 1]).mean(axis=1))
 
 
-def _by_curve(
-    cells: Sequence[RunSpec], method: str, task: str, measure: str
-) -> list[list[tuple[float, float]]]:
-    curves: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for cell in cells:
-        if (cell.method, cell.task) == (method, task):
-            curves.setdefault(curve_key(cell), []).append((cell.data_size, cell.losses[measure]))
-    return list(curves.values())
-
-
 def _logs(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
     sizes, losses = zip(*points, strict=True)
     return np.log(sizes), np.log(losses)
@@ -227,12 +241,6 @@ def _logs(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
 def _slope(log_factor: Floats, log_loss: Floats) -> float:
     centred = log_factor - log_factor.mean()
     return float(centred @ log_loss / (centred @ centred))
-
-
-def _change(slopes: Sequence[float]) -> tuple[float, float, float]:
-    """Relative change per doubling with its interval over groups, from slopes of log loss."""
-    per_doubling = np.exp2(slopes) - 1
-    return (float(per_doubling.mean()), *bootstrap(per_doubling))
 
 
 def crossings(cells: Sequence[RunSpec], measure: str) -> dict[str, tuple[Crossing, ...]]:

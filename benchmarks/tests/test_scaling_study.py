@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import scaling_study as study
+import study_checks
 import study_design as design
 import study_findings as findings
 from sample_runs import sample_dataset, sample_model, sample_point, sample_run, sample_score
@@ -67,15 +69,17 @@ def planted_runs(laws: dict[str, Law], tasks: tuple[str, ...] = ("one",), noise:
     return runs
 
 
-def _run(number: int, task: str, name: str, method: str, amount: int, size: int, loss: float) -> Run:
-    parameters, tokens = MODELS[name]
+def _run(
+    number: int, task: str, name: str, method: str, amount: int, size: int, loss: float, **changes: Any
+) -> Run:
+    parameters, tokens = MODELS[name.removesuffix("-annealed")]
     model = sample_model(
         name, parameters=int(parameters), embedding_parameters=10**6, pretraining_tokens=int(tokens)
     )
     given = {"learning_rate": 1e-3, "per_device_train_batch_size": 8}
     # The end of the curve is overfitted: its lowest point is the one before.
     curve = (sample_point(8, 2 * loss), sample_point(32, loss), sample_point(64, 1.5 * loss))
-    return sample_run(
+    run = sample_run(
         number,
         session="study",
         dataset=sample_dataset(task),
@@ -87,6 +91,7 @@ def _run(number: int, task: str, name: str, method: str, amount: int, size: int,
         curve=curve,
         test=sample_score(loss, loss_low=0.98 * loss, loss_high=1.02 * loss),
     )
+    return replace(run, **changes)
 
 
 def test_the_planted_exponents_and_their_order_are_found() -> None:
@@ -193,7 +198,7 @@ def test_one_command_writes_the_figures_between_the_markers(tmp_path: Path) -> N
     runs = [run for run in runs if run.pipeline.hyperparameters.get("lora_r", 8) == 8]
     with Store.open(url) as store:
         store.put_all([*runs, replace(runs[0], id="other", session="another")])
-    page.write_text(f"before\n{study.BEGIN}\nold\n{study.END}\nafter\n")
+    page.write_text("before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n")
     study.main(["--store", url, "--output", str(page)])
     text = page.read_text()
     assert text.startswith("before\n")
@@ -207,7 +212,7 @@ def test_a_page_without_markers_is_not_touched(tmp_path: Path) -> None:
     page = tmp_path / "study.md"
     page.write_text("mine")
     with pytest.raises(SystemExit, match="markers"):
-        study.insert(page, "figures")
+        study.insert(page, "new", "figures")
     assert page.read_text() == "mine"
 
 
@@ -219,7 +224,8 @@ def test_a_store_with_too_few_runs_says_so() -> None:
 
 def test_the_page_holds_the_markers() -> None:
     page = (ROOT / "docs" / "scaling-study.md").read_text(encoding="utf-8")
-    assert page.index(study.BEGIN) < page.index(study.END)
+    for name in ("figures", "checks"):
+        assert page.index(f"<!-- {name}: begin -->") < page.index(f"<!-- {name}: end -->")
 
 
 def test_the_change_per_doubling_needs_no_whole_curve() -> None:
@@ -260,3 +266,91 @@ def test_winners_are_counted_at_their_own_size() -> None:
     assert f"| smallest | 0 | {len(MODELS)} | 0 |" in shown
     assert f"| largest | {len(MODELS)} | 0 | 0 |" in shown
     assert "of 4" not in shown
+
+
+def _compared(run: Run) -> bool:
+    return run.pipeline.hyperparameters.get("lora_r", 8) == 8
+
+
+def test_seeds_that_differ_by_a_known_factor_have_its_spread() -> None:
+    first = [replace(run, seed=0) for run in planted_runs(PLANTED, noise=0.0) if _compared(run)]
+    second = [
+        replace(run, id=f"{run.id}-1", seed=1, session="study-seeds", test=sample_score(1.1 * run.test.loss))
+        for run in first
+        if run.test
+    ]
+    shown = study_checks.show_seeds([*first, *second])
+    spread = 100 * np.log(1.1) / np.sqrt(2)
+    settings = len(MODELS) * len(SIZES)
+    assert f"| full | {settings} | {spread:.1f} | {spread:.1f} |" in shown
+    assert f"| lora | {settings} | {spread:.1f} | {spread:.1f} |" in shown
+    assert "several seeds yet" in study_checks.show_seeds(first)
+
+
+def test_rates_are_compared_with_the_middle_one() -> None:
+    def loss(size: int, rate: float) -> float:
+        best = 1e-3 if size < 100 else 2e-3
+        return 2.0 * min(size, SEEN) ** -0.25 * (1.0 + 0.05 * abs(np.log2(rate / best)))
+
+    runs = [
+        _run(
+            number,
+            *("one", "nano-16m", "full", 0, size, loss(size, rate)),
+            session="study-rates",
+            pipeline=Pipeline("full", {"learning_rate": rate, "per_device_train_batch_size": 8}),
+        )
+        for number, (size, rate) in enumerate(
+            (size, rate) for size in SIZES for rate in (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+        )
+    ]
+    (row,) = [line for line in study_checks.show_rates(runs).splitlines() if line.startswith("| full")]
+    cells = row.split(" | ")
+    assert cells[2] == "1, 1, 2, 2"
+    assert cells[3] == "0.0, 0.0, 5.0, 5.0"
+    tuned = 100 * (2**-0.25 - 1)
+    assert cells[5].rstrip(" |") == f"{tuned:+.1f}"
+    assert float(cells[4]) > tuned, "one rate for all sizes hides a part of what data bring"
+
+
+def test_annealing_is_told_apart_from_pretraining() -> None:
+    nano = [run for run in planted_runs(PLANTED, noise=0.0) if run.task.model.startswith("nano")]
+    nano = [run for run in nano if _compared(run)]
+    early = [run for run in nano if run.task.model != "nano-16m"]
+
+    def worse(run: Run) -> Run:
+        assert run.test
+        return replace(run, test=sample_score(0.2 + 1.3 * (run.test.loss - 0.2)))
+
+    def annealed(run: Run) -> Run:
+        name = f"{run.task.model}-annealed"
+        model = replace(run.model, name=name)
+        return replace(run, id=f"{run.id}-a", task=Task("one", name), model=model, session="study-annealed")
+
+    runs = [*(worse(run) if run in early else run for run in nano), *map(annealed, early)]
+    shown = study_checks.checks(runs)
+    (row,) = [line for line in shown.splitlines() if line.startswith("| full | one |") and "[" in line][-1:]
+    without, low, high, whole, mixed = (float(cell.split(" [")[0]) for cell in row.split(" | ")[2:7])
+    assert mixed < whole - 2.0, "annealing passes for pretraining where only the last checkpoint has it"
+    assert min(low, high) <= whole <= max(low, high)
+    assert without == pytest.approx(low, abs=0.5)
+
+
+def test_the_encoder_decoder_stands_beside_its_decoder() -> None:
+    decoder = [run for run in planted_runs(PLANTED, noise=0.0) if run.task.model == "nano-4m"]
+    t5 = [
+        replace(
+            run,
+            id=f"{run.id}-t",
+            task=Task("one", "t5-4m"),
+            session="study-t5",
+            test=sample_score(0.8 * run.test.loss),
+        )
+        for run in decoder
+        if run.test
+    ]
+    shown = study_checks.checks([*decoder, *t5])
+    (row,) = [line for line in shown.splitlines() if line.startswith("| lora | one |") and "0.80" in line]
+    _, _, data, peft, same_data, same_peft, ratios = row.strip("| ").split(" | ")
+    assert (data, peft) == (same_data, same_peft)
+    assert ratios == ", ".join(["0.80"] * len(SIZES))
+    assert shown.count("Not run yet.") == 3

@@ -181,9 +181,12 @@ def test_shipped_plans_are_there() -> None:
         "replay",
         "smollm2-gpu",
         "smollm2",
+        "study-annealed",
+        "study-large",
         "study-rates",
         "study-seeds",
         "study-smollm2",
+        "study-t5",
         "study",
         "t5",
     ]
