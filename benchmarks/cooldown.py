@@ -1,0 +1,170 @@
+"""Asks whether trials should keep their rate constant, so that any of them can be cooled down at any time.
+
+    python benchmarks/cooldown.py MODEL --tasks FOLDER [--names banking77,...] [--tokens 49152] [--seeds 1]
+
+Both ways try the same pipelines for a third of the final training's tokens and spend the same in all. *anew*
+is what a session does: short trials with a whole cosine schedule, and the best one's pipeline is trained from
+the start. *continued* keeps the rate constant after warm-up, and goes on with the best trial to a third more
+tokens, of which the last fifth lowers the rate to 0. Prints a table of test losses in nats per label token;
+``equal length`` is the continued schedule without the third that it gains. Set OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from meta_dataset_figures import table
+from tunecast.methods import BASELINE, get_method
+from tunecast.methods.rates import adapter_rate
+from tunecast.progress import Silent
+from tunecast.records import ModelFacts, Pipeline
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
+from tunecast.training import live_trial
+from tunecast.training.plan import schedule
+from tunecast.training.runner import Runner
+from tunecast.training.training_task import TrialSpec
+
+COOLED = "cooled"
+COOLING = 0.2
+"""Share of a continued training in which the rate falls."""
+NAMES = "banking77,multi30k_de_en,geo_sql,tweet_emotion"
+RATES = (0.3, 1.0, 3.0)
+"""Learning rates as multiples of the method's usual one."""
+SHORT = 3
+"""The final training is so many times as long as a trial."""
+TESTED = 200
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What one pipeline came to.
+
+    Args:
+        short: Validation loss of a short trial with a whole cosine schedule.
+        constant: Validation loss at the same length of a trial with a constant rate.
+        anew: Test loss of a final training from the start.
+        continued: Test loss of the constant trial, continued by as many tokens and cooled down.
+        equal: Test loss of the continued schedule over the tokens of the final training alone.
+    """
+
+    short: float
+    constant: float
+    anew: float
+    continued: float
+    equal: float
+
+
+def cooled(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+    """Return the factor of the rate: the benchmark's own schedule, or one that the program knows."""
+    if name != COOLED:
+        return schedule(name, warmup_steps=warmup_steps, total_steps=total_steps)
+    cooling = max(1.0, COOLING * total_steps)
+    return lambda step: min(1.0, (step + 1) / max(1, warmup_steps), (total_steps - step) / cooling)
+
+
+def pipelines(facts: ModelFacts) -> list[Pipeline]:
+    """Return LoRA and full finetuning at three rates each."""
+    found = []
+    for method in ("lora", "full"):
+        for rate in RATES:
+            usual = rate * get_method(method).rate_multiple * adapter_rate(facts)
+            values = {**BASELINE.hyperparameters, "per_device_train_batch_size": 8, "learning_rate": usual}
+            own = ("lora_", "use_", "init_lora", "target_")
+            kept = {k: v for k, v in values.items() if method == "lora" or not k.startswith(own)}
+            found.append(Pipeline(method, {**kept, "lr_scheduler_type": "cosine"}))
+    return found
+
+
+def ends(runner: Runner, pipeline: Pipeline, tokens: int, seed: int) -> Ends:
+    """Train a pipeline in all four ways."""
+    constant = Pipeline(pipeline.method, {**pipeline.hyperparameters, "lr_scheduler_type": COOLED})
+    trained = functools.partial(_trained, runner, seed)
+    short, _, _ = trained(pipeline, tokens // SHORT)
+    _, _, anew = trained(pipeline, tokens)
+    _, first, continued = trained(constant, tokens + tokens // SHORT, points=SHORT + 1)
+    _, _, equal = trained(constant, tokens)
+    return Ends(short, first, anew, continued, equal)
+
+
+def _trained(
+    runner: Runner, seed: int, pipeline: Pipeline, tokens: int, points: int = 0
+) -> tuple[float, float, float]:
+    """Train, and return the validation losses at the end and at the first point, and the test loss."""
+    task = runner.training_task
+    with TemporaryDirectory() as folder:
+        spec = TrialSpec("cooldown", pipeline, seed, tokens, len(task.train), folder)
+        spec = replace(spec, halvings=(), even_points=points)
+        losses, reached = [], 0
+        for step in task.plan(spec).grid:
+            point = runner.advance(spec, reached, step).point
+            if point is None:
+                return np.inf, np.inf, np.inf
+            losses.append(point.validation.loss)
+            reached = step
+        return losses[-1], losses[0], runner.score(spec, reached, "test").score.loss
+
+
+def row(name: str, seed: int, found: Sequence[Ends]) -> tuple[str, ...]:
+    """Compare what is chosen after the short trials, and every pipeline."""
+    anew = min(found, key=lambda one: one.short).anew
+    continued = min(found, key=lambda one: one.constant).continued
+    best = min(min(one.anew, one.continued) for one in found)
+    orders = [
+        spearmanr([first(one) for one in found], [last(one) for one in found]).statistic
+        for first, last in (
+            (lambda one: one.short, lambda one: one.anew),
+            (lambda one: one.constant, lambda one: one.continued),
+        )
+    ]
+    whole = [one for one in found if np.isfinite([one.anew, one.continued, one.equal]).all()]
+    gains = [
+        100 * np.median([getattr(one, way) / one.anew - 1 for one in whole]) for way in ("continued", "equal")
+    ]
+    return (
+        *(name, str(seed), f"{anew:.3f}", f"{continued:.3f}", f"{best:.3f}"),
+        *(f"{order:.2f}" for order in orders),
+        *(f"{gain:+.1f}" for gain in gains),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--tasks", type=Path, required=True, help="folder of the tasks")
+    parser.add_argument("--names", default=NAMES, help="tasks, separated by commas")
+    parser.add_argument(
+        "--tokens", type=int, default=49_152, help="tokens of a final training from the start"
+    )
+    parser.add_argument("--seeds", type=int, default=1)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows = []
+    with patch.object(live_trial, "schedule", cooled):
+        for name in chosen.names.split(","):
+            data = str(chosen.tasks / name)
+            settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
+            runner = Runner(prepare_task(settings, Silent()).training_task)
+            for seed in range(chosen.seeds):
+                of = pipelines(runner.training_task.facts)
+                rows.append(row(name, seed, [ends(runner, one, chosen.tokens, seed) for one in of]))
+                print(" ".join(rows[-1]), flush=True)
+    header = ("task", "seed", "anew", "continued", "best of all")
+    orders = ("order of short trials", "order of constant trials")
+    print(table((*header, *orders, "continued, %", "equal length, %"), rows))
+
+
+if __name__ == "__main__":
+    main()
