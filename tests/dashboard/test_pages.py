@@ -19,6 +19,7 @@ from report.browser import Browser, Page
 from sample_runs import sample_dataset, sample_model, sample_pipeline, sample_run
 from sessions import FLAGS, Finished, command, unfinish
 from tunecast.records import Outcome, RunError, Task
+from tunecast.report.numbers import decimal
 from tunecast.session.trials import STOPPED
 from tunecast.store import Store
 
@@ -138,6 +139,7 @@ def test_a_running_session_is_followed_and_steered(
         page.wait_for("document.querySelector('#steering')?.innerText.includes('was ended before')", 60)
         page.wait_for("document.querySelector('[data-part=summary] .state').innerText === 'ended'", 120)
         assert "Winner" in text_of(page) or "validation" in text_of(page, "[data-part=summary]")
+        summary = text_of(page, "[data-part=summary]")
         assert page.evaluate("document.querySelector('#steer')") is None
         assert page.problems == []
     assert process.wait(timeout=60) == 0
@@ -146,6 +148,8 @@ def test_a_running_session_is_followed_and_steered(
     assert kinds == ["stop-trial", "add-pipeline", "extend-budget", "end-now"]
     assert not any(one["refused"] for one in state["obeyed"])
     assert (folder / "best" / "README.md").is_file()
+    (winner,) = [one for one in state["record"]["contenders"] if one["name"] == state["record"]["winner"]]
+    assert decimal(winner["validation"]["loss"]) in summary
     with Store.open(folder / "runs.sqlite", create=False) as store:
         runs = list(store.runs())
     (stopped,) = [run for run in runs if STOPPED in run.extra]

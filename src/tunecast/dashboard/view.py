@@ -120,15 +120,6 @@ def phase(session: Session) -> str:
 def summary_texts(session: Session) -> dict[str, str]:
     """Return a session's budget and best loss as texts."""
     budget, fraction = session.budget, used_fraction(session)
-    best = min(
-        (
-            loss
-            for run in session.candidates
-            for point in run.curve
-            if (loss := finite(point.validation.loss))
-        ),
-        default=None,
-    )
     used = "" if fraction is None else f"{fraction:.0%} used"
     left = ""
     if budget is not None and budget.seconds:
@@ -140,9 +131,18 @@ def summary_texts(session: Session) -> dict[str, str]:
         "used": used,
         "left": left,
         "seconds": duration(session.used_seconds),
-        "best": decimal(best),
+        "best": decimal(_best_loss(session)),
         "trials": str(len(session.candidates)),
     }
+
+
+def _best_loss(session: Session) -> float | None:
+    """Return the winner's validation loss, or the lowest of all points before the session has ended."""
+    winner = session.record.contender(session.record.winner) if session.record else None
+    if winner is not None and winner.validation is not None:
+        return finite(winner.validation.loss)
+    losses = (finite(point.validation.loss) for run in session.candidates for point in run.curve)
+    return min((loss for loss in losses if loss is not None), default=None)
 
 
 def refused_text(session: Session) -> str:
