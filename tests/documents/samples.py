@@ -66,6 +66,38 @@ def docx(path: Path) -> Path:
     return path
 
 
+def pptx(path: Path) -> Path:
+    """Write a presentation of two slides: a title, points under it, and a table on the second."""
+    from pptx import Presentation
+    from pptx.util import Inches
+
+    slides = Presentation()
+    for title, points in (("Turbines", f"{PROSE}\nThey turn."), ("Kinds", "Wind turbines stand on towers.")):
+        slide = slides.slides.add_slide(slides.slide_layouts[1])
+        slide.shapes.title.text = title
+        slide.placeholders[1].text = points
+    table = slide.shapes.add_table(2, 2, Inches(1), Inches(4), Inches(5), Inches(1)).table
+    for row, texts in enumerate((("kind", "power"), ("wind", "3 MW"))):
+        for column, text in enumerate(texts):
+            table.cell(row, column).text = text
+    slides.save(str(path))
+    return path
+
+
+def xlsx(path: Path) -> Path:
+    """Write a workbook of two sheets with a table each."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in (("kind", "power"), ("wind", "3 MW")):
+        book.active.append(row)
+    more = book.create_sheet("More")
+    for line in (("gear", "teeth"), ("first", 12)):
+        more.append(line)
+    book.save(str(path))
+    return path
+
+
 def epub(path: Path, chapter: str = PAGE, container: str = "") -> Path:
     """Write an EPUB of two chapters, whose file names are not in reading order."""
     container = container or '<container><rootfile full-path="OEBPS/content.opf"/></container>'

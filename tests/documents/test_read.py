@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from documents import samples
-from tunecast.documents import Document, Unread, read_document, read_documents
+from tunecast.documents import Document, Unread, read_document, read_documents, with_docling
 from tunecast.documents.read import MAX_TEXT_BYTES
 from tunecast.errors import ConfigurationError, DataError
 
@@ -116,6 +116,40 @@ def test_docx(tmp_path: Path) -> None:
         ("list", "Turbines > Kinds", "Wind turbines stand on towers."),
         ("table", "Turbines > Kinds", "kind | power\nwind | 3 MW"),
     ]
+
+
+def test_slides_are_pages_under_their_titles(tmp_path: Path) -> None:
+    document = read_document(samples.pptx(tmp_path / "a.pptx"))
+    assert outlined(document) == [
+        ("list", "Turbines", samples.PROSE),
+        ("list", "Turbines", "They turn."),
+        ("list", "Kinds", "Wind turbines stand on towers."),
+        ("table", "Kinds", "kind | power\nwind | 3 MW"),
+    ]
+    assert [block.page for block in document.blocks] == [1, 1, 2, 2]
+
+
+def test_sheets_are_tables(tmp_path: Path) -> None:
+    document = read_document(samples.xlsx(tmp_path / "a.xlsx"))
+    assert [(block.kind, block.text, block.page) for block in document.blocks] == [
+        ("table", "kind | power\nwind | 3 MW", 1),
+        ("table", "gear | teeth\nfirst | 12", 2),
+    ]
+
+
+def test_slides_without_docling_are_named_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_docling, "is_installed", lambda: False)
+    samples.pptx(tmp_path / "a.pptx")
+    samples.pdf(tmp_path / "b.pdf", [["Turbines turn."]])
+    slides, page = read_documents([str(tmp_path)])
+    assert isinstance(slides, Unread)
+    assert slides.reason == "a.pptx can only be read by docling, which is not installed."
+    assert isinstance(page, Document)
+    with pytest.raises(DataError, match="docling, which is not installed") as refused:
+        read_document(tmp_path / "a.pptx")
+    assert "pip install 'tunecast[docling]'" in (refused.value.hint or "")
 
 
 def test_epub_in_reading_order(tmp_path: Path) -> None:

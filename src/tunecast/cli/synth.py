@@ -60,7 +60,8 @@ def command(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="DOCUMENT|FOLDER...", help="PDF, DOCX, EPUB, HTML, Markdown, LaTeX, text or source code."
+            metavar="DOCUMENT|FOLDER...",
+            help="PDF, DOCX, PPTX, XLSX, EPUB, HTML, Markdown, LaTeX, text or source code.",
         ),
     ],
     output: Annotated[str, typer.Option("--output", help="File of the pairs, ending in .jsonl.")],

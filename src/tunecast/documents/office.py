@@ -1,4 +1,4 @@
-"""Reads PDF with pypdf and DOCX with python-docx."""
+"""Reads PDF with pypdf, or by its layout where docling can, and DOCX with python-docx."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from tunecast.documents.archives import checked_archive
 from tunecast.documents.document import Builder
+from tunecast.documents.with_docling import read_converted, reads_layout
 from tunecast.errors import DataError
 
 MAX_PAGES = 5_000
@@ -19,7 +20,7 @@ SHOWN_PAGES = 10
 
 
 def read_pdf(path: Path, into: Builder) -> None:
-    """Read a PDF page by page; bookmarks tell which lines are headings.
+    """Read a PDF by its layout, or page by page, where bookmarks tell which lines are headings.
 
     Raises:
         DataError: It is encrypted with a password, is longer than :data:`MAX_PAGES`, or has no text at all.
@@ -35,17 +36,18 @@ def read_pdf(path: Path, into: Builder) -> None:
                 f"{path} has {len(reader.pages):,} pages; {MAX_PAGES:,} are the most.", "Split it into parts."
             )
         headings = _bookmarks(reader)
-        empty = []
-        for number, page in enumerate(reader.pages, start=1):
-            lines = page.extract_text().splitlines()
-            if not any(map(str.strip, lines)):
-                empty.append(number)
-            _read_page(lines, headings[number], number, into)
-        if len(empty) == len(reader.pages):
+        pages = [page.extract_text().splitlines() for page in reader.pages]
+        empty = [number for number, lines in enumerate(pages, start=1) if not any(map(str.strip, lines))]
+        if len(empty) == len(pages):
             raise DataError(
                 f"{path} has no text on any of its {len(empty):,} pages, like a scan.",
                 "Run it through a program for text recognition (OCR), such as ocrmypdf.",
             )
+    if reads_layout():
+        read_converted(path, into)
+    else:
+        for number, lines in enumerate(pages, start=1):
+            _read_page(lines, headings[number], number, into)
     if empty:
         more = f" and {len(empty) - SHOWN_PAGES} more" if len(empty) > SHOWN_PAGES else ""
         shown = ", ".join(map(str, empty[:SHOWN_PAGES]))
