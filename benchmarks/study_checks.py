@@ -157,8 +157,12 @@ def show_rates(runs: Sequence[Run]) -> str:
             rates[run.pipeline.number("learning_rate")] = cell.losses[MEASURE]
     rows = []
     for (method, task), sizes in sorted(found.items()):
-        usual = float(np.median([rate for rates in sizes.values() for rate in rates]))
-        best = {size: min(rates, key=rates.__getitem__) for size, rates in sorted(sizes.items())}
+        tried = sorted({rate for rates in sizes.values() for rate in rates})
+        usual = tried[len(tried) // 2]
+        whole = {size: rates for size, rates in sorted(sizes.items()) if len(rates) == len(tried)}
+        best = {size: min(rates, key=rates.__getitem__) for size, rates in whole.items()}
+        if not best:
+            continue
         one, each = (
             [(float(size), sizes[size][rate or best[size]]) for size in best] for rate in (usual, None)
         )
