@@ -341,7 +341,7 @@ def test_the_encoder_decoder_stands_beside_its_decoder() -> None:
         replace(
             run,
             id=f"{run.id}-t",
-            task=Task("one", "t5-4m"),
+            task=Task("one", study_checks.ENCODER_DECODER),
             session="study-t5",
             test=sample_score(0.8 * run.test.loss),
         )
