@@ -2,11 +2,11 @@
 
     python benchmarks/cooldown.py MODEL --tasks FOLDER [--names banking77,...] [--tokens 49152] [--seeds 1]
 
-Both ways try the same pipelines for a third of the final training's tokens and spend the same in all. *anew*
-is what a session does: short trials with a whole cosine schedule, and the best one's pipeline is trained from
-the start. *continued* keeps the rate constant after warm-up, and goes on with the best trial to a third more
-tokens, of which the last fifth lowers the rate to 0. Prints a table of test losses in nats per label token;
-``equal length`` is the continued schedule without the third that it gains. Set OMP_NUM_THREADS=1.
+Both ways try the same pipelines for a third of the final training's tokens and spend the same in all.
+*restarted* is what a session does: short trials with a whole cosine schedule, and the best one's pipeline is
+trained from the start. *continued* keeps the rate constant after warm-up, and goes on with the best trial to
+a third more tokens; the last fifth lowers the rate to 0. Prints test losses in nats per label token;
+*equal length* is the continued schedule without the third that it gains. Set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Ends:
     Args:
         short: Validation loss of a short trial with a whole cosine schedule.
         constant: Validation loss at the same length of a trial with a constant rate.
-        anew: Test loss of a final training from the start.
+        restarted: Test loss of a final training from the start.
         continued: Test loss of the constant trial, continued by as many tokens and cooled down.
         equal: Test loss of the continued schedule over the tokens of the final training alone.
     """
 
     short: float
     constant: float
-    anew: float
+    restarted: float
     continued: float
     equal: float
 
@@ -91,10 +91,10 @@ def ends(runner: Runner, pipeline: Pipeline, tokens: int, seed: int) -> Ends:
     constant = Pipeline(pipeline.method, {**pipeline.hyperparameters, "lr_scheduler_type": COOLED})
     trained = functools.partial(_trained, runner, seed)
     short, _, _ = trained(pipeline, tokens // SHORT)
-    _, _, anew = trained(pipeline, tokens)
+    _, _, restarted = trained(pipeline, tokens)
     _, first, continued = trained(constant, tokens + tokens // SHORT, points=SHORT + 1)
     _, _, equal = trained(constant, tokens)
-    return Ends(short, first, anew, continued, equal)
+    return Ends(short, first, restarted, continued, equal)
 
 
 def _trained(
@@ -117,22 +117,23 @@ def _trained(
 
 def row(name: str, seed: int, found: Sequence[Ends]) -> tuple[str, ...]:
     """Compare what is chosen after the short trials, and every pipeline."""
-    anew = min(found, key=lambda one: one.short).anew
+    restarted = min(found, key=lambda one: one.short).restarted
     continued = min(found, key=lambda one: one.constant).continued
-    best = min(min(one.anew, one.continued) for one in found)
+    best = min(min(one.restarted, one.continued) for one in found)
     orders = [
         spearmanr([first(one) for one in found], [last(one) for one in found]).statistic
         for first, last in (
-            (lambda one: one.short, lambda one: one.anew),
+            (lambda one: one.short, lambda one: one.restarted),
             (lambda one: one.constant, lambda one: one.continued),
         )
     ]
-    whole = [one for one in found if np.isfinite([one.anew, one.continued, one.equal]).all()]
+    whole = [one for one in found if np.isfinite([one.restarted, one.continued, one.equal]).all()]
     gains = [
-        100 * np.median([getattr(one, way) / one.anew - 1 for one in whole]) for way in ("continued", "equal")
+        100 * np.median([getattr(one, way) / one.restarted - 1 for one in whole])
+        for way in ("continued", "equal")
     ]
     return (
-        *(name, str(seed), f"{anew:.3f}", f"{continued:.3f}", f"{best:.3f}"),
+        *(name, str(seed), f"{restarted:.3f}", f"{continued:.3f}", f"{best:.3f}"),
         *(f"{order:.2f}" for order in orders),
         *(f"{gain:+.1f}" for gain in gains),
     )
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 of = pipelines(runner.training_task.facts)
                 rows.append(row(name, seed, [ends(runner, one, chosen.tokens, seed) for one in of]))
                 print(" ".join(rows[-1]), flush=True)
-    header = ("task", "seed", "anew", "continued", "best of all")
+    header = ("task", "seed", "restarted", "continued", "best of all")
     orders = ("order of short trials", "order of constant trials")
     print(table((*header, *orders, "continued, %", "equal length, %"), rows))
 

@@ -313,12 +313,12 @@ def facts(tasks: Path) -> str:
             ready_pairs(tasks / domain, attributes, pairs)
             made = MatchSettings(str(pairs), str(pairs.with_suffix(".given.jsonl")), candidates=CANDIDATES)
             given = match(made)
-            anew = match(replace(made, output=str(pairs.with_suffix(".anew.jsonl")), new_splits=True))
+            again = match(replace(made, output=str(pairs.with_suffix(".again.jsonl")), new_splits=True))
             tested = sum(given.pairs["test"])
-            everything = sum(map(sum, anew.pairs.values())) + anew.straddling
+            everything = sum(map(sum, again.pairs.values())) + again.straddling
             lines.append(
                 f"| {domain} | {given.sharing['test'] / tested:.0%} of {tested} "
-                f"| {anew.straddling / everything:.1%} of {everything:,} | {given.recall:.1%} |"
+                f"| {again.straddling / everything:.1%} of {everything:,} | {given.recall:.1%} |"
             )
     return "\n".join([*lines, ""])
 

@@ -60,7 +60,7 @@ MARK = "<!-- figures -->"
 
 
 class RandomMask(GradientMask):
-    """GMT's control: lets a random share of each gradient through, drawn anew in each step."""
+    """GMT's control: lets a random share of each gradient through, another one in each step."""
 
     name: ClassVar[str] = "random_mask"
 

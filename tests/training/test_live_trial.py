@@ -113,10 +113,10 @@ def test_the_peak_is_that_of_the_micro_batch_that_had_room(
 
     monkeypatch.setattr(trial, "_learn", tight)
     monkeypatch.setattr(
-        "tunecast.training.live_trial.reset_peak", lambda device: told.append(f"anew on {device}")
+        "tunecast.training.live_trial.reset_peak", lambda device: told.append(f"again on {device}")
     )
     trial.advance(1)
-    assert told == ["no room for 4", "anew on cpu", "no room for 2", "anew on cpu"]
+    assert told == ["no room for 4", "again on cpu", "no room for 2", "again on cpu"]
 
 
 def test_training_lowers_the_loss(task: TrainingTask) -> None:

@@ -142,8 +142,8 @@ def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: Session
     baseline = {0} if has_baseline and 0 in known else set()
 
     def unscored(places: Iterable[int]) -> int:
-        anew = metric != LOSS or bool(settings.guard)
-        return sum(anew or not is_scored(found[place]) for place in places)
+        rescores = metric != LOSS or bool(settings.guard)
+        return sum(rescores or not is_scored(found[place]) for place in places)
 
     newcomers = min(FINALISTS, len(advanced) - baseline_anew)
     return max(

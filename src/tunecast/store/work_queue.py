@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from tunecast.store.schema import requests, workers, workplaces
 
 FORGOTTEN_SECONDS = 86_400.0
-"""Age of what nobody has removed: a session was killed, and no other has come to these workers."""
+"""Age at which leftovers are removed: their session was killed, and no other has come to these workers."""
 LOADING, READY, REFUSING = "loading", "ready", "refusing"
 """States of a worker. One that refuses a workplace leaves its reason as content."""
 
