@@ -33,7 +33,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.training import live_trial
 from tunecast.training.plan import schedule
 from tunecast.training.runner import Runner
-from tunecast.training.training_task import TrialSpec
+from tunecast.training.training_task import TrainingTask, TrialSpec
 
 COOLED = "cooled"
 COOLING = 0.2
@@ -44,6 +44,7 @@ RATES = (0.3, 1.0, 3.0)
 SHORT = 3
 """The final training is so many times as long as a trial."""
 TESTED = 200
+VALIDATED = 100
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def cooled(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int],
         return schedule(name, warmup_steps=warmup_steps, total_steps=total_steps)
     cooling = max(1.0, COOLING * total_steps)
     return lambda step: min(1.0, (step + 1) / max(1, warmup_steps), (total_steps - step) / cooling)
+
+
+def measured(task: TrainingTask) -> TrainingTask:
+    """Return a task whose points are measured on the same validation examples."""
+    return replace(task, subset=task.validation[:VALIDATED], validation=task.validation[:VALIDATED])
 
 
 def pipelines(facts: ModelFacts) -> list[Pipeline]:
@@ -157,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in chosen.names.split(","):
             data = str(chosen.tasks / name)
             settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
-            runner = Runner(prepare_task(settings, Silent()).training_task)
+            runner = Runner(measured(prepare_task(settings, Silent()).training_task))
             for seed in range(chosen.seeds):
                 of = pipelines(runner.training_task.facts)
                 rows.append(row(name, seed, [ends(runner, one, chosen.tokens, seed) for one in of]))

@@ -1,0 +1,45 @@
+"""The benchmark of trials that are cooled down when they have won."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from cooldown import COOLED, Ends, cooled, ends, measured, pipelines, row
+from tunecast.progress import Silent
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
+from tunecast.training import live_trial
+from tunecast.training.runner import Runner
+
+
+def test_the_rate_is_constant_between_warm_up_and_the_last_fifth() -> None:
+    factor = cooled(COOLED, warmup_steps=4, total_steps=100)
+    assert [factor(step) for step in (0, 3, 4, 50, 80)] == [0.25, 1.0, 1.0, 1.0, 1.0]
+    assert factor(90) == pytest.approx(0.5)
+    assert factor(100) == 0.0
+    cosine = cooled("cosine", warmup_steps=0, total_steps=100)
+    assert cosine(50) == pytest.approx(0.5)
+
+
+def test_each_way_follows_what_it_saw() -> None:
+    # By the whole short trial the first is best, by the constant one the second.
+    found = [Ends(1.0, 2.0, 0.8, 0.7, 0.9), Ends(2.0, 1.0, 0.5, 0.6, 0.5)]
+    name, seed, restarted, continued, best, short, constant, gain, equal = row("task", 3, found)
+    assert (name, seed, restarted, continued, best) == ("task", "3", "0.800", "0.600", "0.500")
+    assert (short, constant) == ("-1.00", "1.00")
+    assert gain == f"{100 * (0.7 / 0.8 - 1 + 0.6 / 0.5 - 1) / 2:+.1f}"
+    assert equal == f"{100 * (0.9 / 0.8 - 1) / 2:+.1f}"
+
+
+def test_a_constant_trial_is_measured_where_a_short_one_ends(tiny_llama: Path, toy_data: Path) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data), objective="loss", test_examples=8, threads=1)
+    runner = Runner(measured(prepare_task(settings, Silent()).training_task))
+    pipeline = pipelines(runner.training_task.facts)[1]
+    with patch.object(live_trial, "schedule", cooled):
+        found = ends(runner, pipeline, 6000, 0)
+    assert found.short != found.constant
+    assert found.equal != found.restarted, "the schedules differ"
+    assert max(found.restarted, found.continued, found.equal) < found.constant + 0.1, "more is trained"
