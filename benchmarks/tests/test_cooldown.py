@@ -27,11 +27,10 @@ def test_the_rate_is_constant_between_warm_up_and_the_last_fifth() -> None:
 def test_each_way_follows_what_it_saw() -> None:
     # By the whole short trial the first is best, by the constant one the second.
     found = [Ends(1.0, 2.0, 0.8, 0.7, 0.9), Ends(2.0, 1.0, 0.5, 0.6, 0.5)]
-    name, seed, restarted, continued, best, short, constant, gain, equal = row("task", 3, found)
-    assert (name, seed, restarted, continued, best) == ("task", "3", "0.800", "0.600", "0.500")
+    name, seed, restarted, continued, *best, short, constant = row("task", 3, found)
+    assert (name, seed, restarted, continued) == ("task", "3", "0.800", "0.600")
+    assert best == ["0.500", "0.600", "0.500"]
     assert (short, constant) == ("-1.00", "1.00")
-    assert gain == f"{100 * (0.7 / 0.8 - 1 + 0.6 / 0.5 - 1) / 2:+.1f}"
-    assert equal == f"{100 * (0.9 / 0.8 - 1) / 2:+.1f}"
 
 
 def test_a_constant_trial_is_measured_where_a_short_one_ends(tiny_llama: Path, toy_data: Path) -> None:
