@@ -251,11 +251,10 @@ def show_architectures(cells: Sequence[RunSpec]) -> str:
         for of in models.values():
             row.append(_change(by_data(of, method, task, MEASURE)))
             row.append(_change(by_factor(of, PEFT, method, task, MEASURE)))
-        ratios = [
-            t5[key] / decoder[method, task, DECODER, key[-1]]
-            for key in sorted(t5)
-            if key[:2] == (method, task)
+        by_size = [
+            [loss for key, loss in sorted(of.items()) if key[:2] == (method, task)] for of in (t5, decoder)
         ]
+        ratios = [one / other for one, other in zip(*by_size, strict=True)]
         rows.append([*row, ", ".join(f"{ratio:.2f}" for ratio in ratios)])
     names = [
         "decoder: data",
