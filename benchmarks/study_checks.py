@@ -44,7 +44,10 @@ PRETRAININGS = (
     replace(PRETRAINING, name="1M to 16M, last alone annealed", chosen=lambda c: ANNEALED not in c.model),
 )
 Losses = Mapping[tuple[str, str, str, int], float]
-"""Test losses by method, task, base model and planned number of examples."""
+"""Test losses by method, task, base model and number of examples.
+
+Numbers of examples have two digits: "all" may be a few more or less, since the rules of what is left out changed.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,7 +115,7 @@ def show_seeds(runs: Sequence[Run]) -> str:
 
 
 def _key(cell: RunSpec) -> tuple[str, str, str, int]:
-    return cell.method, cell.task, cell.model, cell.planned
+    return cell.method, cell.task, cell.model, int(float(f"{cell.planned:.2g}"))
 
 
 def _losses(cells: Iterable[RunSpec]) -> Losses:
