@@ -46,7 +46,7 @@ PRETRAININGS = (
 Losses = Mapping[tuple[str, str, str, int], float]
 """Test losses by method, task, base model and number of examples.
 
-Numbers of examples have two digits: "all" may be a few more or less, since the rules of what is left out changed.
+Numbers of examples have two digits: "all" may be a few more or less, since what is left out has changed.
 """
 
 
