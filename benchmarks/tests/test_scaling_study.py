@@ -354,3 +354,12 @@ def test_the_encoder_decoder_stands_beside_its_decoder() -> None:
     assert (data, peft) == (same_data, same_peft)
     assert ratios == ", ".join(["0.80"] * len(SIZES))
     assert shown.count("Not run yet.") == 3
+
+
+def test_the_page_has_the_tables_of_the_runs_beside_it(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "scaling-study.md"
+    copy = tmp_path / page.name
+    copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    study_checks.main(["--output", str(copy)])
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    assert "Not run yet." not in copy.read_text(encoding="utf-8")
