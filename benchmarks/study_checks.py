@@ -1,6 +1,6 @@
 """Checks the weak spots of the scaling study: seeds, rates, annealing, more data, and an encoder-decoder.
 
-    python benchmarks/study_checks.py [--runs FILE_OR_URL...] [--output docs/scaling-study.md]
+    python benchmarks/study_checks.py [--runs FILE_OR_URL] [--output docs/scaling-study.md]
 
 Reads the shipped runs of ``plans/study.yaml``, and beside them those of its companions ``study-seeds``,
 ``study-rates``, ``study-annealed``, ``study-large`` and ``study-t5``, which are not shipped, and prints a
@@ -32,7 +32,7 @@ from tunecast.records import Run
 from tunecast.store import open_for_reading
 from tunecast.store.redaction import shared_session
 
-RUNS = [str(Path(__file__).parent / "results" / f"study-{name}.parquet") for name in ("checks", "large")]
+RUNS = Path(__file__).parent / "results" / "study-checks.parquet"
 MEASURE = "test"
 DECODER, ENCODER_DECODER = "nano-4m", "t5-4m-whole"
 ANNEALED = "-annealed"
@@ -54,14 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", nargs="+", default=RUNS, help="Stores or exports of the companions' runs.")
+    parser.add_argument("--runs", default=str(RUNS), help="Store or export of the companions' runs.")
     parser.add_argument("--output", type=Path, help="A Markdown file with the two markers.")
     options = parser.parse_args(arguments)
-    runs: list[Run] = []
-    for source in (None, *options.runs):
-        with open_for_reading(source) as store:
-            runs += store.runs()
-    text = checks(runs)
+    with open_for_reading() as shipped, open_for_reading(options.runs) as collected:
+        text = checks([*shipped.runs(), *collected.runs()])
     if options.output is None:
         print(text)
     else:

@@ -67,6 +67,22 @@ def test_too_few_runs_with_a_metric_say_how_many_are_needed() -> None:
     assert "8 in 3 are needed" in relation.reason
 
 
+def test_curves_of_the_one_model_with_a_metric_are_left_out_in_turn() -> None:
+    table = with_metric(falling)
+    measured = {0: "m", 1: "m", 2: "m"}
+    curves = tuple(
+        replace(
+            curve,
+            labels={**curve.labels, "model": measured.get(row, f"other {row}"), "method": f"method {row}"},
+            metrics=curve.metrics if row in measured else np.full_like(curve.metrics, np.nan),
+        )
+        for row, curve in enumerate(table.curves)
+    )
+    (relation,) = relations(replace(table, curves=curves))
+    assert relation.groups == len(measured)
+    assert relation.holds
+
+
 def test_a_column_is_read_as_metric_and_empty_cells_are_unknown(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     lines = [

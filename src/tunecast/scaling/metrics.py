@@ -127,7 +127,7 @@ def _measured(table: LossTable) -> LossTable:
 
 
 def _pairs(table: LossTable) -> _Pairs:
-    models = {curve.labels.get("model", "") for curve in table.curves}
+    models = {curve.labels.get("model", "") for curve in table.curves if np.isfinite(curve.metrics).any()}
     by_model = len(models) >= FEWEST_GROUPS
     names: dict[str, int] = {}
     losses, metrics, groups = [], [], []
