@@ -24,8 +24,6 @@ import torch
 from scipy.stats import spearmanr
 
 from meta_dataset_figures import table
-from tunecast.methods import BASELINE, get_method
-from tunecast.methods.rates import adapter_rate
 from tunecast.progress import Silent
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.session.prepare import prepare_task
@@ -33,7 +31,8 @@ from tunecast.session.settings import SessionSettings
 from tunecast.training import live_trial
 from tunecast.training.plan import schedule
 from tunecast.training.runner import Runner
-from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast.training.training_task import TrialSpec
+from tunecast_benchmarks.small_studies import plain_pipeline, usual_rate, validated_alike
 
 COOLED = "cooled"
 COOLING = 0.2
@@ -44,7 +43,6 @@ RATES = (1.0, 2.0, 4.0, 8.0)
 SHORT = 3
 """The final training is so many times as long as a trial."""
 TESTED = 200
-VALIDATED = 100
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,13 @@ def cooled(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int],
     return lambda step: min(1.0, (step + 1) / max(1, warmup_steps), (total_steps - step) / cooling)
 
 
-def measured(task: TrainingTask) -> TrainingTask:
-    """Return a task whose points are measured on the same validation examples."""
-    return replace(task, subset=task.validation[:VALIDATED], validation=task.validation[:VALIDATED])
-
-
 def pipelines(facts: ModelFacts) -> list[Pipeline]:
     """Return LoRA and full finetuning at every rate."""
-    found = []
-    for method in ("lora", "full"):
-        for rate in RATES:
-            usual = rate * get_method(method).rate_multiple * adapter_rate(facts)
-            values = {**BASELINE.hyperparameters, "per_device_train_batch_size": 8, "learning_rate": usual}
-            own = ("lora_", "use_", "init_lora", "target_")
-            kept = {k: v for k, v in values.items() if method == "lora" or not k.startswith(own)}
-            found.append(Pipeline(method, {**kept, "lr_scheduler_type": "cosine"}))
-    return found
+    return [
+        plain_pipeline(method, rate * usual_rate(method, facts))
+        for method in ("lora", "full")
+        for rate in RATES
+    ]
 
 
 def ends(runner: Runner, pipeline: Pipeline, tokens: int, seed: int) -> Ends:
@@ -158,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in chosen.names.split(","):
             data = str(chosen.tasks / name)
             settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
-            runner = Runner(measured(prepare_task(settings, Silent()).training_task))
+            runner = Runner(validated_alike(prepare_task(settings, Silent()).training_task))
             for seed in range(chosen.seeds):
                 of = pipelines(runner.training_task.facts)
                 found = []

@@ -36,12 +36,18 @@ RUNS = Path(__file__).parent / "results" / "study-checks.parquet"
 MEASURE = "test"
 DECODER, ENCODER_DECODER = "nano-4m", "t5-4m-whole"
 ANNEALED = "-annealed"
+
+
+def _annealed(cell: RunSpec) -> bool:
+    return cell.last or cell.model.endswith(ANNEALED)
+
+
 PRETRAININGS = (
     replace(PRETRAINING, name="1M to 4M, not annealed", chosen=lambda c: not _annealed(c)),
     replace(PRETRAINING, name="1M to 4M, annealed", chosen=lambda c: c.model.endswith(ANNEALED)),
     replace(PRETRAINING, name="4M to 16M, annealed", chosen=lambda c: _annealed(c) and c.pretraining > 2e6),
-    replace(PRETRAINING, name="1M to 16M, annealed", chosen=lambda c: _annealed(c)),
-    replace(PRETRAINING, name="1M to 16M, last alone annealed", chosen=lambda c: ANNEALED not in c.model),
+    replace(PRETRAINING, name="1M to 16M, annealed", chosen=_annealed),
+    replace(PRETRAINING, name="1M to 16M, only the last annealed", chosen=lambda c: ANNEALED not in c.model),
 )
 Losses = Mapping[tuple[str, str, str, int], float]
 """Test losses by method, task, base model and number of examples.
@@ -206,10 +212,6 @@ def _ahead(losses: Mapping[str, Mapping[tuple[str, float], float]]) -> str:
     return (
         f"full finetuning is ahead of LoRA in {sum(full[s] < lora[s] for s in both)} of {len(both)} settings"
     )
-
-
-def _annealed(cell: RunSpec) -> bool:
-    return cell.last or cell.model.endswith(ANNEALED)
 
 
 def show_pretraining(cells: Sequence[RunSpec]) -> str:

@@ -28,11 +28,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from tunecast.methods import BASELINE, get_method
 from tunecast.methods.gmt import GradientMask
 from tunecast.methods.layers import final_norm, layer_stack
 from tunecast.methods.lora import Lora
-from tunecast.methods.rates import adapter_rate
 from tunecast.methods.registry import register
 from tunecast.methods.semantic_freezing import CALIBRATION_EXAMPLES, best_cut, deviations
 from tunecast.methods.weights import WeightsMethod
@@ -43,14 +41,13 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast_benchmarks.small_studies import plain_pipeline, usual_rate, validated_alike
 
 RESULTS = Path(__file__).parent / "results" / "where_to_train.jsonl"
 TASKS = ("tweet_emotion", "atis_sql")
 EXAMPLES = 320
 PASSES = 2
-BATCH = 8
 TESTED = 200
-VALIDATED = 100
 RATES = (0.3, 1.0, 3.0)
 """Learning rates as multiples of the method's usual one."""
 KEPT = 0.2
@@ -195,8 +192,7 @@ def run(
     if not names:
         return
     settings = SessionSettings(model, str(data), objective="loss", test_examples=TESTED, threads=1)
-    task = prepare_task(settings, Silent()).training_task
-    task = replace(task, subset=task.validation[:VALIDATED], validation=task.validation[:VALIDATED])
+    task = validated_alike(prepare_task(settings, Silent()).training_task)
     runner = Runner(task)
     for arm in arms(study, task, seed):
         for rate in RATES:
@@ -260,21 +256,8 @@ def trained(runner: Runner, arm: Arm, cell: Cell) -> dict[str, Any]:
 
 
 def pipeline_of(arm: Arm, rate: float, facts: ModelFacts) -> Pipeline:
-    """Build the pipeline of an arm: the baseline's settings without weight decay, and its learning rate."""
-    usual = get_method(arm.method).rate_multiple * adapter_rate(facts)
-    own = ("lora_", "use_", "init_lora", "target_")
-    kept = {
-        name: value
-        for name, value in BASELINE.hyperparameters.items()
-        if "lora" in arm.method or not name.startswith(own)
-    }
-    changed: dict[str, Scalar] = {
-        "learning_rate": float(f"{rate * usual:.3g}"),
-        "per_device_train_batch_size": BATCH,
-        "weight_decay": 0.0,
-        **arm.values,
-    }
-    return Pipeline(arm.method, {**kept, **changed})
+    """Build the pipeline of an arm at a multiple of its method's usual learning rate."""
+    return plain_pipeline(arm.method, float(f"{rate * usual_rate(arm.method, facts):.3g}"), **arm.values)
 
 
 def show(known: Mapping[Cell, Outcome]) -> str:

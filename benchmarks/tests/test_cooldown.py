@@ -7,12 +7,13 @@ from unittest.mock import patch
 
 import pytest
 
-from cooldown import COOLED, Ends, cooled, ends, measured, pipelines, row
+from cooldown import COOLED, Ends, cooled, ends, pipelines, row
 from tunecast.progress import Silent
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training import live_trial
 from tunecast.training.runner import Runner
+from tunecast_benchmarks.small_studies import validated_alike
 
 
 def test_the_rate_is_constant_between_warm_up_and_the_last_fifth() -> None:
@@ -35,7 +36,7 @@ def test_each_way_follows_what_it_saw() -> None:
 
 def test_a_constant_trial_is_measured_where_a_short_one_ends(tiny_llama: Path, toy_data: Path) -> None:
     settings = SessionSettings(str(tiny_llama), str(toy_data), objective="loss", test_examples=8, threads=1)
-    runner = Runner(measured(prepare_task(settings, Silent()).training_task))
+    runner = Runner(validated_alike(prepare_task(settings, Silent()).training_task))
     pipeline = pipelines(runner.training_task.facts)[1]
     with patch.object(live_trial, "schedule", cooled):
         found = ends(runner, pipeline, 6000, 0)

@@ -72,7 +72,7 @@ def planted_runs(laws: dict[str, Law], tasks: tuple[str, ...] = ("one",), noise:
 def _run(
     number: int, task: str, name: str, method: str, amount: int, size: int, loss: float, **changes: Any
 ) -> Run:
-    parameters, tokens = MODELS[name.removesuffix("-annealed")]
+    parameters, tokens = MODELS[name]
     model = sample_model(
         name, parameters=int(parameters), embedding_parameters=10**6, pretraining_tokens=int(tokens)
     )

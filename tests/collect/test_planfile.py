@@ -186,6 +186,7 @@ def test_shipped_plans_are_there() -> None:
         "study-rates",
         "study-seeds",
         "study-smollm2",
+        "study-t5-rates",
         "study-t5",
         "study",
         "t5",

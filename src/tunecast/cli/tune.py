@@ -123,7 +123,7 @@ def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
     output = f"{folder}-pairs.jsonl"
     if not (resume and expanded(output).exists()):
         earlier = read_origin(expanded(output))
-        untouched = earlier is not None and not earlier["changed"]  # no work is lost
+        untouched = earlier is not None and not earlier["changed"]  # no edits are lost
         made = SynthSettings((documents,), output, model=str(values.get("model", "")), resume=untouched)
         with given_or_shown(None) as progress:
             report = synthesize(made, progress)

@@ -11,7 +11,7 @@ from tunecast.documents.document import Builder, Document
 from tunecast.documents.office import read_docx, read_pdf
 from tunecast.documents.text_formats import read_code, read_latex, read_markdown, read_plain, read_python
 from tunecast.documents.web import decode_html, read_epub, read_html
-from tunecast.documents.with_docling import read_office
+from tunecast.documents.with_docling import read_slides_or_sheets
 from tunecast.errors import ConfigurationError, DataError, did_you_mean, first_line
 from tunecast.paths import expanded
 
@@ -167,8 +167,8 @@ def _module_name(path: Path) -> str:
 _READERS: dict[str, Callable[[Path, Builder], None]] = {
     ".pdf": read_pdf,
     ".docx": read_docx,
-    ".pptx": read_office,
-    ".xlsx": read_office,
+    ".pptx": read_slides_or_sheets,
+    ".xlsx": read_slides_or_sheets,
     ".epub": read_epub,
 }
 _TEXT_READERS: dict[str, Callable[[str, Builder], None]] = {

@@ -13,7 +13,7 @@ from tunecast.documents.document import Builder
 from tunecast.errors import DataError
 
 
-def read_office(path: Path, into: Builder) -> None:
+def read_slides_or_sheets(path: Path, into: Builder) -> None:
     """Read a presentation, whose slides are pages, or a workbook, whose sheets are.
 
     Raises:
@@ -61,7 +61,6 @@ def read_converted(path: Path, into: Builder) -> None:
     )
 
     document = _converter().convert(path).document
-    kinds = {ListItem: "list", CodeItem: "code", TextItem: "paragraph"}
     for item, _ in document.iterate_items():
         page = next((one.page_no for one in getattr(item, "prov", ())), None)
         if isinstance(item, TitleItem):
@@ -70,8 +69,18 @@ def read_converted(path: Path, into: Builder) -> None:
             into.heading(item.text, item.level)
         elif isinstance(item, TableItem):
             into.add("table", "\n".join(_rows(item)), page=page)
+        elif isinstance(item, ListItem):
+            into.add("list", item.text, page=page)
+        elif isinstance(item, CodeItem):
+            into.add("code", item.text, page=page)
         elif isinstance(item, TextItem):
-            kind = next(kind for of, kind in kinds.items() if isinstance(item, of))
+            kind = (
+                "list"
+                if isinstance(item, ListItem)
+                else "code"
+                if isinstance(item, CodeItem)
+                else "paragraph"
+            )
             into.add(kind, item.text, page=page)
 
 
