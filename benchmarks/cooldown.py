@@ -1,6 +1,7 @@
 """Asks whether trials should keep their rate constant, so that any of them can be cooled down at any time.
 
     python benchmarks/cooldown.py MODEL --tasks FOLDER [--names banking77,...] [--tokens 49152] [--seeds 1]
+        [--rates 1,2,4,8]
 
 Both ways try the same pipelines for a third of the final training's tokens and spend the same in all.
 *restarted* is what a session does: short trials with a whole cosine schedule, and the best one's pipeline is
@@ -38,8 +39,7 @@ COOLED = "cooled"
 COOLING = 0.2
 """Share of a continued training in which the rate falls."""
 NAMES = "banking77,multi30k_de_en,geo_sql,tweet_emotion"
-RATES = (1.0, 2.0, 4.0, 8.0)
-"""Learning rates as multiples of the method's usual one."""
+RATES = "1,2,4,8"
 SHORT = 3
 """The final training is so many times as long as a trial."""
 TESTED = 200
@@ -72,12 +72,12 @@ def cooled(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int],
     return lambda step: min(1.0, (step + 1) / max(1, warmup_steps), (total_steps - step) / cooling)
 
 
-def pipelines(facts: ModelFacts) -> list[Pipeline]:
-    """Return LoRA and full finetuning at every rate."""
+def pipelines(facts: ModelFacts, rates: Sequence[float]) -> list[Pipeline]:
+    """Return LoRA and full finetuning at these multiples of their usual rates."""
     return [
         plain_pipeline(method, rate * usual_rate(method, facts))
         for method in ("lora", "full")
-        for rate in RATES
+        for rate in rates
     ]
 
 
@@ -140,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--tokens", type=int, default=49_152, help="tokens of a final training from the start"
     )
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rates", default=RATES, help="multiples of each method's usual learning rate")
     chosen = parser.parse_args(arguments)
+    rates = [float(rate) for rate in chosen.rates.split(",")]
     torch.set_num_threads(1)
     rows = []
     with patch.object(live_trial, "schedule", cooled):
@@ -149,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
             runner = Runner(validated_alike(prepare_task(settings, Silent()).training_task))
             for seed in range(chosen.seeds):
-                of = pipelines(runner.training_task.facts)
+                of = pipelines(runner.training_task.facts, rates)
                 found = []
                 for pipeline in of:
                     found.append(ends(runner, pipeline, chosen.tokens, seed))

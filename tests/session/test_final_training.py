@@ -21,7 +21,7 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import RETRAINED, Trial, Trials
+from tunecast.session.trials import RETRAINED, TAKEN_OVER, Trial, Trials
 from tunecast.store import Store
 from tunecast.training.plan import HALVINGS
 from tunecast.training.training_task import TrialSpec
@@ -138,8 +138,17 @@ def longer(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFa
     return finish(folder, tiny_llama, toy_data, *FLAGS, *RATES, "--final-training", "epochs=2")
 
 
+def is_final(run: Run) -> bool:
+    return run.extra.items() >= FINAL_TRAINING.items()
+
+
+def own_tokens(run: Run) -> int:
+    """The tokens that a run was trained on beside those of the trial that it went on with."""
+    return run.curve[-1].tokens_seen - int(run.extra.get(TAKEN_OVER, 0))
+
+
 def final_run(folder: Path) -> Run:
-    (found,) = (run for run in committed(folder) if run.extra == FINAL_TRAINING)
+    (found,) = (run for run in committed(folder) if is_final(run))
     return found
 
 
@@ -159,7 +168,7 @@ def test_the_winner_is_trained_for_longer_and_wins(longer: Finished) -> None:
 
 def test_it_is_outside_of_the_budget(longer: Finished) -> None:
     used = longer.result["budget"]["used_seconds"]
-    assert {point.elapsed_seconds for point in final_run(longer.folder).curve} == {used}
+    assert {point.elapsed_seconds for point in final_run(longer.folder).curve[1:]} == {used}
     assert sum(run.is_candidate for run in committed(longer.folder)) == 2
 
 
@@ -196,17 +205,45 @@ def test_an_interrupted_one_is_resumed_exactly(
     assert code == 130
     assert "--resume" in err
     half = final_run(folder)
-    assert len(half.curve) == 2
+    assert len(half.curve) == 3
     code, out, err = call_main(*again)
     assert code == 0, err[-3000:]
     whole, resumed = final_run(longer.folder), final_run(folder)
-    assert resumed.curve[:2] == half.curve
+    assert resumed.curve[:3] == half.curve
     measured = [
         [(point.step, point.validation, point.train_loss, point.checkpoint_hash) for point in run.curve]
         for run in (whole, resumed)
     ]
     assert measured[0] == measured[1]
     assert json.loads(out)["test"] == longer.result["test"]
+
+
+def test_it_goes_on_with_the_winner_as_if_it_had_begun_with_its_end_in_mind(
+    longer: Finished, tmp_path: Path
+) -> None:
+    """Without the winner's checkpoint, the whole training begins from the base model, to the same end."""
+    folder = tmp_path / "out"
+    unfinished(longer, folder)
+    for trial in (folder / "trials").iterdir():
+        shutil.rmtree(trial)
+    code, _, err = call_main("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
+    assert code == 0, err[-3000:]
+    whole, again = final_run(longer.folder), final_run(folder)
+    assert RETRAINED not in whole.extra
+    assert again.extra[RETRAINED] == whole.extra[TAKEN_OVER] == whole.curve[0].tokens_seen > 0
+    assert whole.curve[0].learning_rate == whole.curve[1].learning_rate > whole.curve[-1].learning_rate
+    hashes = [[point.checkpoint_hash for point in run.curve] for run in (whole, again)]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_method_that_plans_by_its_length_begins_from_the_base_model(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = (*FLAGS, "--methods", "adalora", "--budget", "1-trials", "--final-training", "epochs=1")
+    finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    run = final_run(tmp_path / "out")
+    assert TAKEN_OVER not in run.extra
+    assert run.curve[-1].share == 1.0
 
 
 def test_a_longer_training_that_is_worse_is_not_delivered(longer: Finished, tmp_path: Path) -> None:
@@ -233,7 +270,7 @@ def test_within_a_budget_search_and_final_training_share_it(
     assert 0 < searched <= 8000
     assert len(tried) > 2, "trials are sized for the half of the budget that is searched with"
     assert run.full_length_tokens > 3 * tried[0].full_length_tokens
-    assert 0.85 * 16_000 < searched + run.curve[-1].tokens_seen <= 16_000
+    assert 0.85 * 16_000 < searched + own_tokens(run) <= 16_000
     assert run.curve[-1].share == 1.0
 
 
@@ -244,7 +281,7 @@ def test_what_a_final_training_does_not_need_is_searched_with(
     flags = ("--budget", "30k-tokens", "--epochs", epochs)
     finish(tmp_path / "out", tiny_llama, toy_data, *FLAGS, *RATES, *flags)
     runs = [run for run in committed(tmp_path / "out") if run.curve]
-    final = [run.curve[-1].tokens_seen for run in runs if run.extra == FINAL_TRAINING]
+    final = [own_tokens(run) for run in runs if is_final(run)]
     searched = sum(run.curve[-1].tokens_seen for run in runs if run.is_candidate)
     assert len(final) == is_trained, "a training that is hardly longer than a trial's is none"
     assert searched > 15_000
@@ -259,7 +296,7 @@ def test_a_larger_budget_counts_all_that_was_spent_before(
     flags = ("--budget", "16k-tokens", "--epochs", "4", "--final-training", "budget")
     finish(folder, tiny_llama, toy_data, *FLAGS, *RATES, *flags)
     with Store.open(folder / "runs.sqlite") as store:
-        before = next(run for run in store.runs() if run.extra == FINAL_TRAINING)
+        before = next(run for run in store.runs() if is_final(run))
         store.put(replace(before, extra={**before.extra, RETRAINED: 5000}))
     code, _, err = call_main(
         "tune", "--resume", "--budget", "40k-tokens", *IN_PROCESS, "--output-dir", str(folder)
@@ -267,5 +304,5 @@ def test_a_larger_budget_counts_all_that_was_spent_before(
     assert code == 0, err[-3000:]
     runs = [run for run in committed(folder) if run.curve]
     assert sum(run.is_beside_search for run in runs) == 2
-    spent = 5000 + sum(run.curve[-1].tokens_seen for run in runs)
+    spent = 5000 + sum(map(own_tokens, runs))
     assert 0.85 * 40_000 < spent <= 40_000

@@ -10,6 +10,7 @@ import torch
 from transformers import get_scheduler
 
 import workshop
+from tunecast.methods.rates import STEADY
 from tunecast.training.plan import (
     FIRST_MEASURED_STEP,
     HALVINGS,
@@ -17,6 +18,7 @@ from tunecast.training.plan import (
     nested_subset,
     plan_trial,
     schedule,
+    with_warmup_steps,
 )
 
 TASKS = [
@@ -177,3 +179,35 @@ def test_subsets_are_nested() -> None:
     assert [len(chosen) for chosen in sets] == [1, 10, 50, 100]
     assert all(small <= large for small, large in pairwise(sets))
     assert sets[1] != set(nested_subset(100, 10, seed=5).tolist())
+
+
+@tasks
+def test_steady_plans_differ_from_their_end_on_alone(
+    lengths: np.ndarray, batch: int, epochs: float, warmup: float
+) -> None:
+    steady = workshop.pipeline(
+        per_device_train_batch_size=batch, warmup_ratio=warmup, lr_scheduler_type=STEADY
+    )
+    whole = max(1, int(epochs * lengths.sum()))
+    short = plan_trial(lengths.tolist(), steady, seed=0, full_length_tokens=whole)
+    total = plan_trial(lengths.tolist(), steady, seed=0, full_length_tokens=3 * whole).total_steps
+    long = plan_trial(
+        lengths.tolist(),
+        with_warmup_steps(steady, short.warmup_steps, total),
+        seed=0,
+        full_length_tokens=3 * whole,
+    )
+    assert long.warmup_steps == short.warmup_steps
+    assert short.warmup_steps <= short.steady_steps < short.total_steps
+    assert short.steady_steps in (*short.grid, *range(FIRST_MEASURED_STEP), short.warmup_steps)
+    for step in range(short.steady_steps):
+        assert np.array_equal(short.batches[step], long.batches[step])
+    rates = [
+        schedule(STEADY, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps)
+        for plan in (short, long)
+    ]
+    for step in range(short.steady_steps):
+        assert rates[0](step) == rates[1](step)
+    falling = [rates[0](step) for step in range(short.steady_steps, short.total_steps)]
+    assert falling == sorted(falling, reverse=True)
+    assert 0 < falling[-1] <= falling[0] == 1.0

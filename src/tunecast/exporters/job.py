@@ -19,7 +19,7 @@ from tunecast.optimizers import OPTIMIZERS
 from tunecast.ranges import check_range
 from tunecast.records import ModelFacts, Pipeline, Scalar
 from tunecast.training.losses import COMPLETION, get_loss
-from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
+from tunecast.training.plan import TrialPlan, nested_subset, plan_trial, schedule_arguments
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
@@ -87,6 +87,14 @@ class ExportJob:
     def schedule(self) -> str:
         """The Trainer's name of the schedule."""
         return str(value_of(self, "lr_scheduler_type"))
+
+    @property
+    def schedule_arguments(self) -> dict[str, Scalar]:
+        """What the Trainer has to be told of the schedule beside its name and its steps."""
+        plan = self.plan
+        return dict(
+            schedule_arguments(self.schedule, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps)
+        )
 
     @property
     def eval_steps(self) -> int:

@@ -50,6 +50,7 @@ def files(job: ExportJob) -> dict[str, str]:
         "learning_rate": float(value_of(job, "learning_rate")),
         "lr_scheduler_type": job.schedule,
         "warmup_steps": job.plan.warmup_steps,
+        **({"lr_scheduler_kwargs": job.schedule_arguments} if job.schedule_arguments else {}),
         "optim": optimizer_of(job),
         "weight_decay": float(value_of(job, "weight_decay")),
         "max_grad_norm": float(value_of(job, "max_grad_norm")),

@@ -263,6 +263,7 @@ def hyperparameters_of(job: ExportJob) -> dict[str, Any]:
         "max_steps": steps,
         "lr_scheduler_type": job.schedule,
         "warmup_steps": job.plan.warmup_steps,
+        **({"lr_scheduler_kwargs": job.schedule_arguments} if job.schedule_arguments else {}),
         "optim": optimizer_of(job),
         **({"adam_beta2": 0.99} if optimizer_of(job) == "lion_32bit" else {}),
         "weight_decay": float(value_of(job, "weight_decay")),

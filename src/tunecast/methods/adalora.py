@@ -30,6 +30,7 @@ class AdaLora(PeftMethod):
     name: ClassVar[str] = "adalora"
     weight: ClassVar[float] = 0.25
     rate_multiple: ClassVar[float] = 8.0
+    depends_on_length: ClassVar[bool] = True
 
     def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Return ranks, scale, the shares of the schedule, the weight of the penalty, and targets."""

@@ -62,6 +62,9 @@ class Method(ABC):
     trains_base: ClassVar[bool] = False
     """Whether it trains the weights of the base itself, in their own type, so that the base is used up."""
 
+    depends_on_length: ClassVar[bool] = False
+    """Whether what a step does depends on the number of steps to come, beside the learning rate."""
+
     is_last_resort: ClassVar[bool] = False
     """Whether searches offer it by default only if nothing else fits in memory, or a predictor prefers it."""
 

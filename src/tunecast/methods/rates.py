@@ -22,6 +22,11 @@ OPTIMIZER_RATES = {
 }
 """Learning rates of optimisers as multiples of AdamW's, where they differ from it."""
 
+SCHEDULES = ("cosine", "linear", "constant")
+"""The schedules that pipelines are drawn with."""
+STEADY = "warmup_stable_decay"
+"""The schedule that keeps the rate until near its end, so that a trial can be given a later end."""
+
 STEPS_EXPONENT = 0.25
 """Fall of the best learning rate with the number of optimiser steps, as a power.
 

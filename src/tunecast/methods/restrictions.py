@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.methods.rates import STEADY
 from tunecast.optimizers import OPTIMIZERS
 from tunecast.ranges import MOST_HYPERPARAMETER
 from tunecast.records import Scalar
@@ -14,6 +15,8 @@ from tunecast.records import Scalar
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
+ONLY_FIXED = {"lr_scheduler_type": (STEADY,)}
+"""Values that are never drawn, and can be fixed."""
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
 """Name endings of hyperparameters that must be below 1."""
 
@@ -194,7 +197,9 @@ def fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
     if is_number(example):
         if is_number(value) and _is_possible(parameter, value):
             return type(example)(value)
-    elif type(value) is type(example) and parameter.legal_value(value):
+    elif type(value) is type(example) and (
+        parameter.legal_value(value) or value in ONLY_FIXED.get(parameter.name, ())
+    ):
         return value
     raise ConfigurationError(
         f"--fix {parameter.name}={value}: this is not a value of {parameter.name}.",
@@ -216,7 +221,7 @@ def _is_possible(parameter: Hyperparameter, number: float) -> bool:
 def _describe(parameter: Hyperparameter) -> str:
     if hasattr(parameter, "log"):
         return f"numbers such as {parameter.lower:g} to {parameter.upper:g}"
-    return ", ".join(map(str, values_of(parameter)))
+    return ", ".join(map(str, (*values_of(parameter), *ONLY_FIXED.get(parameter.name, ()))))
 
 
 def plain(value: Any) -> Scalar:

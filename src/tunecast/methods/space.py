@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods.base import Method, is_constant
-from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
+from tunecast.methods.rates import OPTIMIZER_RATES, SCHEDULES, STEADY, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
 from tunecast.methods.restrictions import (
     Restrictions,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
 ROOT = "method"
-SCHEDULES = ("cosine", "linear", "constant")
 SAMPLED_TOGETHER = 64
 """Configurations sampled per call. One at a time is far slower; a fixed number makes samples extendable."""
 DRAWN_OPTIMIZERS = {name: facts.drawn for name, facts in OPTIMIZERS.items() if facts.drawn is not None}
@@ -350,7 +349,9 @@ def _branch(
     if TRAINING_LOSS not in restrictions.fixed:  # only for classification, and only if asked for
         del kept[TRAINING_LOSS]
     warming = [
-        value for value in SCHEDULES if value != "constant" and kept["lr_scheduler_type"].legal_value(value)
+        value
+        for value in (*SCHEDULES, STEADY)
+        if value != "constant" and kept["lr_scheduler_type"].legal_value(value)
     ]
     if not warming:
         del kept["warmup_ratio"]

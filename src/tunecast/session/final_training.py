@@ -1,13 +1,16 @@
 """The final training: a search finds a pipeline in short trials, which is then trained for longer.
 
-It is a trial like all others, with a schedule of its own length and a learning rate for that length.
+It goes on with the winner if that has a steady schedule: both have the same course until the winner's rate
+falls, so that only the rest is trained. Otherwise it begins from the base model, with a learning rate for its
+length.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tunecast.errors import OutputError, disk_error
 from tunecast.methods.rates import with_rate_for_steps
 from tunecast.records import FINAL_TRAINING, Pipeline
 from tunecast.session.folder import OutputFolder
@@ -18,6 +21,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.state import FinalPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
+from tunecast.training.plan import with_warmup_steps
 
 LEAST_RATIO = 1.5
 """A final training within the budget has so many times the winner's steps, or the search goes on instead."""
@@ -44,20 +48,48 @@ class FinalTrainer:
         """
         if winner is None:
             return FinalPlan(reason="no trial beats the untouched model")
-        full_length = self._full_length(winner, left, unit)
-        found_in = winner.plan.tokens_at(winner.plan.total_steps)
-        longer = self.laid_out(FinalPlan(winner.spec.pipeline, max(1, full_length)), winner)[0]
-        least = LEAST_RATIO if self.settings.final_choice.kind == "budget" else 1.0
-        if longer.plan.total_steps <= least * winner.plan.total_steps:
-            return FinalPlan(reason=f"it would hardly be longer than the winner's {found_in:,} tokens")
-        return FinalPlan(self._derived(winner, longer.plan.total_steps), full_length)
+        step = winner.branching_step
+        longer = self._longer(winner, self._full_length(winner, winner.plan.tokens_at(step), left, unit))
+        if longer.pipeline is None or not step:
+            return longer
+        steps = self.laid_out(longer, winner)[0].plan.total_steps
+        pipeline = with_warmup_steps(winner.spec.pipeline, winner.plan.warmup_steps, steps)
+        return replace(longer, pipeline=pipeline, goes_on_with=winner.spec.run, from_step=step)
+
+    def from_base_model(self, winner: Trial) -> FinalPlan:
+        """Plan a training of a winner's pipeline from the base model, outside of any budget."""
+        return self._longer(winner, self._full_length(winner, 0, 0.0, "trials"))
 
     def price(self, plan: FinalPlan, like: Trial, unit: str) -> float:
         """Return what a planned training is expected to take, in the budget's unit; see :meth:`laid_out`."""
         if plan.pipeline is None:
             return 0.0
         trial = self.laid_out(plan, like)[0]
-        return {"seconds": self.seconds(trial), "tokens": float(trial.tokens_to_end)}.get(unit, 1.0)
+        tokens = float(trial.tokens_to_end - trial.plan.tokens_at(plan.from_step))
+        points = sum(step > plan.from_step for step in trial.plan.grid)
+        method = trial.spec.pipeline.method
+        seconds = self.runtime_model.expected(method, trial.effort * tokens, points, ends=True)
+        return {"seconds": seconds, "tokens": tokens}.get(unit, 1.0)
+
+    def begun(self, plan: FinalPlan, search: Trials) -> Trials:
+        """Return the single trial of a plan, begun where it goes on with a trial of the search.
+
+        Raises:
+            OutputError: The disk takes no more, or there is no such point.
+        """
+        trials = self.laid_out(plan, search[0])
+        if plan.goes_on_with:
+            earlier = next((trial for trial in search if trial.spec.run == plan.goes_on_with), None)
+            if earlier is None or plan.from_step not in (point.step for point in earlier.curve):
+                raise OutputError(
+                    "session.json is damaged: the final training goes on with a point that was not measured.",
+                    "Choose another --output-dir.",
+                )
+            try:
+                trials.take_over(earlier, plan.from_step)
+            except OSError as error:
+                raise disk_error(self.folder.path, str(error)) from error
+        return trials
 
     def laid_out(self, plan: FinalPlan, like: Trial) -> Trials:
         """Return the single trial of a plan, with the points that an earlier process committed.
@@ -87,8 +119,20 @@ class FinalTrainer:
         predict = self.runtime_model.upper if upper else self.runtime_model.expected
         return predict(trial.spec.pipeline.method, trial.work_to_end, trial.points_to_end, ends=True)
 
-    def _full_length(self, winner: Trial, left: float, unit: str) -> int:
-        """Return the tokens of the longer schedule: so many passes, or what the budget affords of them."""
+    def _longer(self, winner: Trial, full_length: int) -> FinalPlan:
+        """Plan a schedule of another length with the rate for it, unless it is hardly longer."""
+        found_in = winner.plan.tokens_at(winner.plan.total_steps)
+        longer = self.laid_out(FinalPlan(winner.spec.pipeline, max(1, full_length)), winner)[0]
+        least = LEAST_RATIO if self.settings.final_choice.kind == "budget" else 1.0
+        if longer.plan.total_steps <= least * winner.plan.total_steps:
+            return FinalPlan(reason=f"it would hardly be longer than the winner's {found_in:,} tokens")
+        return FinalPlan(self._derived(winner, longer.plan.total_steps), full_length)
+
+    def _full_length(self, winner: Trial, done: int, left: float, unit: str) -> int:
+        """Return the tokens of the longer schedule: so many passes, or what the budget affords of them.
+
+        ``done`` are the tokens behind the winner where the training goes on.
+        """
         choice = self.settings.final_choice
         examples = winner.training_task.training_examples(winner.spec)
         epoch = sum(example.tokens for example in examples)
@@ -96,10 +140,10 @@ class FinalTrainer:
         if choice.kind == "epochs" or unit == "trials":
             return most
         if unit == "seconds":
-            return min(most, math.floor(self._affordable_tokens(winner, left)))
+            return min(most, done + math.floor(self._affordable_tokens(winner, left)))
         # The last batch may exceed the full length.
         batch = int(winner.spec.pipeline.number("per_device_train_batch_size"))
-        return min(most, math.floor(left) - batch * max(example.tokens for example in examples))
+        return min(most, done + math.floor(left) - batch * max(example.tokens for example in examples))
 
     def _affordable_tokens(self, winner: Trial, seconds: float) -> float:
         """Return the tokens that seconds are expected to afford; a slower training stops before its end."""

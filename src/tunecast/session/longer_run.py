@@ -37,7 +37,7 @@ def longer_run(
     so_far = finalist.trained_on
     epochs = _epochs(so_far.epochs, trainer.settings.epochs)
     longer = replace(trainer, settings=replace(trainer.settings, final_training=f"epochs={epochs!r}"))
-    plan = longer.plan(finalist.trial, 0.0, "seconds")
+    plan = longer.from_base_model(finalist.trial)
     if plan.pipeline is None:
         return None
     trial = longer.laid_out(plan, finalist.trial)[0]

@@ -69,7 +69,7 @@ def question_of(settings: SessionSettings) -> Question:
         budget=_budget_of_one(settings),
         top=SHOWN,
         methods=tuple(settings.methods),
-        fixed=settings.fixed,
+        fixed=settings.restrictions.fixed,
         ranges=settings.ranges,
         epochs=settings.epochs,
         max_length=settings.max_length,

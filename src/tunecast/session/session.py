@@ -477,10 +477,12 @@ class Session:
         if choice.kind == "epochs":
             self._budget_tracker.end()
         trainer = self._final_trainer(search)
-        trials = trainer.laid_out(plan, search.trials[0])
+        trials = trainer.begun(plan, search.trials)
         outside_budget = choice.kind == "epochs"
         seconds = trainer.seconds(trials[0])
         self._beside(search).train_to_end(trials, seconds, outside_budget=outside_budget)
+        if trials[0].step == plan.from_step:
+            return comparison
         return final.challenge(comparison, trials[0])
 
     def _longer_run(self, search: Search, survey: Survey | None, comparison: Comparison) -> LongerRun | None:

@@ -13,6 +13,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.executors import check_executor
 from tunecast.hardware.dtype import COMPUTE_DTYPES
 from tunecast.methods import Restrictions
+from tunecast.methods.rates import STEADY
 from tunecast.ranges import check_range
 from tunecast.records import Scalar
 from tunecast.search.registry import DEFAULT
@@ -179,8 +180,10 @@ class SessionSettings:
 
     @property
     def restrictions(self) -> Restrictions:
-        """Restrictions of the space by the user."""
-        return Restrictions(tuple(self.methods), self.fixed, self.ranges, devices=self.gpus_per_trial)
+        """Restrictions of the space by the user, and the schedule with which a winner can go on."""
+        longer = {"lr_scheduler_type": STEADY} if self.final_choice.kind != "none" else {}
+        fixed = {**longer, **self.fixed}
+        return Restrictions(tuple(self.methods), fixed, self.ranges, devices=self.gpus_per_trial)
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as JSON gives them back: lists for tuples."""

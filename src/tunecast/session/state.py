@@ -68,14 +68,18 @@ class FinalPlan:
     """The longer training of a search's winner.
 
     Args:
-        pipeline: The winner's pipeline with the learning rate for the longer run, None if it is not trained.
+        pipeline: The winner's pipeline as the longer run has it, None if it is not trained.
         full_length_tokens: Horizon of the longer run's schedule.
         reason: Reason for not training it, else empty.
+        goes_on_with: Id of the run that it goes on with; empty if it begins from the base model.
+        from_step: The step of that run from which it goes on.
     """
 
     pipeline: Pipeline | None = None
     full_length_tokens: int = 0
     reason: str = ""
+    goes_on_with: str = ""
+    from_step: int = 0
 
 
 @dataclass

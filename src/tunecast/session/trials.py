@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from tunecast.budget import Used
 from tunecast.errors import StoreError
 from tunecast.executors.base import Slot
 from tunecast.methods import get_method
+from tunecast.methods.rates import STEADY
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.folder import OutputFolder
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
+TAKEN_OVER = "taken_over_tokens"
+"""In ``Run.extra``: training tokens up to its first point, which another trial has spent."""
 STOPPED = "stopped"
 """In ``Run.extra``: the instruction by which a person stopped the trial, and when."""
 
@@ -45,7 +49,7 @@ class Trial:
 
     spec: TrialSpec
     training_task: TrainingTask = field(repr=False)
-    plans: dict[tuple[float, float], TrialPlan] = field(default_factory=dict, repr=False)
+    plans: dict[tuple[float, float, bool], TrialPlan] = field(default_factory=dict, repr=False)
     run: Run | None = None
     running: bool = False
     is_feasible: bool = True
@@ -60,9 +64,10 @@ class Trial:
 
     @cached_property
     def plan(self) -> TrialPlan:
-        """Its course; trials of equal batch size and warm-up share it."""
+        """Its course; trials of equal batch size, warm-up and kind of schedule share it."""
         pipeline = self.spec.pipeline
-        key = pipeline.number("per_device_train_batch_size"), pipeline.number("warmup_ratio")
+        batch, warmup = pipeline.number("per_device_train_batch_size"), pipeline.number("warmup_ratio")
+        key = batch, warmup, self.is_steady
         if key not in self.plans:
             self.plans[key] = self.training_task.plan(self.spec)
         return self.plans[key]
@@ -135,6 +140,20 @@ class Trial:
         return self._stand.resume_step
 
     @property
+    def is_steady(self) -> bool:
+        """Whether its rate stays the same until near its end."""
+        return self.spec.pipeline.hyperparameters.get("lr_scheduler_type") == STEADY
+
+    @property
+    def branching_step(self) -> int:
+        """The last point from which it can go on to a later end; 0 if there is none."""
+        if not self.is_steady or self.outcome.is_failure:
+            return 0
+        if get_method(self.spec.pipeline.method).depends_on_length:
+            return 0
+        return max((p.step for p in self.curve if p.step <= self.plan.steady_steps), default=0)
+
+    @property
     def tokens_to_next(self) -> int:
         """Training tokens up to its next point."""
         return self.tokens_to(self.next_step) if self.next_step else 0
@@ -168,7 +187,8 @@ class Trial:
         """Training tokens spent on it; a step that is under way or failed counts fully."""
         unmeasured = self.running or (self.outcome.is_failure and not self._diverged_at_its_point)
         spent = self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
-        return spent + self.retrained_tokens + (self.tokens_to(self.step) if self.running else 0)
+        again = self.retrained_tokens + (self.tokens_to(self.step) if self.running else 0)
+        return spent + again - (int(self.run.extra.get(TAKEN_OVER, 0)) if self.run else 0)
 
     @property
     def _diverged_at_its_point(self) -> bool:
@@ -245,7 +265,7 @@ class Trials:
         self._prepared = prepared
         self._store = store
         self._workers = workers
-        self._plans: dict[tuple[float, float], TrialPlan] = {}
+        self._plans: dict[tuple[float, float, bool], TrialPlan] = {}
         self._efforts = Efforts(prepared.training_task)
         self._patience = patience
 
@@ -397,6 +417,35 @@ class Trials:
         self._store.put(run)
         trial.run = run
 
+    def take_over(self, earlier: Trial, step: int) -> None:
+        """Let the first trial go on with another's point, unless it has points of its own.
+
+        Args:
+            earlier: A trial that differs in its end alone.
+            step: One of its points, up to which both have the same course.
+
+        Raises:
+            OSError: The disk is full or not writable.
+        """
+        trial = self._all[0]
+        if trial.run is not None:
+            return
+        assert earlier.run is not None
+        (point,) = (point for point in earlier.curve if point.step == step)
+        trial.checkpoints.copy(earlier.checkpoints, step)
+        trial.run = replace(
+            earlier.run,
+            id=trial.spec.run,
+            pipeline=trial.spec.pipeline,
+            full_length_tokens=trial.spec.full_length_tokens,
+            total_steps=trial.plan.total_steps,
+            created_at=time.time(),
+            curve=(replace(point, share=trial.plan.share_at(step)),),
+            outcome=Outcome.PAUSED,
+            validation=None,
+            extra={**(self._extra or {}), TAKEN_OVER: point.tokens_seen},
+        )
+
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop checkpoints of the worst waiting trials until the rest fits; they can be trained again.
 
@@ -444,6 +493,8 @@ class Trials:
         best = trial.run.best_point
         kept = {best.step} if best else set()
         resumable = {trial.step} if trial.run.outcome is Outcome.PAUSED else set()
+        if trial.branching_step:
+            resumable.add(trial.branching_step)
         trial.checkpoints.keep_only(continue_from=resumable, weights_of=kept)
 
     def _run_id(self, pipeline: Pipeline, seed: int, full_length_tokens: int, unique_examples: int) -> str:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -91,6 +92,18 @@ class CheckpointFolder:
             _staged(path).replace(path)
         sync(self.folder)
         return weights_hash
+
+    def copy(self, other: CheckpointFolder, step: int) -> None:
+        """Copy the checkpoint of ``step`` and the method's choice from another folder, if they are there.
+
+        Raises:
+            OSError: The disk is full or not writable.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for source in (other._choice, other._weights(step), other._state(step)):
+            if source.is_file():
+                with written_whole(self.folder / source.name, durable=True) as unfinished:
+                    shutil.copyfile(source, unfinished)
 
     def write_choice(self, chosen: Hyperparameters) -> None:
         """Save a method's choice on the data, since rounding on another machine might choose otherwise.

@@ -6,18 +6,22 @@ process or another, therefore sees the same batches at the same learning rates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.records import Pipeline
+from tunecast.methods.rates import STEADY
+from tunecast.records import Pipeline, Scalar
 
 HALVINGS = (6, 5, 4, 3, 2, 1)
 """The fidelity grid is 1/64, 1/32, ... 1/2 of full length, and its end."""
 FIRST_MEASURED_STEP = 4
 POOLED_BATCHES = 16
 """Batches whose examples are sorted by length together, which saves padding and still mixes them."""
+DECAY_SHARE = 0.2
+"""Share of a steady schedule's steps in which the rate falls linearly to 0."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class TrialPlan:
         tokens: Non-padding tokens seen after each step, cumulative.
         warmup_steps: Steps during which the learning rate rises.
         grid: Steps at which the trial is measured, ascending; the last one is the last step.
+        steady_steps: Steps that a plan with a later end begins with too; 0 unless the schedule is steady.
     """
 
     batches: tuple[np.ndarray, ...]
     tokens: np.ndarray
     warmup_steps: int
     grid: tuple[int, ...]
+    steady_steps: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -87,7 +93,10 @@ def plan_trial(
     tokens = np.asarray(cumulative, dtype=np.int64)
     # The first warm-up step has a learning rate of 0, so a schedule of that step alone would train nothing.
     warmup = min(int(np.ceil(pipeline.number("warmup_ratio") * len(batches))), len(batches) - 1)
-    return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup, even_points, halvings))
+    is_steady = pipeline.hyperparameters.get("lr_scheduler_type") == STEADY
+    steady = len(batches) - _decay_steps(warmup, len(batches)) if is_steady else 0
+    grid = _grid(tokens, warmup, steady, even_points, halvings)
+    return TrialPlan(tuple(batches), tokens, warmup, grid, steady)
 
 
 def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
@@ -103,13 +112,16 @@ def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> lis
 
 
 def _grid(
-    tokens: np.ndarray, warmup_steps: int, even_points: int, halvings: Sequence[int]
+    tokens: np.ndarray, warmup_steps: int, steady_steps: int, even_points: int, halvings: Sequence[int]
 ) -> tuple[int, ...]:
-    """Snap the fidelity grid to steps, without points during warm-up or before the fourth step."""
+    """Snap the fidelity grid to steps, without points during warm-up or before the fourth step.
+
+    The end of a steady rate is a point too: from there a trial can go on to another end.
+    """
     total = len(tokens)
     targets = [tokens[-1] / 2**times for times in (*halvings, 0)]
     targets += [tokens[-1] * number / even_points for number in range(1, even_points)]
-    steps = sorted({int(np.searchsorted(tokens, target)) + 1 for target in targets})
+    steps = sorted({steady_steps, *(int(np.searchsorted(tokens, target)) + 1 for target in targets)})
     first = max(FIRST_MEASURED_STEP, warmup_steps + 1)
     return (*(step for step in steps if first <= step < total), total)
 
@@ -117,16 +129,41 @@ def _grid(
 def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
     """Return the learning rate's factor by number of steps done, as transformers defines it, without state.
 
-    ``name`` is a scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
+    ``name`` is a scheduler of transformers: ``cosine``, ``linear``, ``constant``, :data:`STEADY`, ...
     """
     import torch
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     chosen = "constant_with_warmup" if name == "constant" and warmup_steps else name
-    built = get_scheduler(chosen, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
+    built = get_scheduler(
+        chosen,
+        optimizer,
+        num_warmup_steps=warmup_steps,
+        num_training_steps=total_steps,
+        scheduler_specific_kwargs=schedule_arguments(
+            name, warmup_steps=warmup_steps, total_steps=total_steps
+        ),
+    )
     factor: Callable[[int], float] = built.lr_lambdas[0]
     return factor
+
+
+def schedule_arguments(name: str, *, warmup_steps: int, total_steps: int) -> Mapping[str, Scalar]:
+    """Return what transformers has to be told of a schedule beside its name and its steps."""
+    if name != STEADY:
+        return {}
+    return {"num_decay_steps": _decay_steps(warmup_steps, total_steps), "decay_type": "linear"}
+
+
+def _decay_steps(warmup_steps: int, total_steps: int) -> int:
+    return min(math.ceil(DECAY_SHARE * total_steps), total_steps - warmup_steps)
+
+
+def with_warmup_steps(pipeline: Pipeline, warmup_steps: int, total_steps: int) -> Pipeline:
+    """Return a pipeline whose plan has so many steps of warm-up among so many in all."""
+    share = max(0.0, warmup_steps - 0.5) / total_steps  # a plan rounds up
+    return Pipeline(pipeline.method, {**pipeline.hyperparameters, "warmup_ratio": share})
 
 
 def nested_subset(count: int, unique_examples: int, seed: int) -> np.ndarray:
