@@ -26,6 +26,12 @@ SCHEDULES = ("cosine", "linear", "constant")
 """The schedules that pipelines are drawn with."""
 STEADY = "warmup_stable_decay"
 """The schedule that keeps the rate until near its end, so that a trial can be given a later end."""
+STEADY_MULTIPLE = 0.55
+"""Best rate of a steady schedule over that of a cosine, whose mean rate is then the same.
+
+With four rates on three tasks it was 0.55 to 0.65 for full finetuning of a model of 2M parameters, and about
+half for LoRA of SmolLM2 on one (``benchmarks/cooldown.py``).
+"""
 
 STEPS_EXPONENT = 0.25
 """Fall of the best learning rate with the number of optimiser steps, as a power.
@@ -47,9 +53,10 @@ def adapter_rate(model: ModelFacts) -> float:
     return WIDE_RATE if model.width >= WIDE else 5e-4 * (2000.0 / model.width) ** 0.9
 
 
-def optimizer_multiple(hyperparameters: Mapping[str, Scalar]) -> float:
-    """Return the multiple of AdamW's learning rate that suits a pipeline's optimiser; 1 if it names none."""
-    return OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
+def rate_multiple(hyperparameters: Mapping[str, Scalar]) -> float:
+    """Return the multiple of the learning rate with AdamW and a cosine that suits optimiser and schedule."""
+    of_schedule = STEADY_MULTIPLE if hyperparameters.get("lr_scheduler_type") == STEADY else 1.0
+    return of_schedule * OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
 
 
 def optimizer_rate(optimizer: str, rate: float) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tunecast.arrays import Floats
 from tunecast.methods import central_rate
-from tunecast.methods.rates import STEPS_EXPONENT, optimizer_multiple
+from tunecast.methods.rates import STEPS_EXPONENT, rate_multiple
 from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ModelFacts, Pipeline, Point
@@ -212,7 +212,7 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
     rank = _rank(values) if low_rank else 0.0
     scale = _scale(values, rank) if low_rank else 1.0
     rate = _number(values, RATE) or 1e-12
-    log_rate = math.log(rate / optimizer_multiple(values) / central_rate(method, model))
+    log_rate = math.log(rate / rate_multiple(values) / central_rate(method, model))
     return [
         *_METHOD_FLAGS.get(method, _NO_METHOD),
         float(method in OF_WEIGHTS),

@@ -22,7 +22,7 @@ import numpy as np
 
 from tunecast.arrays import Floats, Ints
 from tunecast.methods import central_rate
-from tunecast.methods.rates import adapter_rate, optimizer_multiple
+from tunecast.methods.rates import adapter_rate, rate_multiple
 from tunecast.predictor.language_law import excess_share
 from tunecast.predictor.named_arrays import Arrays
 from tunecast.records import ModelFacts, Pipeline
@@ -290,8 +290,8 @@ def model_stem(family: str) -> str:
 
 
 def usual_multiple(model: ModelFacts, pipeline: Pipeline) -> float:
-    """Return the logarithm of the usual rate of method and optimiser over LoRA's with AdamW."""
-    multiple = optimizer_multiple(pipeline.hyperparameters)
+    """Return the logarithm of the usual rate of method, optimiser and schedule over that of plain LoRA."""
+    multiple = rate_multiple(pipeline.hyperparameters)
     if _own_method(pipeline.method):
         multiple *= central_rate(pipeline.method, model) / adapter_rate(model)
     return math.log(multiple)

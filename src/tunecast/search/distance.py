@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from tunecast.methods.rates import optimizer_multiple
+from tunecast.methods.rates import rate_multiple
 from tunecast.records import Pipeline, Scalar
 
 RATE = "learning_rate"
@@ -66,7 +66,7 @@ def stand_ins(candidates: Sequence[Pipeline], targets: Iterable[Pipeline]) -> li
 
 def _rate(hyperparameters: Mapping[str, Scalar]) -> Scalar:
     rate = hyperparameters[RATE]
-    return rate / optimizer_multiple(hyperparameters) if isinstance(rate, int | float) else rate
+    return rate / rate_multiple(hyperparameters) if isinstance(rate, int | float) else rate
 
 
 def _unlike(first: Scalar, second: Scalar, factor: float) -> float:

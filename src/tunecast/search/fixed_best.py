@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunecast.methods.rates import optimizer_multiple
+from tunecast.methods.rates import rate_multiple
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.fixed_order import Order
@@ -85,4 +85,4 @@ def _log_rate(pipeline: Pipeline) -> float | None:
     rate = pipeline.number("learning_rate")
     if rate <= 0:
         return None
-    return math.log(rate / optimizer_multiple(pipeline.hyperparameters))
+    return math.log(rate / rate_multiple(pipeline.hyperparameters))
