@@ -14,7 +14,7 @@ import pytest
 from kills import committed
 from sessions import IN_PROCESS, Finished, call_main, finish, unfinish
 from tunecast.methods.space import BASELINE
-from tunecast.records import FINAL_TRAINING, Pipeline, Run
+from tunecast.records import FINAL_TRAINING, Pipeline, Point, Run
 from tunecast.session.beside_search import BesideSearch
 from tunecast.session.final_training import FinalTrainer
 from tunecast.session.folder import OutputFolder
@@ -147,6 +147,10 @@ def own_tokens(run: Run) -> int:
     return run.curve[-1].tokens_seen - int(run.extra.get(TAKEN_OVER, 0))
 
 
+def own_points(run: Run) -> list[Point]:
+    return [point for point in run.curve if point.tokens_seen > run.extra.get(TAKEN_OVER, 0)]
+
+
 def final_run(folder: Path) -> Run:
     (found,) = (run for run in committed(folder) if is_final(run))
     return found
@@ -168,7 +172,7 @@ def test_the_winner_is_trained_for_longer_and_wins(longer: Finished) -> None:
 
 def test_it_is_outside_of_the_budget(longer: Finished) -> None:
     used = longer.result["budget"]["used_seconds"]
-    assert {point.elapsed_seconds for point in final_run(longer.folder).curve[1:]} == {used}
+    assert {point.elapsed_seconds for point in own_points(final_run(longer.folder))} == {used}
     assert sum(run.is_candidate for run in committed(longer.folder)) == 2
 
 
@@ -205,11 +209,11 @@ def test_an_interrupted_one_is_resumed_exactly(
     assert code == 130
     assert "--resume" in err
     half = final_run(folder)
-    assert len(half.curve) == 3
+    assert len(own_points(half)) == 2
     code, out, err = call_main(*again)
     assert code == 0, err[-3000:]
     whole, resumed = final_run(longer.folder), final_run(folder)
-    assert resumed.curve[:3] == half.curve
+    assert resumed.curve[: len(half.curve)] == half.curve
     measured = [
         [(point.step, point.validation, point.train_loss, point.checkpoint_hash) for point in run.curve]
         for run in (whole, resumed)
@@ -230,10 +234,36 @@ def test_it_goes_on_with_the_winner_as_if_it_had_begun_with_its_end_in_mind(
     assert code == 0, err[-3000:]
     whole, again = final_run(longer.folder), final_run(folder)
     assert RETRAINED not in whole.extra
-    assert again.extra[RETRAINED] == whole.extra[TAKEN_OVER] == whole.curve[0].tokens_seen > 0
-    assert whole.curve[0].learning_rate == whole.curve[1].learning_rate > whole.curve[-1].learning_rate
+    assert again.extra[RETRAINED] == whole.extra[TAKEN_OVER] > 0
+    rates = [point.learning_rate for point in whole.curve]
+    assert len(set(rates[:-1])) == 1
+    assert rates[-1] < 0.3 * rates[0]
     hashes = [[point.checkpoint_hash for point in run.curve] for run in (whole, again)]
     assert hashes[0] == hashes[1]
+
+
+def test_its_end_moves_to_where_the_seconds_are_over(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that was planned three times too long still ends with a rate that has fallen."""
+    affordable = FinalTrainer._affordable_tokens
+
+    def first_too_many(self: FinalTrainer, trial: Trial, seconds: float) -> float:
+        return affordable(self, trial, seconds) * (3 if trial.run and not is_final(trial.run) else 1)
+
+    monkeypatch.setattr(FinalTrainer, "_affordable_tokens", first_too_many)
+    flags = ("--budget", "16s", "--epochs", "99", "--final-training", "budget")
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *FLAGS, *RATES, *flags)
+    runs = [run for run in committed(tmp_path / "out") if is_final(run)]
+    assert len(runs) > 1
+    first = max(runs, key=lambda run: run.full_length_tokens)
+    last = max(runs, key=lambda run: run.curve[-1].share)
+    assert first.curve[-1].share < 0.8
+    assert last.curve[-1].share > 0.9
+    assert last.curve[-1].learning_rate < 0.6 * first.curve[0].learning_rate
+    assert first.curve[-1].checkpoint_hash in {point.checkpoint_hash for point in last.curve}
+    assert done.result["budget"]["used_seconds"] < 17
+    assert sum(map(own_tokens, runs)) == last.curve[-1].tokens_seen - min(r.extra[TAKEN_OVER] for r in runs)
 
 
 def test_a_method_that_plans_by_its_length_begins_from_the_base_model(

@@ -125,8 +125,23 @@ class BesideSearch:
         trials.restore()
         return trials
 
-    def train_to_end(self, trials: Trials, seconds: float, *, outside_budget: bool) -> None:
-        """Train a single trial from point to point, as far as the budget lasts."""
+    def train_to_end(
+        self,
+        trials: Trials,
+        seconds: float,
+        *,
+        outside_budget: bool,
+        replan: Callable[[Trials], Trials] = lambda trials: trials,
+    ) -> Trial:
+        """Train a single trial from point to point, as far as the budget lasts.
+
+        Args:
+            seconds: How long it is expected to take.
+            replan: Called after each point; may give the training another end, which is another trial.
+
+        Returns:
+            The trial that was trained last.
+        """
         trial = trials[0]
         outside = ", outside the budget" if outside_budget else ""
         activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
@@ -146,7 +161,10 @@ class BesideSearch:
                 break
             self.count()
             self.progress.advance(tokens, _loss_text(trial))
+            trials = replan(trials)
+            trial = trials[0]
         self.progress.finish()
+        return trial
 
     def _following(self, trial: Trial, outside_budget: bool) -> int | None:
         """Return the step to train to: the next point, or as far as seconds are expected to last."""

@@ -23,6 +23,8 @@ from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.plan import with_warmup_steps
 
+HARDLY = 0.05
+"""A training under way keeps its end if the budget's rest would move it by less than this share."""
 LEAST_RATIO = 1.5
 """A final training within the budget has so many times the winner's steps, or the search goes on instead."""
 
@@ -71,15 +73,15 @@ class FinalTrainer:
         seconds = self.runtime_model.expected(method, trial.effort * tokens, points, ends=True)
         return {"seconds": seconds, "tokens": tokens}.get(unit, 1.0)
 
-    def begun(self, plan: FinalPlan, search: Trials) -> Trials:
-        """Return the single trial of a plan, begun where it goes on with a trial of the search.
+    def begun(self, plan: FinalPlan, others: Trials) -> Trials:
+        """Return the single trial of a plan, begun where it goes on with one of the others.
 
         Raises:
             OutputError: The disk takes no more, or there is no such point.
         """
-        trials = self.laid_out(plan, search[0])
-        if plan.goes_on_with:
-            earlier = next((trial for trial in search if trial.spec.run == plan.goes_on_with), None)
+        trials = self.laid_out(plan, others[0])
+        if plan.goes_on_with and trials[0].run is None:
+            earlier = next((trial for trial in others if trial.spec.run == plan.goes_on_with), None)
             if earlier is None or plan.from_step not in (point.step for point in earlier.curve):
                 raise OutputError(
                     "session.json is damaged: the final training goes on with a point that was not measured.",
@@ -113,6 +115,25 @@ class FinalTrainer:
         )
         trials.restore()
         return trials
+
+    def replanned(self, plan: FinalPlan, trial: Trial, left: float) -> FinalPlan:
+        """Move the end of a steady training to where the rest of a budget in seconds affords it.
+
+        The plan stays as it is if the rate has begun to fall, the end would hardly move, or it would have to
+        lie so near that the rate should have fallen already.
+        """
+        step = trial.branching_step
+        if not step or step != trial.step:
+            return plan
+        planned = trial.spec.full_length_tokens
+        affordable = self._full_length(trial, trial.plan.tokens_at(step), left, "seconds")
+        if abs(affordable - planned) <= HARDLY * planned:
+            return plan
+        moved = FinalPlan(trial.spec.pipeline, max(1, affordable))
+        steps = self.laid_out(moved, trial)[0].plan.total_steps
+        pipeline = with_warmup_steps(trial.spec.pipeline, trial.plan.warmup_steps, steps)
+        moved = replace(moved, pipeline=pipeline, goes_on_with=trial.spec.run, from_step=step)
+        return moved if self.laid_out(moved, trial)[0].plan.steady_steps >= step else plan
 
     def seconds(self, trial: Trial, *, upper: bool = False) -> float:
         """Return the expected seconds to the end of a trial, or their 90% upper bound."""

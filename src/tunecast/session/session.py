@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tunecast.budget import Budget
 from tunecast.data import AUTO
@@ -478,12 +479,26 @@ class Session:
             self._budget_tracker.end()
         trainer = self._final_trainer(search)
         trials = trainer.begun(plan, search.trials)
-        outside_budget = choice.kind == "epochs"
-        seconds = trainer.seconds(trials[0])
-        self._beside(search).train_to_end(trials, seconds, outside_budget=outside_budget)
-        if trials[0].step == plan.from_step:
+        seconds, outside = trainer.seconds(trials[0]), choice.kind == "epochs"
+        within_seconds = not outside and self._budget_tracker.budget.kind == "seconds"
+        replan = {"replan": partial(self._moved_end, search)} if within_seconds else {}
+        trained = self._beside(search).train_to_end(trials, seconds, outside_budget=outside, **replan)
+        if trained.step == plan.from_step:
             return comparison
-        return final.challenge(comparison, trials[0])
+        return final.challenge(comparison, trained)
+
+    def _moved_end(self, search: Search, trials: Trials) -> Trials:
+        """Give the final training another end if the rest of the budget affords another."""
+        plan, trainer = self._state.final, self._final_trainer(search)
+        assert plan is not None
+        left = self._budget_tracker.left(search.used(), "final training")
+        moved = trainer.replanned(plan, trials[0], left)
+        if moved == plan:
+            return trials
+        begun = trainer.begun(moved, trials)
+        self._state.final = moved
+        self._save_state()
+        return begun
 
     def _longer_run(self, search: Search, survey: Survey | None, comparison: Comparison) -> LongerRun | None:
         """Propose to train the winner for longer, or the incumbent if the untouched model won."""

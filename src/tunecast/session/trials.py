@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
 TAKEN_OVER = "taken_over_tokens"
-"""In ``Run.extra``: training tokens up to its first point, which another trial has spent."""
+"""In ``Run.extra``: training tokens at its beginning that another trial has spent."""
 STOPPED = "stopped"
 """In ``Run.extra``: the instruction by which a person stopped the trial, and when."""
 
@@ -418,7 +418,7 @@ class Trials:
         trial.run = run
 
     def take_over(self, earlier: Trial, step: int) -> None:
-        """Let the first trial go on with another's point, unless it has points of its own.
+        """Let the first trial, which has not begun, go on from another's point as if it were its own.
 
         Args:
             earlier: A trial that differs in its end alone.
@@ -427,24 +427,25 @@ class Trials:
         Raises:
             OSError: The disk is full or not writable.
         """
-        trial = self._all[0]
-        if trial.run is not None:
-            return
-        assert earlier.run is not None
-        (point,) = (point for point in earlier.curve if point.step == step)
-        trial.checkpoints.copy(earlier.checkpoints, step)
-        trial.run = replace(
-            earlier.run,
+        trial, before = self._all[0], earlier.run
+        assert before is not None
+        points = (point for point in before.curve if point.step <= step)
+        run = replace(
+            before,
             id=trial.spec.run,
             pipeline=trial.spec.pipeline,
             full_length_tokens=trial.spec.full_length_tokens,
             total_steps=trial.plan.total_steps,
             created_at=time.time(),
-            curve=(replace(point, share=trial.plan.share_at(step)),),
+            curve=tuple(replace(point, share=trial.plan.share_at(point.step)) for point in points),
             outcome=Outcome.PAUSED,
             validation=None,
-            extra={**(self._extra or {}), TAKEN_OVER: point.tokens_seen},
+            extra={**(self._extra or {}), TAKEN_OVER: trial.plan.tokens_at(step)},
         )
+        for kept in {step, run.best_point.step if run.best_point else step}:
+            trial.checkpoints.copy(earlier.checkpoints, kept)
+        self._store.put(run)
+        trial.run = run
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop checkpoints of the worst waiting trials until the rest fits; they can be trained again.
