@@ -29,6 +29,7 @@ PIPELINES = {
     "pissa": changed(init_lora_weights="pissa"),
     "dora": changed(use_dora=True),
     "rslora": changed(use_rslora=True),
+    "steady": changed(lr_scheduler_type="warmup_stable_decay"),
     "qlora": QLORA,
     "full": Pipeline("full", {"learning_rate": 2e-5, "optim": "adafactor"}),
 }

@@ -26,6 +26,7 @@ TRAINED = {
     "plain": Pipeline("full", {**PAIRS, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_ratio": 0.0}),
     "loraplus": changed(**{**PAIRS, "learning_rate": 2e-3}, loraplus_ratio=4.0, weight_decay=0.1),
     "sgd": changed(**PAIRS, optim="sgd", lr_scheduler_type="constant", warmup_ratio=0.0),
+    "steady": changed(**PAIRS, lr_scheduler_type="warmup_stable_decay", warmup_ratio=0.2),
     "pissa": changed(**PAIRS, init_lora_weights="pissa"),
     "ia3": Pipeline("ia3", {**PAIRS, "optim": "adafactor", "lr_scheduler_type": "linear"}),
     "apet": Pipeline("apet", {**PAIRS, "budget_r": 2, "placement": 1}),

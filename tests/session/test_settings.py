@@ -7,6 +7,7 @@ import pytest
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
+from tunecast.methods.rates import STEADY
 from tunecast.session.settings import SessionSettings
 
 
@@ -43,9 +44,23 @@ def test_range_without_an_end_is_refused() -> None:
 
 def test_restrictions_hold_what_was_fixed_and_narrowed() -> None:
     settings = SessionSettings(
-        "model", "data", methods=("lora",), fixed={"lora_r": 8}, ranges={"learning_rate": (1e-5, 1e-3)}
+        "model",
+        "data",
+        methods=("lora",),
+        fixed={"lora_r": 8},
+        ranges={"learning_rate": (1e-5, 1e-3)},
+        final_training="none",
     )
     assert settings.restrictions == Restrictions(("lora",), {"lora_r": 8}, {"learning_rate": (1e-5, 1e-3)})
+
+
+def test_trials_keep_their_rate_where_the_winner_may_go_on() -> None:
+    settings = SessionSettings("model", "data")
+    assert settings.restrictions.fixed == {"lr_scheduler_type": STEADY}
+    fixed = {"lr_scheduler_type": "cosine"}
+    assert SessionSettings("model", "data", fixed=fixed).restrictions.fixed == fixed
+    for alone in ({"final_training": "none"}, {"strategy": "fixed-baseline"}, {"workers": 2}):
+        assert not SessionSettings("model", "data", **alone).restrictions.fixed
 
 
 def test_settings_are_json() -> None:

@@ -144,7 +144,9 @@ class BesideSearch:
         """
         trial = trials[0]
         outside = ", outside the budget" if outside_budget else ""
-        activity = f"Training the winner for {trial.plan.total_steps:,} steps{outside}"
+        total = trial.plan.total_steps
+        steps = f"from step {trial.step:,} to {total:,}" if trial.step else f"for {total:,} steps"
+        activity = f"Training the winner {steps}{outside}"
         self.progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
         while trial.goes_on and (following := self._following(trial, outside_budget)) is not None:
             self.search.obey()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunecast.records import DEVICES, Point, Run, Score, Seconds
-from tunecast.training.plan import HALVINGS
+from tunecast.training.plan import DECAY_SHARE, HALVINGS
 from tunecast.training.training_task import TrialSpec, validation_subset
 
 if TYPE_CHECKING:
@@ -65,9 +65,11 @@ class Validation:
     whole: tuple[EncodedExample, ...]
     halvings: tuple[int, ...] = HALVINGS
 
-    def text(self, available: int) -> str:
+    def text(self, available: int, *, is_steady: bool) -> str:
         """Say what trials are scored on of the available examples, and when."""
         points = ", ".join(f"1/{2**times}" for times in self.halvings)
+        if is_steady:
+            points += f", {1 - DECAY_SHARE:g} (where the rate begins to fall)"
         more = len(self.whole) > len(self.subset)
         return (
             f"Each trial is scored after {points} and all of its length, on {len(self.subset):,} of "
