@@ -6,7 +6,7 @@ import pytest
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
-from tunecast.methods.space import BASELINE
+from tunecast.methods.space import BASELINE, baseline_pipeline
 from tunecast.records import Pipeline
 from tunecast.search import Context, get_strategy
 from tunecast.session.candidates import (
@@ -25,7 +25,7 @@ def test_the_baseline_comes_first_and_nothing_twice(
     settings: SessionSettings, prepared: PreparedTask
 ) -> None:
     pipelines = candidate_pipelines(settings, prepared.training_task.facts)
-    assert pipelines[0] == BASELINE
+    assert pipelines[0] == baseline_pipeline(prepared.training_task.facts, settings.restrictions)
     assert len({pipeline.id for pipeline in pipelines}) == len(pipelines) > 60
     assert {pipeline.method for pipeline in pipelines} >= {"lora", "full", "ia3"}
 

@@ -18,7 +18,6 @@ from tunecast.executors import local
 from tunecast.hardware import machine
 from tunecast.methods import registry
 from tunecast.methods.full import Full
-from tunecast.methods.space import BASELINE
 from tunecast.models import load_config
 from tunecast.progress import Silent
 from tunecast.records import ModelFacts, Pipeline
@@ -58,6 +57,7 @@ class Case:
         self.training_task = task.training_task
         self.settings = settings
         drawn = candidate_pipelines(settings, task.training_task.facts)
+        self.baseline = drawn[0]
         self.candidates = [pipeline for pipeline in drawn if pipeline.method in METHODS]
         self._config = load_config(task.training_task.model)
 
@@ -105,37 +105,37 @@ def test_full_finetuning_goes_first(case: Case) -> None:
 
 
 def test_where_only_inference_fits_mezo_does(case: Case) -> None:
-    shared = {name: value for name, value in BASELINE.hyperparameters.items() if name != "optim"}
+    shared = {name: value for name, value in case.baseline.hyperparameters.items() if name != "optim"}
     mezo = Pipeline("mezo", {**shared, "perturbation": 1e-3})
     limit = case.bytes_of(mezo)
     assert limit < min(case.smallest(method) for method in METHODS)
     settings = replace(case.settings, max_memory_gb=limit / 1e9, strategy="asha")
     found = feasible_candidates(settings, case.training_task, [*case.candidates, mezo], limit)
-    assert found.pipelines == (BASELINE, mezo)
+    assert found.pipelines == (case.baseline, mezo)
     assert not found.baseline_fits
 
 
 def test_what_is_left_is_what_fits(case: Case) -> None:
     sizes = {pipeline.id: case.bytes_of(pipeline) for pipeline in case.candidates}
-    loras = sorted(sizes[p.id] for p in case.candidates if p.method == "lora" and p != BASELINE)
+    loras = sorted(sizes[p.id] for p in case.candidates if p.method == "lora" and p != case.baseline)
     limit = loras[len(loras) // 2]
 
     left = case.left(limit)
 
     fitting = [pipeline for pipeline in case.candidates[1:] if sizes[pipeline.id] <= limit]
-    assert left.pipelines == (BASELINE, *fitting)
+    assert left.pipelines == (case.baseline, *fitting)
     assert 0 < Counter(p.method for p in fitting)["lora"] < Counter(p.method for p in case.candidates)["lora"]
-    assert left.baseline_fits == (sizes[BASELINE.id] <= limit)
+    assert left.baseline_fits == (sizes[case.baseline.id] <= limit)
 
 
 def test_a_baseline_that_does_not_fit_stays_first_and_is_told(case: Case) -> None:
     left = case.left(case.largest("ia3"))
-    assert left.pipelines[0] == BASELINE
+    assert left.pipelines[0] == case.baseline
     assert not left.baseline_fits
     assert {pipeline.method for pipeline in left.pipelines[1:]} == {"ia3"}
     assert left.left_out == len(case.candidates) - len(left.pipelines) + 1
     assert (
-        f"The baseline is one of them: it would hold {case.bytes_of(BASELINE) / 1e9:.2f} GB"
+        f"The baseline is one of them: it would hold {case.bytes_of(case.baseline) / 1e9:.2f} GB"
         in (left.warnings[1])
     )
 
@@ -162,7 +162,7 @@ def test_a_machine_that_is_too_small_has_other_remedies(case: Case, monkeypatch:
 
 
 def test_only_what_a_fixed_strategy_tries_must_fit(case: Case) -> None:
-    enough = case.bytes_of(BASELINE)
+    enough = case.bytes_of(case.baseline)
     assert case.left(enough, strategy="fixed-baseline") == Feasible(tuple(case.candidates))
     with pytest.raises(ConfigurationError, match="The baseline does not fit"):
         case.left(enough - 1, strategy="fixed-baseline")
@@ -196,7 +196,7 @@ def test_a_method_that_is_not_known_can_only_be_tried(case: Case, monkeypatch: p
         replace(case.settings, max_memory_gb=bare / 1e9), case.training_task, candidates, bare
     )
 
-    assert left.pipelines == (BASELINE, unknown)
+    assert left.pipelines == (case.baseline, unknown)
     assert not left.baseline_fits
     less = replace(case.settings, max_memory_gb=(bare - 1) / 1e9)
     with pytest.raises(ConfigurationError, match=f"the smallest would hold {bare / 1e9:.2f} GB"):

@@ -276,6 +276,18 @@ def test_a_method_that_plans_by_its_length_begins_from_the_base_model(
     assert run.curve[-1].share == 1.0
 
 
+@pytest.mark.parametrize("damage", [{"goes_on_with": "none"}, {"from_step": 3}])
+def test_a_damaged_plan_is_refused(longer: Finished, tmp_path: Path, damage: dict[str, object]) -> None:
+    folder = tmp_path / "out"
+    unfinished(longer, folder, rate=1e-3)
+    state = json.loads((folder / "session.json").read_text())
+    state["final"] |= damage
+    (folder / "session.json").write_text(json.dumps(state))
+    code, _, err = call_main("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder))
+    assert code == 2
+    assert "goes on with a point that was not measured" in err
+
+
 def test_a_longer_training_that_is_worse_is_not_delivered(longer: Finished, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     unfinished(longer, folder, rate=1e-9)  # it learns nothing
