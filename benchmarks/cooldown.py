@@ -1,43 +1,39 @@
-"""Asks whether trials should keep their rate constant, so that any of them can be cooled down at any time.
+"""Asks whether trials should keep their rate, so that the winner can go on, or have a whole cosine schedule.
 
     python benchmarks/cooldown.py MODEL --tasks FOLDER [--names banking77,...] [--tokens 49152] [--seeds 1]
         [--rates 1,2,4,8]
 
 Both ways try the same pipelines for a third of the final training's tokens and spend the same in all.
-*restarted* is what a session does: short trials with a whole cosine schedule, and the best one's pipeline is
-trained from the start. *continued* keeps the rate constant after warm-up, and goes on with the best trial to
-a third more tokens; the last fifth lowers the rate to 0. Prints test losses in nats per label token;
-*equal length* is the continued schedule without the third that it gains. Set OMP_NUM_THREADS=1.
+*restarted* has short trials with a whole cosine schedule, and trains the best one's pipeline from the start.
+*continued* keeps the rate after warm-up, and goes on with the best trial to a third more tokens; the last
+fifth lowers the rate to 0. Unlike in sessions, its short trials end before the rate falls. Prints test losses
+in nats per label token; *equal length* is the continued schedule without the third that it gains. Set
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
 from meta_dataset_figures import table
+from tunecast.methods.rates import STEADY
 from tunecast.progress import Silent
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
-from tunecast.training import live_trial
-from tunecast.training.plan import schedule
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrialSpec
 from tunecast_benchmarks.small_studies import plain_pipeline, usual_rate, validated_alike
 
-COOLED = "cooled"
-COOLING = 0.2
-"""Share of a continued training in which the rate falls."""
 NAMES = "banking77,multi30k_de_en,geo_sql,tweet_emotion"
 RATES = "1,2,4,8"
 SHORT = 3
@@ -64,14 +60,6 @@ class Ends:
     equal: float
 
 
-def cooled(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Return the factor of the rate: the benchmark's own schedule, or one that the program knows."""
-    if name != COOLED:
-        return schedule(name, warmup_steps=warmup_steps, total_steps=total_steps)
-    cooling = max(1.0, COOLING * total_steps)
-    return lambda step: min(1.0, (step + 1) / max(1, warmup_steps), (total_steps - step) / cooling)
-
-
 def pipelines(facts: ModelFacts, rates: Sequence[float]) -> list[Pipeline]:
     """Return LoRA and full finetuning at these multiples of their usual rates."""
     return [
@@ -83,7 +71,7 @@ def pipelines(facts: ModelFacts, rates: Sequence[float]) -> list[Pipeline]:
 
 def ends(runner: Runner, pipeline: Pipeline, tokens: int, seed: int) -> Ends:
     """Train a pipeline in all four ways."""
-    constant = Pipeline(pipeline.method, {**pipeline.hyperparameters, "lr_scheduler_type": COOLED})
+    constant = Pipeline(pipeline.method, {**pipeline.hyperparameters, "lr_scheduler_type": STEADY})
     trained = functools.partial(_trained, runner, seed)
     short, _, _ = trained(pipeline, tokens // SHORT)
     _, _, restarted = trained(pipeline, tokens)
@@ -145,18 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rates = [float(rate) for rate in chosen.rates.split(",")]
     torch.set_num_threads(1)
     rows = []
-    with patch.object(live_trial, "schedule", cooled):
-        for name in chosen.names.split(","):
-            data = str(chosen.tasks / name)
-            settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
-            runner = Runner(validated_alike(prepare_task(settings, Silent()).training_task))
-            for seed in range(chosen.seeds):
-                of = pipelines(runner.training_task.facts, rates)
-                found = []
-                for pipeline in of:
-                    found.append(ends(runner, pipeline, chosen.tokens, seed))
-                    print(name, seed, pipeline.method, f"{pipeline.learning_rate:.2g}", found[-1], flush=True)
-                rows.append(row(name, seed, found))
+    for name in chosen.names.split(","):
+        data = str(chosen.tasks / name)
+        settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
+        runner = Runner(validated_alike(prepare_task(settings, Silent()).training_task))
+        for seed in range(chosen.seeds):
+            of = pipelines(runner.training_task.facts, rates)
+            found = []
+            for pipeline in of:
+                found.append(ends(runner, pipeline, chosen.tokens, seed))
+                print(name, seed, pipeline.method, f"{pipeline.learning_rate:.2g}", found[-1], flush=True)
+            rows.append(row(name, seed, found))
     chosen_of = ("restarted", "continued")
     best_of = ("best restarted", "best continued", "best of equal length")
     print(table(("task", "seed", *chosen_of, *best_of, "order of short", "order of constant"), rows))

@@ -103,7 +103,10 @@ class CheckpointFolder:
         for source in (other._choice, other._weights(step), other._state(step)):
             if source.is_file():
                 with written_whole(self.folder / source.name, durable=True) as unfinished:
-                    shutil.copyfile(source, unfinished)
+                    try:
+                        unfinished.hardlink_to(source)  # no file is written twice
+                    except OSError:  # not every file system has links
+                        shutil.copyfile(source, unfinished)
 
     def write_choice(self, chosen: Hyperparameters) -> None:
         """Save a method's choice on the data, since rounding on another machine might choose otherwise.
