@@ -32,7 +32,7 @@ def check_settings(settings: SessionSettings) -> None:
 
         parse_url(settings.store)
     check_strategy(settings.strategy, settings.prior, settings.value)
-    check_names(settings.restrictions)
+    check_names(settings.given_restrictions)
     check_objective(settings.objective)
     check_kind(settings.kind)
     get_trackers(settings.track)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from tunecast.data import AUTO, check_pattern
@@ -179,11 +179,17 @@ class SessionSettings:
         return self.worker_count * self.gpus_per_trial
 
     @property
+    def given_restrictions(self) -> Restrictions:
+        """Restrictions of the space by the user."""
+        return Restrictions(tuple(self.methods), self.fixed, self.ranges, devices=self.gpus_per_trial)
+
+    @property
     def restrictions(self) -> Restrictions:
-        """Restrictions of the space by the user, and the schedule with which a winner can go on."""
-        longer = {"lr_scheduler_type": STEADY} if self.final_choice.kind != "none" else {}
-        fixed = {**longer, **self.fixed}
-        return Restrictions(tuple(self.methods), fixed, self.ranges, devices=self.gpus_per_trial)
+        """The user's restrictions, and the schedule with which a winner can go on if it is to."""
+        given = self.given_restrictions
+        if self.final_choice.kind == "none":
+            return given
+        return replace(given, fixed={"lr_scheduler_type": STEADY, **given.fixed})
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as JSON gives them back: lists for tuples."""
