@@ -481,18 +481,22 @@ class Session:
             self._budget_tracker.end()
         trainer = self._final_trainer(search)
         trials = trainer.begun(plan, search.trials)
-        seconds, outside = trainer.seconds(trials[0]), choice.kind == "epochs"
-        within_seconds = not outside and self._budget_tracker.budget.kind == "seconds"
-        replan = {"replan": partial(self._moved_end, search)} if within_seconds else {}
-        trained = self._beside(search).train_to_end(trials, seconds, outside_budget=outside, **replan)
+        trained = self._beside(search).train_to_end(
+            trials,
+            trainer.seconds(trials[0]),
+            outside_budget=choice.kind == "epochs",
+            replan=partial(self._moved_end, search),
+        )
         if trained.step == plan.from_step:
             return comparison
         return final.challenge(comparison, trained)
 
     def _moved_end(self, search: Search, trials: Trials) -> Trials:
-        """Give the final training another end if the rest of the budget affords another."""
+        """Give the final training another end if the rest of a budget in seconds affords another."""
         plan, trainer = self._state.final, self._final_trainer(search)
         assert plan is not None
+        if self._settings.final_choice.kind == "epochs" or self._budget_tracker.budget.kind != "seconds":
+            return trials
         left = self._budget_tracker.left(search.used(), "final training")
         moved = trainer.replanned(plan, trials[0], left)
         if moved == plan:
