@@ -26,7 +26,7 @@ _GIGABYTES = 1e9
 AT_LEAST: Mapping[str, tuple[float, float]] = {
     "seed": (0, MOST_SEED),
     "seeds": (1, 10_000),
-    "workers": (1, 1_000),
+    "workers": (1, 1_024),
     "gpus_per_trial": (1, 1_000),
     "threads": (1, 10_000),
     "devices": (1, 100_000),
