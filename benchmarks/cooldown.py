@@ -36,6 +36,7 @@ from tunecast_benchmarks.small_studies import plain_pipeline, usual_rate, valida
 
 NAMES = "banking77,multi30k_de_en,geo_sql,tweet_emotion"
 RATES = "1,2,4,8"
+"""Learning rates as multiples of the method's usual one."""
 SHORT = 3
 """The final training is so many times as long as a trial."""
 TESTED = 200
@@ -138,9 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = SessionSettings(chosen.model, data, objective="loss", test_examples=TESTED, threads=1)
         runner = Runner(validated_alike(prepare_task(settings, Silent()).training_task))
         for seed in range(chosen.seeds):
-            of = pipelines(runner.training_task.facts, rates)
             found = []
-            for pipeline in of:
+            for pipeline in pipelines(runner.training_task.facts, rates):
                 found.append(ends(runner, pipeline, chosen.tokens, seed))
                 print(name, seed, pipeline.method, f"{pipeline.learning_rate:.2g}", found[-1], flush=True)
             rows.append(row(name, seed, found))

@@ -276,6 +276,18 @@ def test_a_method_that_plans_by_its_length_begins_from_the_base_model(
     assert run.curve[-1].share == 1.0
 
 
+def test_a_final_training_without_a_point_of_its_own_does_not_compete(
+    longer: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    unfinished(longer, folder)
+    monkeypatch.setattr(BesideSearch, "_advance", lambda beside, trials, step: False)
+    code, out, err = call_main("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
+    assert code == 0, err[-3000:]
+    assert "final" not in json.loads(out)["validation"]
+    assert "The final training of the winner reached no point with a finite loss." in err
+
+
 @pytest.mark.parametrize("damage", [{"goes_on_with": "none"}, {"from_step": 3}])
 def test_a_damaged_plan_is_refused(longer: Finished, tmp_path: Path, damage: dict[str, object]) -> None:
     folder = tmp_path / "out"

@@ -211,3 +211,12 @@ def test_steady_plans_differ_from_their_end_on_alone(
     falling = [rates[0](step) for step in range(short.steady_steps, short.total_steps)]
     assert falling == sorted(falling, reverse=True)
     assert 0 < falling[-1] <= falling[0] == 1.0
+
+
+def test_a_steady_rate_falls_in_the_last_fifth() -> None:
+    factor = schedule(STEADY, warmup_steps=4, total_steps=100)
+    assert [factor(step) for step in (0, 3, 4, 50, 80)] == [0.0, 0.75, 1.0, 1.0, 1.0]
+    assert factor(90) == pytest.approx(0.5)
+    assert factor(100) == 0.0
+    cosine = schedule("cosine", warmup_steps=0, total_steps=100)
+    assert cosine(50) == pytest.approx(0.5)

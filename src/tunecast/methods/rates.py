@@ -51,9 +51,14 @@ def adapter_rate(model: ModelFacts) -> float:
     return WIDE_RATE if model.width >= WIDE else 5e-4 * (2000.0 / model.width) ** 0.9
 
 
+def is_steady(hyperparameters: Mapping[str, Scalar]) -> bool:
+    """Return whether the rate stays the same until near the end."""
+    return hyperparameters.get("lr_scheduler_type") == STEADY
+
+
 def rate_multiple(hyperparameters: Mapping[str, Scalar]) -> float:
     """Return the multiple of the learning rate with AdamW and a cosine that suits optimiser and schedule."""
-    of_schedule = STEADY_MULTIPLE if hyperparameters.get("lr_scheduler_type") == STEADY else 1.0
+    of_schedule = STEADY_MULTIPLE if is_steady(hyperparameters) else 1.0
     return of_schedule * OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
 
 

@@ -156,10 +156,13 @@ class FinalScoring:
         contenders, validation = self._contenders(trials, zero_shot, judge, base_scored)
         return self._compared(contenders, validation, judge, tuple(warnings))
 
-    def challenge(self, comparison: Comparison, trial: Trial) -> Comparison:
-        """Let the best checkpoint of a final training compete; the winner stays if that is not better."""
+    def challenge(self, comparison: Comparison, trial: Trial, began_at: int) -> Comparison:
+        """Let the best checkpoint of a final training compete; the winner stays if that is not better.
+
+        ``began_at`` is the step at which the trial went on with another, 0 if it began from the base model.
+        """
         judge = Judge(self.prepared.task.metric)
-        finalist = best_checkpoint(trial)
+        finalist = best_checkpoint(trial) if trial.step > began_at else None
         if finalist is None:
             text = "The final training of the winner reached no point with a finite loss."
             self.progress.log(f"Note: {text}")

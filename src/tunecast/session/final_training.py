@@ -8,7 +8,7 @@ length.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tunecast.errors import OutputError, disk_error
 from tunecast.methods.rates import with_rate_for_steps
@@ -54,9 +54,7 @@ class FinalTrainer:
         longer = self._longer(winner, self._full_length(winner, winner.plan.tokens_at(step), left, unit))
         if longer.pipeline is None or not step:
             return longer
-        steps = self.laid_out(longer, winner)[0].plan.total_steps
-        pipeline = with_warmup_steps(winner.spec.pipeline, winner.plan.warmup_steps, steps)
-        return replace(longer, pipeline=pipeline, goes_on_with=winner.spec.run, from_step=step)
+        return self._going_on(winner, longer.full_length_tokens)
 
     def from_base_model(self, winner: Trial) -> FinalPlan:
         """Plan a training of a winner's pipeline from the base model, outside of any budget."""
@@ -129,10 +127,7 @@ class FinalTrainer:
         affordable = self._full_length(trial, trial.plan.tokens_at(step), left, "seconds")
         if abs(affordable - planned) <= HARDLY * planned:
             return plan
-        moved = FinalPlan(trial.spec.pipeline, max(1, affordable))
-        steps = self.laid_out(moved, trial)[0].plan.total_steps
-        pipeline = with_warmup_steps(trial.spec.pipeline, trial.plan.warmup_steps, steps)
-        moved = replace(moved, pipeline=pipeline, goes_on_with=trial.spec.run, from_step=step)
+        moved = self._going_on(trial, max(1, affordable))
         return moved if self.laid_out(moved, trial)[0].plan.steady_steps >= step else plan
 
     def seconds(self, trial: Trial, *, upper: bool = False) -> float:
@@ -148,6 +143,13 @@ class FinalTrainer:
         if longer.plan.total_steps <= least * winner.plan.total_steps:
             return FinalPlan(reason=f"it would hardly be longer than the winner's {found_in:,} tokens")
         return FinalPlan(self._derived(winner, longer.plan.total_steps), full_length)
+
+    def _going_on(self, trial: Trial, full_length: int) -> FinalPlan:
+        """Plan another end for a steady trial, from the last point at which both have the same course."""
+        pipeline = trial.spec.pipeline
+        steps = self.laid_out(FinalPlan(pipeline, full_length), trial)[0].plan.total_steps
+        pipeline = with_warmup_steps(pipeline, trial.plan.warmup_steps, steps)
+        return FinalPlan(pipeline, full_length, goes_on_with=trial.spec.run, from_step=trial.branching_step)
 
     def _full_length(self, winner: Trial, done: int, left: float, unit: str) -> int:
         """Return the tokens of the longer schedule: so many passes, or what the budget affords of them.

@@ -65,10 +65,13 @@ class Validation:
     whole: tuple[EncodedExample, ...]
     halvings: tuple[int, ...] = HALVINGS
 
-    def text(self, available: int, *, is_steady: bool) -> str:
-        """Say what trials are scored on of the available examples, and when."""
+    def text(self, available: int, *, steady: bool) -> str:
+        """Say which of the available examples trials are scored on, and when.
+
+        ``steady`` says whether their rate stays the same until near their end.
+        """
         points = ", ".join(f"1/{2**times}" for times in self.halvings)
-        if is_steady:
+        if steady:
             points += f", {1 - DECAY_SHARE:g} (where the rate begins to fall)"
         more = len(self.whole) > len(self.subset)
         return (

@@ -12,7 +12,7 @@ from tunecast.budget import Budget
 from tunecast.data import AUTO
 from tunecast.executors.base import Executor, Slot
 from tunecast.executors.requests import UseValidation
-from tunecast.methods.rates import STEADY
+from tunecast.methods.rates import is_steady
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, Pipeline, Run
@@ -234,8 +234,8 @@ class Session:
             chosen = session_validation(training_task, self._full_length, seed)
             subset, validation, self._state.halvings = chosen.subset, chosen.whole, chosen.halvings
             self._state.validation_sizes = len(subset), len(validation)
-            is_steady = self._settings.restrictions.fixed.get("lr_scheduler_type") == STEADY
-            self._progress.log(chosen.text(len(training_task.validation), is_steady=is_steady))
+            steady = is_steady(self._settings.restrictions.fixed)
+            self._progress.log(chosen.text(len(training_task.validation), steady=steady))
         # Together with the full length: one without the other is how sessions of 0.1.0 are recognised.
         self._save_state()
         self._prepared = self._prepared.validated_on(subset, validation)
@@ -487,9 +487,7 @@ class Session:
             outside_budget=choice.kind == "epochs",
             replan=partial(self._moved_end, search),
         )
-        if trained.step == plan.from_step:
-            return comparison
-        return final.challenge(comparison, trained)
+        return final.challenge(comparison, trained, plan.from_step)
 
     def _moved_end(self, search: Search, trials: Trials) -> Trials:
         """Give the final training another end if the rest of a budget in seconds affords another."""

@@ -14,7 +14,7 @@ from tunecast.budget import Used
 from tunecast.errors import StoreError
 from tunecast.executors.base import Slot
 from tunecast.methods import get_method
-from tunecast.methods.rates import STEADY
+from tunecast.methods.rates import is_steady
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.folder import OutputFolder
@@ -67,7 +67,7 @@ class Trial:
         """Its course; trials of equal batch size, warm-up and kind of schedule share it."""
         pipeline = self.spec.pipeline
         batch, warmup = pipeline.number("per_device_train_batch_size"), pipeline.number("warmup_ratio")
-        key = batch, warmup, self.is_steady
+        key = batch, warmup, is_steady(pipeline.hyperparameters)
         if key not in self.plans:
             self.plans[key] = self.training_task.plan(self.spec)
         return self.plans[key]
@@ -140,16 +140,12 @@ class Trial:
         return self._stand.resume_step
 
     @property
-    def is_steady(self) -> bool:
-        """Whether its rate stays the same until near its end."""
-        return self.spec.pipeline.hyperparameters.get("lr_scheduler_type") == STEADY
-
-    @property
     def branching_step(self) -> int:
         """The last point from which it can go on to a later end; 0 if there is none."""
-        if not self.is_steady or self.outcome.is_failure:
+        pipeline = self.spec.pipeline
+        if not is_steady(pipeline.hyperparameters) or self.outcome.is_failure:
             return 0
-        if get_method(self.spec.pipeline.method).depends_on_length:
+        if get_method(pipeline.method).depends_on_length:
             return 0
         return max((p.step for p in self.curve if p.step <= self.plan.steady_steps), default=0)
 

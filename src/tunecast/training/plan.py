@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.methods.rates import STEADY
+from tunecast.methods.rates import STEADY, is_steady
 from tunecast.records import Pipeline, Scalar
 
 HALVINGS = (6, 5, 4, 3, 2, 1)
@@ -93,8 +93,9 @@ def plan_trial(
     tokens = np.asarray(cumulative, dtype=np.int64)
     # The first warm-up step has a learning rate of 0, so a schedule of that step alone would train nothing.
     warmup = min(int(np.ceil(pipeline.number("warmup_ratio") * len(batches))), len(batches) - 1)
-    is_steady = pipeline.hyperparameters.get("lr_scheduler_type") == STEADY
-    steady = len(batches) - _decay_steps(warmup, len(batches)) if is_steady else 0
+    steady = 0
+    if is_steady(pipeline.hyperparameters):
+        steady = len(batches) - _decay_steps(warmup, len(batches))
     grid = _grid(tokens, warmup, steady, even_points, halvings)
     return TrialPlan(tuple(batches), tokens, warmup, grid, steady)
 
