@@ -29,7 +29,7 @@ import psutil
 
 import environment  # noqa: F401 (before the libraries that read it)
 import tiny
-from kills import measured
+from kills import measured, still_alive
 from postgres_server import Postgres, postgres_server
 from sessions import FLAGS, call_main
 from tunecast.executors.ray import ENVIRONMENT
@@ -358,7 +358,7 @@ def arena_of(kind: str, folder: Path, draw: random.Random) -> Iterator[Arena]:
         finally:
             arena.close()  # type: ignore[attr-defined]
             left = [process for process in arena.marked() if process.pid != os.getpid()]
-            for process in psutil.wait_procs(left, timeout=ORPHAN_SECONDS)[1]:
+            for process in still_alive(left, ORPHAN_SECONDS):
                 process.kill()
 
 

@@ -35,6 +35,22 @@ def traced_to(file: Path) -> dict[str, str]:
     return {VARIABLE: str(file), "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
+def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """The processes that do not end within some seconds.
+
+    A zombie has ended: where process 1 reaps no orphans, as in some containers, it keeps its process number.
+    """
+    _, left = psutil.wait_procs(processes, timeout=seconds)
+    return [process for process in left if _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Victim:
     """One output folder, and the processes that work on it one after the other."""
@@ -84,7 +100,7 @@ class Victim:
         """The session's server and its workers."""
         try:
             below = psutil.Process(self.process.pid).children(recursive=True)
-            return [process for process in below if process.status() != psutil.STATUS_ZOMBIE]
+            return [process for process in below if _is_alive(process)]
         except psutil.NoSuchProcess:
             return []
 
@@ -108,8 +124,7 @@ class Victim:
         self.process.wait()
         # Its own last phase is sure now; what its worker was doing is only known from before.
         own = self._latest_phases().get(self.process.pid, "start")
-        _, alive = psutil.wait_procs(helpers, timeout=ORPHAN_SECONDS)
-        outliving = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        outliving = still_alive(helpers, ORPHAN_SECONDS)
         assert not outliving, f"{len(outliving)} processes outlived their session by {ORPHAN_SECONDS} s"
         return before if own == "search" else own
 

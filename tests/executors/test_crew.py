@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 import workshop
+from kills import still_alive
 from tunecast.executors import crew
 from tunecast.executors.base import Crash, Executor
 from tunecast.executors.in_process import InProcessExecutor
@@ -199,7 +200,7 @@ def followers(executor: LocalExecutor) -> list[psutil.Process]:
 
 def gone(processes: list[psutil.Process], seconds: float = 5.0) -> bool:
     """Whether all processes end within some seconds."""
-    return not psutil.wait_procs(processes, timeout=seconds)[1]
+    return not still_alive(processes, seconds)
 
 
 def test_a_dead_process_is_a_crash_of_the_slot_and_the_next_one_goes_on(

@@ -15,11 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kills import still_alive
 from tunecast.executors.fork_server import ForkServer
 
 ORPHAN_SECONDS = 5.0
 KILLED_PARENT = """
 import sys, time
+from kills import still_alive
 from tunecast.executors.fork_server import ForkServer
 server = ForkServer({})
 connection, process = server.fork()
@@ -109,8 +111,7 @@ def test_nothing_outlives_a_killed_session(moment: str) -> None:
         processes[1].suspend()  # as in a collection's pause
     session.kill()
     session.wait()
-    _, alive = psutil.wait_procs(processes, timeout=ORPHAN_SECONDS)
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert still_alive(processes, ORPHAN_SECONDS) == []
 
 
 def test_a_worker_is_a_new_interpreter_where_a_library_has_started_cuda(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import workplaces
+from kills import still_alive
 from tunecast.errors import ModelError
 from tunecast.executors import local as local_module
 from tunecast.executors.local import LocalExecutor, crash_of, own_accelerators
@@ -69,7 +70,7 @@ def test_workers_do_not_outlive_their_server_and_the_next_have_another(local: Lo
     assert server is not None
     workers = [psutil.Process(pid) for pid in pids]
     server.kill()
-    assert not psutil.wait_procs(workers, timeout=5)[1]
+    assert still_alive(workers, 5) == []
     assert [local.call(Do(workplaces.process), slot) for slot in local.idle()] == [crash_of(1)] * 2
     assert all(local.call(Do(workplaces.process), slot)[0] not in pids for slot in local.idle())
 

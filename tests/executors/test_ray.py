@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import workplaces
-from kills import committed, measured
+from kills import committed, measured, still_alive
 from pulling import until
 from ray_here import need_ray
 from sessions import Finished, command, run_command
@@ -217,5 +217,5 @@ def test_nothing_of_ray_outlives_a_session_that_is_killed(finished_session: Fini
     session.send_signal(signal.SIGKILL)
     session.wait()
     ours = [process for process, name in names.items() if name not in RAYS_OWN]
-    assert psutil.wait_procs(ours, timeout=10)[1] == []
-    assert psutil.wait_procs(below, timeout=60)[1] == []
+    assert still_alive(ours, 10) == []
+    assert still_alive(below, 60) == []
