@@ -25,8 +25,9 @@ from tunecast.session import beside_search, budget_tracker, loop
 from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import GRACE, BudgetTracker
 from tunecast.session.final_training import FinalTrainer
-from tunecast.session.finalists import Judge, best_checkpoint, is_scored, leading_checkpoints
+from tunecast.session.finalists import best_checkpoints, is_scored, leading_checkpoints
 from tunecast.session.folder import OutputFolder
+from tunecast.session.judge import Judge
 from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
@@ -166,8 +167,8 @@ class Spent:
         )
         self.place = folder, store
         self.search.spend()
-        baseline = best_checkpoint(self.trials[0])
-        finalists = [*leading_checkpoints(self.trials, Judge("loss")), *([baseline] if baseline else [])]
+        baseline = best_checkpoints(self.trials[0])
+        finalists = [*leading_checkpoints(self.trials, Judge("loss")), *baseline]
         unscored = {finalist.key for finalist in finalists if not is_scored(finalist)}
         self.seconds = tracker.elapsed()
         self.comparing = len(unscored) * machine.scoring

@@ -16,9 +16,10 @@ from report.sample_session import make_runs
 from sample_runs import sample_point, sample_run
 from tunecast.cli.session_result import as_result
 from tunecast.methods.space import BASELINE
-from tunecast.records import Score
+from tunecast.records import Outcome, Point, Score
 from tunecast.results import SessionRecord
-from tunecast.session.finalists import FINALISTS, Judge, leading_checkpoints, most_to_score
+from tunecast.session.finalists import FINALISTS, leading_checkpoints, most_to_score
+from tunecast.session.judge import Judge
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial
@@ -80,6 +81,67 @@ def test_points_that_measured_the_metric_bring_its_leaders_too(
     trials = trials_with(prepared, *SCORES, metric_name=metric_name)
     found = leading_checkpoints(trials, Judge(objective))
     assert [one.run.curve[-1].validation.loss for one in found] == losses
+
+
+def points_with(*scores: tuple[float, float | None]) -> tuple[Point, ...]:
+    """Points one step apart, each with a loss and an accuracy, or without one."""
+    return tuple(
+        sample_point(
+            step,
+            validation=dataclasses.replace(
+                score(loss, accuracy), metric_name="" if accuracy is None else "accuracy"
+            ),
+        )
+        for step, (loss, accuracy) in enumerate(scores, start=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "scores", "steps"),
+    [
+        ("loss", [(2.0, 0.5), (1.0, 0.6), (3.0, 0.9)], [2]),
+        ("accuracy", [(2.0, 0.5), (1.0, 0.6), (3.0, 0.9)], [3, 2]),
+        ("accuracy", [(2.0, 0.9), (1.0, 0.6), (3.0, 0.9)], [1, 2]),
+        ("accuracy", [(2.0, 0.5), (1.0, 0.9), (3.0, 0.9)], [2]),
+        ("accuracy", [(2.0, 0.5), (1.0, None), (3.0, 0.9)], [2]),
+        ("accuracy", [(2.0, 0.5), (math.nan, 1.0)], [1]),
+        ("accuracy", [(math.inf, 1.0)], []),
+    ],
+)
+def test_a_trial_may_win_with_its_best_loss_or_its_best_metric(
+    objective: str, scores: list[tuple[float, float | None]], steps: list[int]
+) -> None:
+    assert [point.step for point in Judge(objective).best_points(points_with(*scores))] == steps
+
+
+def classifier_trial(prepared: PreparedTask, number: int, *scores: tuple[float, float]) -> Trial:
+    """A trial whose points measure accuracy."""
+    trial = a_trial(prepared, number, 1.0)
+    assert trial.run
+    trial.run = dataclasses.replace(trial.run, curve=points_with(*scores), outcome=Outcome.PAUSED)
+    trial.training_task = dataclasses.replace(trial.training_task, point_metric="accuracy")
+    return trial
+
+
+def test_one_trial_may_bring_two_leading_checkpoints(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    first = classifier_trial(prepared, 0, (2.0, 0.5), (1.0, 0.6), (1.5, 0.8))
+    second = classifier_trial(prepared, 1, (1.1, 0.7), (1.2, 0.6))
+    found = leading_checkpoints([first, second], Judge("accuracy"))
+    assert [(one.trial, one.step) for one in found] == [(first, 3), (first, 2), (second, 1)]
+    assert most_to_score([first, second], set(), settings, "accuracy") == 2 + 1
+    assert most_to_score([first, second], {1}, settings, "accuracy") == 2 + 2
+    new = classifier_trial(prepared, 2)
+    assert most_to_score([first, second, new], {2}, settings, "accuracy") == 2 + 1 + 1, "one point, one best"
+
+
+def test_a_trial_goes_on_while_its_metric_gains(prepared: PreparedTask) -> None:
+    trial = classifier_trial(prepared, 0, (1.0, 0.5), (1.1, 0.6), (1.2, 0.7))
+    trial.patience = 2
+    assert not trial.is_stopped_early
+    trial.training_task = dataclasses.replace(trial.training_task, point_metric="")
+    assert trial.is_stopped_early
 
 
 @pytest.fixture(scope="module")

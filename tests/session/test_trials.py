@@ -66,6 +66,7 @@ def advance(
     loss: float,
     outcome: Outcome = Outcome.PAUSED,
     *,
+    accuracy: float | None = None,
     retrained_tokens: int = 0,
     skipped_steps: int = 0,
     elapsed: float = 7.0,
@@ -87,7 +88,9 @@ def advance(
         learning_rate=1e-3,
         train_loss=loss,
         gradient_norm=1.0,
-        validation=Score(loss, loss, loss, 16, 96),
+        validation=Score(
+            loss, loss, loss, 16, 96, metric=accuracy, metric_name="" if accuracy is None else "accuracy"
+        ),
         training=Seconds(1.0, 1.0),
         evaluation=Seconds(evaluation, evaluation),
         peak_bytes=None,
@@ -136,6 +139,20 @@ def test_only_what_is_needed_stays_on_disk(trials: Trials) -> None:
     }
     advance(trials, 0, 6.0, Outcome.DIVERGED)
     assert files(trials, 0) == {f"weights-{best}.safetensors"}
+
+
+def test_the_best_by_the_metric_stays_on_disk_too(
+    prepared: PreparedTask, folder: OutputFolder, store: Store
+) -> None:
+    classifier = replace(prepared.training_task, point_metric="accuracy")
+    trials = laid_out(replace(prepared, training_task=classifier), folder, store)
+    steps = []
+    for loss, accuracy in ((4.0, 0.5), (5.0, 0.8)):
+        advance(trials, 0, loss, accuracy=accuracy)
+        steps.append(trials[0].step)
+    advance(trials, 0, 7.0, Outcome.DIVERGED, accuracy=0.1)
+    assert files(trials, 0) == {f"weights-{step}.safetensors" for step in steps}
+    assert trials[0].best_point == trials[0].curve[0]
 
 
 def test_checkpoints_of_the_worst_go_first(trials: Trials) -> None:

@@ -28,15 +28,15 @@ from tunecast.session.constant_answers import ConstantRival, constant_rivals
 from tunecast.session.finalists import (
     FINALISTS,
     Finalist,
-    Judge,
     Key,
-    best_checkpoint,
+    best_checkpoints,
     is_scored,
     leading_checkpoints,
     score_finalist,
 )
 from tunecast.session.folder import OutputFolder
 from tunecast.session.guard_scoring import GuardScorer
+from tunecast.session.judge import Judge
 from tunecast.session.margins import Margins
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.provenance import Origin
@@ -157,18 +157,18 @@ class FinalScoring:
         return self._compared(contenders, validation, judge, tuple(warnings))
 
     def challenge(self, comparison: Comparison, trial: Trial, began_at: int) -> Comparison:
-        """Let the best checkpoint of a final training compete; the winner stays if that is not better.
+        """Let the best checkpoint of a final training compete; the winner stays if it is not better.
 
         ``began_at`` is the step at which the trial went on with another, 0 if it began from the base model.
         """
         judge = Judge(self.prepared.task.metric)
-        finalist = best_checkpoint(trial) if trial.step > began_at else None
-        if finalist is None:
+        finalists = best_checkpoints(trial) if trial.step > began_at else []
+        if not finalists:
             text = "The final training of the winner reached no point with a finite loss."
             self.progress.log(f"Note: {text}")
             return replace(comparison, warnings=(*comparison.warnings, text))
-        contenders = {**comparison.contenders, "final": finalist}
-        validation = {**comparison.validation, **self._validate([finalist], judge)}
+        validation = {**comparison.validation, **self._validate(finalists, judge)}
+        contenders = {**comparison.contenders, "final": _best_of(finalists, judge, validation)}
         return self._compared(contenders, validation, judge, comparison.warnings)
 
     def _compared(
@@ -251,16 +251,16 @@ class FinalScoring:
     ) -> tuple[dict[str, Finalist], dict[Key, Scored]]:
         """Return contenders by name, in the order that settles ties, and validation scores by checkpoint."""
         base = Finalist(zero_shot, None, 0)
-        contenders = {"zero_shot": base}
-        baseline = best_checkpoint(trials[0])
-        if get_strategy(self.settings.strategy).has_baseline and baseline is not None:
-            contenders["baseline"] = baseline
+        has_baseline = get_strategy(self.settings.strategy).has_baseline
+        baselines = best_checkpoints(trials[0]) if has_baseline else []
         leading = leading_checkpoints(trials, judge)
-        finalists = [one for one in (*contenders.values(), *leading) if one.key != base.key]
-        validation = {base.key: base_scored} | self._validate(finalists, judge)
+        validation = {base.key: base_scored} | self._validate([*baselines, *leading], judge)
+        contenders = {"zero_shot": base}
+        if baselines:
+            contenders["baseline"] = _best_of(baselines, judge, validation)
         leading = [one for one in leading if not self.guards.is_left_out(one)]
-        incumbent = min(leading, key=lambda one: judge.badness(validation[one.key].score), default=base)
-        return {**contenders, "incumbent": incumbent}, validation
+        contenders["incumbent"] = _best_of(leading or [base], judge, validation)
+        return contenders, validation
 
     def _validate(self, finalists: Iterable[Finalist], judge: Judge) -> dict[Key, Scored]:
         """Score checkpoints on all validation examples that the session uses, each once.
@@ -354,6 +354,11 @@ class FinalScoring:
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync(self.folder.path)
+
+
+def _best_of(finalists: Sequence[Finalist], judge: Judge, scored: Mapping[Key, Scored]) -> Finalist:
+    """Return the best of some checkpoints by their scores, the first of equals."""
+    return min(finalists, key=lambda one: judge.badness(scored[one.key].score))
 
 
 def _base_text(scored: Scored) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
@@ -12,9 +11,10 @@ from tunecast.data import LOSS
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import ScoreModel
 from tunecast.progress import Progress
-from tunecast.records import Run, Score
+from tunecast.records import Point, Run, Score
 from tunecast.results import TrainedOn
 from tunecast.search import get_strategy
+from tunecast.session.judge import Judge
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, retraining_note
 from tunecast.training.label_metrics import label_metric
@@ -48,7 +48,12 @@ class Finalist:
     @property
     def weights_hash(self) -> str:
         """The committed hash of its weights."""
-        return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
+        return self._point.checkpoint_hash
+
+    @property
+    def subset_score(self) -> Score:
+        """Its score on the validation subset."""
+        return self._point.validation
 
     @property
     def trained_on(self) -> TrainedOn:
@@ -59,6 +64,10 @@ class Finalist:
         available = self.run.unique_examples
         return TrainedOn(self.step, len(np.unique(seen)), available, len(seen) / available)
 
+    @property
+    def _point(self) -> Point:
+        return next(point for point in self.run.curve if point.step == self.step)
+
     def scoring(
         self, split: str, metric: str, generate_limit: int, interval_seed: int | None = None
     ) -> ScoreModel:
@@ -68,49 +77,23 @@ class Finalist:
         )
 
 
-class Judge:
-    """Compares scores by the session's objective; the loss settles ties between metrics."""
-
-    def __init__(self, objective: str) -> None:
-        self.metric = "" if objective == "loss" else objective
-        self.by_labels = False
-        if self.metric:
-            from tunecast.training.metrics import get_metric
-
-            metric = get_metric(self.metric)
-            self.by_labels = metric.by_labels
-            self._sign = -1.0 if metric.higher_is_better else 1.0
-
-    def badness(self, score: Score) -> tuple[float, ...]:
-        """Lower is better."""
-        loss = score.loss if math.isfinite(score.loss) else math.inf
-        if not self.metric:
-            return (loss,)
-        assert score.metric is not None
-        return self._sign * score.metric, loss
-
-    def prefers(self, one: Score, other: Score) -> bool:
-        """Whether the first score is better."""
-        return self.badness(one) < self.badness(other)
-
-
-def best_checkpoint(trial: Trial) -> Finalist | None:
-    """Return a trial's checkpoint with the lowest loss on the validation subset, None before its first."""
-    if trial.run is None or trial.best_point is None:
-        return None
-    return Finalist(trial.run, trial, trial.best_point.step)
+def best_checkpoints(trial: Trial) -> list[Finalist]:
+    """Return the checkpoints of a trial that may win, best first; see :attr:`Trial.best_points`."""
+    if trial.run is None:
+        return []
+    return [Finalist(trial.run, trial, point.step) for point in trial.best_points]
 
 
 def leading_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
-    """Return the best checkpoints of the leading trials on the validation subset, at most three.
+    """Return the checkpoints that lead on the validation subset, at most three.
 
     They lead by loss. If points measured the metric that decides, they lead by it and by loss in turns.
     """
-    found = [finalist for trial in trials if (finalist := best_checkpoint(trial))]
-    by_loss = sorted(found, key=lambda one: _subset_score(one).loss)
-    if not judge.by_labels or any(_subset_score(one).metric_name != judge.metric for one in found):
+    found = [finalist for trial in trials for finalist in best_checkpoints(trial)]
+    by_loss = sorted(found, key=lambda one: one.subset_score.loss)
+    if not judge.by_labels or any(one.subset_score.metric_name != judge.metric for one in found):
         return by_loss[:FINALISTS]
-    by_metric = sorted(found, key=lambda one: judge.badness(_subset_score(one)))
+    by_metric = sorted(found, key=lambda one: judge.badness(one.subset_score))
     turns = [one for pair in zip(by_metric, by_loss, strict=True) for one in pair]
     return list({one.key: one for one in turns}.values())[:FINALISTS]
 
@@ -130,20 +113,22 @@ def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: Session
         settings: The session's.
         metric: What decides; answers to a metric are never known from the end of a trial, nor are guards.
     """
-    found = {place: one for place, trial in enumerate(trials) if (one := best_checkpoint(trial))}
+    places = dict(enumerate(trials))
+    found = {place: ones for place, trial in places.items() if (ones := best_checkpoints(trial))}
     has_baseline = get_strategy(settings.strategy).has_baseline
-    # Who leads by labels is not known from the loss: the baseline may be no leader and be scored beside them.
-    beside = has_baseline and label_metric(metric) is not None
-    known = sorted(
-        found.keys() - set(advanced),
-        key=lambda place: (beside and place == 0, _subset_score(found[place]).loss),
-    )
+    if label_metric(metric) is not None:
+        # The loss does not tell who leads by labels; the baseline may be scored beside the leaders.
+        most = {place: len(ones) for place, ones in found.items()}
+        most |= {place: places[place].most_best_points for place in advanced}
+        beside = most.pop(0, 0) if has_baseline else 0
+        return min(FINALISTS, sum(most.values())) + beside
+    known = sorted(found.keys() - set(advanced), key=lambda place: found[place][0].subset_score.loss)
     baseline_anew = has_baseline and 0 in advanced
     baseline = {0} if has_baseline and 0 in known else set()
 
     def unscored(places: Iterable[int]) -> int:
         rescores = metric != LOSS or bool(settings.guard)
-        return sum(rescores or not is_scored(found[place]) for place in places)
+        return sum(rescores or not is_scored(found[place][0]) for place in places)
 
     newcomers = min(FINALISTS, len(advanced) - baseline_anew)
     return max(
@@ -158,9 +143,3 @@ def score_finalist(finalist: Finalist, request: ScoreModel, ask: Ask, progress: 
     if scored.retrained_tokens:
         progress.log(retraining_note(finalist.run.id, scored.retrained_tokens))
     return scored
-
-
-def _subset_score(finalist: Finalist) -> Score:
-    point = finalist.run.best_point
-    assert point is not None
-    return point.validation

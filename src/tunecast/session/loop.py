@@ -17,9 +17,10 @@ from tunecast.search import History, Policy, Remaining, diagnostics_of, get_stra
 from tunecast.search.patience import points_without_gain
 from tunecast.search.reasons import reason
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.finalists import FINALISTS, most_to_score
+from tunecast.session.finalists import leading_checkpoints, most_to_score
 from tunecast.session.folder import OutputFolder
 from tunecast.session.instructions import Instruction
+from tunecast.session.judge import Judge
 from tunecast.session.obeying import Obeying
 from tunecast.session.rules import BudgetView, choose, fits_beside
 from tunecast.session.runtime_model import Paces, RuntimeModel
@@ -401,8 +402,9 @@ class Search:
     def _limit_disk(self, history: History) -> None:
         """Drop checkpoints beyond ``--keep-gb``, except of the first trial, the leader and finalists."""
         ahead = leader(history)
-        points = [(point.validation.loss, i) for i, t in enumerate(self.trials) if (point := t.best_point)]
-        spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}
+        finalists = {one.run.id for one in leading_checkpoints(self.trials, Judge(self.trials.metric))}
+        spare = {place for place, trial in enumerate(self.trials) if trial.spec.run in finalists}
+        spare |= {0} if ahead is None else {0, ahead}
         for run in self.trials.limit_disk(self._settings.keep_gb * 1e9, spare):
             limit = f"--keep-gb {self._settings.keep_gb:g}"
             self._progress.log(f"Dropped the checkpoint of trial {run}: {limit}.")

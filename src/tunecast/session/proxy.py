@@ -20,8 +20,8 @@ from tunecast.progress import Progress
 from tunecast.records import Score
 from tunecast.results import Proxy, SessionRecord
 from tunecast.session.evaluation import scored_answer
-from tunecast.session.finalists import Judge
 from tunecast.session.folder import OutputFolder
+from tunecast.session.judge import Judge
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.subject import Subject, find_subject

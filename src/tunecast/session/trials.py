@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.budget import Used
+from tunecast.data import LOSS
 from tunecast.errors import StoreError
 from tunecast.executors.base import Slot
 from tunecast.methods import get_method
@@ -18,6 +19,7 @@ from tunecast.methods.rates import is_steady
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.folder import OutputFolder
+from tunecast.session.judge import Judge
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
 from tunecast.session.runtime_model import Paces, RuntimeModel
@@ -55,7 +57,7 @@ class Trial:
     is_feasible: bool = True
     """Whether memory holds it; an infeasible trial has no next point."""
     patience: int | None = None
-    """Points without a better validation loss after which it stops; None never stops it."""
+    """Points that are better in nothing that decides after which it stops; None never stops it."""
     measured: np.ndarray | None = field(default=None, repr=False)
     """What :meth:`Loss.measure` gave at its end for each validation example; None in a resumed session."""
     effort: float = 1.0
@@ -106,13 +108,13 @@ class Trial:
 
     @property
     def is_stopped_early(self) -> bool:
-        """Whether its validation loss has not improved for so many points that it stops."""
+        """Whether nothing that decides has improved for so many points that it stops."""
         if self.patience is None or self.outcome is not Outcome.PAUSED:
             return False
-        best = self.run.best_point if self.run else None
+        best = max((point.step for point in self.best_points), default=None)
         if best is None:
             return False
-        return sum(point.step > best.step for point in self.curve) >= self.patience
+        return sum(point.step > best for point in self.curve) >= self.patience
 
     @property
     def is_stopped(self) -> bool:
@@ -192,10 +194,19 @@ class Trial:
         return bool(self.curve) and not self.curve[-1].validation.loss <= self.spec.explosion_nats
 
     @property
+    def best_points(self) -> tuple[Point, ...]:
+        """The points whose checkpoints may win; see :meth:`Judge.best_points`."""
+        return Judge(self.training_task.point_metric or LOSS).best_points(self.curve)
+
+    @property
+    def most_best_points(self) -> int:
+        """The most points that :attr:`best_points` may hold after the next one."""
+        return min(2, len(self.curve) + 1) if self.training_task.point_metric else 1
+
+    @property
     def best_point(self) -> Point | None:
-        """Its best point with a finite loss, None if there is none."""
-        best = self.run.best_point if self.run else None
-        return best if best and math.isfinite(best.validation.loss) else None
+        """Its point of the lowest finite loss, None if there is none."""
+        return min(self.best_points, key=lambda point: point.validation.loss, default=None)
 
     @property
     def report(self) -> StepReport | None:
@@ -438,10 +449,10 @@ class Trials:
             validation=None,
             extra={**(self._extra or {}), TAKEN_OVER: trial.plan.tokens_at(step)},
         )
-        for kept in {step, run.best_point.step if run.best_point else step}:
+        trial.run = run
+        for kept in {step, *(point.step for point in trial.best_points)}:
             trial.checkpoints.copy(earlier.checkpoints, kept)
         self._store.put(run)
-        trial.run = run
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop checkpoints of the worst waiting trials until the rest fits; they can be trained again.
@@ -487,8 +498,7 @@ class Trials:
         trial.look_again()
         if not trial.spec.folder:
             return
-        best = trial.run.best_point
-        kept = {best.step} if best else set()
+        kept = {point.step for point in trial.best_points}
         resumable = {trial.step} if trial.run.outcome is Outcome.PAUSED else set()
         if trial.branching_step:
             resumable.add(trial.branching_step)
