@@ -262,7 +262,7 @@ def test_ten_thousand_runs_are_browsed_within_a_second(browser: Browser, many: s
         assert page.evaluate("document.querySelectorAll('#plot-parallel .trace').length") == 1
         assert page.problems == []
         click(page, ".pages a")
-        page.wait_for("location.search.includes('page=2')")
+        page.wait_for("location.search.includes('page=2') && document.readyState === 'complete'")
         assert "Page 2 of 4" in text_of(page)
         assert text_of(page, "#total") == f"{wanted} runs", "the filters stay"
 

@@ -262,7 +262,7 @@ def test_its_end_moves_to_where_the_seconds_are_over(
     assert last.curve[-1].share > 0.9
     assert last.curve[-1].learning_rate < 0.6 * first.curve[0].learning_rate
     assert first.curve[-1].checkpoint_hash in {point.checkpoint_hash for point in last.curve}
-    assert done.result["budget"]["used_seconds"] < 17
+    assert done.result["budget"]["used_seconds"] < 20, "also on a busy machine"
     assert sum(map(own_tokens, runs)) == last.curve[-1].tokens_seen - min(r.extra[TAKEN_OVER] for r in runs)
 
 
