@@ -16,6 +16,7 @@ from scripted_executor import ScriptedExecutor
 from tunecast.budget import Budget
 from tunecast.executors.base import Handle
 from tunecast.executors.requests import Advance
+from tunecast.methods.rates import STEADY
 from tunecast.methods.space import BASELINE
 from tunecast.predictor import load_prior
 from tunecast.progress import Silent
@@ -101,7 +102,10 @@ class Machine(ScriptedExecutor):
             (folder / f"{kind}-{step}.safetensors").touch()
         share = plan.share_at(step)
         point = sample_point(
-            step, self.ends[place] + 1.0 - share, share=share, tokens_seen=plan.tokens_at(step)
+            step,
+            self.ends[min(place, len(PIPELINES))] + 1.0 - share,
+            share=share,
+            tokens_seen=plan.tokens_at(step),
         )
         point = replace(point, training=replace(point.training, wall=training))
         return Measurement(
@@ -132,11 +136,12 @@ class Spent:
     def __init__(
         self, machine: Machine, settings: SessionSettings, prepared: PreparedTask, validation: Validation,
         full_length: int, folder: OutputFolder, store: Store, kept: float = 0.0,
+        pipelines: list[Pipeline] = PIPELINES,
     ) -> None:  # fmt: skip
         self.trials = Trials(
             "session",
             prepared,
-            PIPELINES,
+            pipelines,
             folder,
             store,
             seed=0,
@@ -183,12 +188,19 @@ def train_winner(spent: Spent, machine: Machine, settings: SessionSettings, prep
     tracker.reserve_for_comparing(machine.scoring)
     plan = trainer.plan(search.leader, tracker.left(search.used(), "final training"), "seconds")
     tracker.reserve("final training", 0.0)
-    trials = trainer.laid_out(plan, spent.trials[0])
+    trials = trainer.begun(plan, spent.trials)
     machine.trials += trials
+
+    def moved(trials: Trials) -> Trials:
+        left = tracker.left(search.used(), "final training")
+        if (other := trainer.replanned(plan, trials[0], left)) == plan:
+            return trials
+        machine.trials += (begun := trainer.begun(other, trials))
+        return begun
+
     requester = Requester(machine, folder.path)
     beside = BesideSearch("session", prepared, store, requester, tracker, search, lambda: None, Silent())
-    beside.train_to_end(trials, 0.0, outside_budget=False)
-    return trials[0]
+    return beside.train_to_end(trials, 0.0, outside_budget=False, replan=moved)
 
 
 @pytest.fixture
@@ -254,3 +266,32 @@ def test_a_final_training_uses_its_half_though_it_is_faster_or_slower_than_the_t
     used = spent.tracker.elapsed() + machine.scoring
     assert used <= (1 + GRACE) * SECONDS
     assert used > 0.95 * SECONDS or slower < 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("slower", [0.7, 1.0, 1.4])
+def test_the_rate_of_a_final_training_has_fallen_when_the_seconds_are_over(
+    slower: float,
+    seed: int,
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    place: tuple[OutputFolder, Store],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = prepared.training_task
+    pace = 122 * task.train_tokens / len(task.train) / TOKENS
+    full_length = int(0.125 * (SECONDS - 5.0) * pace)
+    validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
+    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole))
+    machine.draw = random.Random(seed)
+    for module in (budget_tracker, loop, beside_search):
+        monkeypatch.setattr(module, "time", machine)
+    steady = [
+        replace(p, hyperparameters={**p.hyperparameters, "lr_scheduler_type": STEADY}) for p in PIPELINES
+    ]
+    spent = Spent(machine, settings, prepared, validation, full_length, *place, SECONDS / 2, steady)
+    machine.pace /= slower
+    trial = train_winner(spent, machine, settings, prepared)
+    used = spent.tracker.elapsed() + machine.scoring
+    assert trial.curve[-1].share > 0.97, "the rate has all but fallen"
+    assert 0.93 * SECONDS < used <= (1 + GRACE) * SECONDS
