@@ -239,6 +239,27 @@ def test_five_minutes_are_used_on_slow_and_fast_machines(
         assert used + (1 - 2 * NOISE) * (probe + machine.scoring) > SECONDS
 
 
+def searched_half(
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    place: tuple[OutputFolder, Store],
+    monkeypatch: pytest.MonkeyPatch,
+    pipelines: list[Pipeline] = PIPELINES,
+    seed: int = 0,
+) -> tuple[Machine, Spent]:
+    """A machine on which a search has spent its half of five minutes."""
+    task = prepared.training_task
+    pace = 122 * task.train_tokens / len(task.train) / TOKENS
+    full_length = int(0.125 * (SECONDS - 5.0) * pace)
+    validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
+    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole))
+    machine.draw = random.Random(seed)
+    for module in (budget_tracker, loop, beside_search):
+        monkeypatch.setattr(module, "time", machine)
+    spent = Spent(machine, settings, prepared, validation, full_length, *place, SECONDS / 2, pipelines)
+    return machine, spent
+
+
 @pytest.mark.parametrize("slower", [0.7, 1.0, 1.4])
 def test_a_final_training_uses_its_half_though_it_is_faster_or_slower_than_the_trials(
     slower: float,
@@ -247,14 +268,7 @@ def test_a_final_training_uses_its_half_though_it_is_faster_or_slower_than_the_t
     place: tuple[OutputFolder, Store],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task = prepared.training_task
-    pace = 122 * task.train_tokens / len(task.train) / TOKENS
-    full_length = int(0.125 * (SECONDS - 5.0) * pace)
-    validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
-    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole))
-    for module in (budget_tracker, loop, beside_search):
-        monkeypatch.setattr(module, "time", machine)
-    spent = Spent(machine, settings, prepared, validation, full_length, *place, kept=SECONDS / 2)
+    machine, spent = searched_half(settings, prepared, place, monkeypatch)
     assert SECONDS / 3 < spent.seconds < 0.55 * SECONDS
     machine.pace /= slower
     trial = train_winner(spent, machine, settings, prepared)
@@ -278,18 +292,11 @@ def test_the_rate_of_a_final_training_has_fallen_when_the_seconds_are_over(
     place: tuple[OutputFolder, Store],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task = prepared.training_task
-    pace = 122 * task.train_tokens / len(task.train) / TOKENS
-    full_length = int(0.125 * (SECONDS - 5.0) * pace)
-    validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
-    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole))
-    machine.draw = random.Random(seed)
-    for module in (budget_tracker, loop, beside_search):
-        monkeypatch.setattr(module, "time", machine)
     steady = [
-        replace(p, hyperparameters={**p.hyperparameters, "lr_scheduler_type": STEADY}) for p in PIPELINES
+        replace(one, hyperparameters={**one.hyperparameters, "lr_scheduler_type": STEADY})
+        for one in PIPELINES
     ]
-    spent = Spent(machine, settings, prepared, validation, full_length, *place, SECONDS / 2, steady)
+    machine, spent = searched_half(settings, prepared, place, monkeypatch, steady, seed)
     machine.pace /= slower
     trial = train_winner(spent, machine, settings, prepared)
     used = spent.tracker.elapsed() + machine.scoring
