@@ -67,12 +67,12 @@ class Machine(ScriptedExecutor):
         subset_share: The part of them that is scored at a point before the end.
     """
 
-    def __init__(self, pace: float, scoring: float, subset_share: float) -> None:
+    def __init__(self, pace: float, scoring: float, subset_share: float, seed: int = 0) -> None:
         super().__init__()
         self.pace, self.scoring, self.subset_share = pace, scoring, subset_share
         self.now = 0.0
         self.trials: list[Trial] = []
-        self.draw = random.Random(0)
+        self.draw = random.Random(seed)
         self.ends = [self.draw.uniform(2.0, 4.0) for _ in (*PIPELINES, "final")]
 
     def monotonic(self) -> float:
@@ -252,8 +252,7 @@ def searched_half(
     pace = 122 * task.train_tokens / len(task.train) / TOKENS
     full_length = int(0.125 * (SECONDS - 5.0) * pace)
     validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
-    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole))
-    machine.draw = random.Random(seed)
+    machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole), seed)
     for module in (budget_tracker, loop, beside_search):
         monkeypatch.setattr(module, "time", machine)
     spent = Spent(machine, settings, prepared, validation, full_length, *place, SECONDS / 2, pipelines)
