@@ -13,7 +13,7 @@ from tunecast.records import Outcome
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.session.trials import Trial
+from tunecast.session.trial import Trial
 from tunecast.training.training_task import TrialSpec
 
 

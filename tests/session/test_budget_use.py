@@ -36,7 +36,8 @@ from tunecast.session.run_factory import Validation, session_validation
 from tunecast.session.runtime_model import Paces, RuntimeModel
 from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.measurement import Measurement
 

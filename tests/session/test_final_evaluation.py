@@ -22,7 +22,7 @@ from tunecast.session.finalists import FINALISTS, leading_checkpoints, most_to_s
 from tunecast.session.judge import Judge
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trial
+from tunecast.session.trial import Trial
 from tunecast.training.measurement import Scored
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrialSpec

@@ -21,7 +21,8 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import RETRAINED, TAKEN_OVER, Trial, Trials
+from tunecast.session.trial import RETRAINED, TAKEN_OVER, Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.plan import HALVINGS
 from tunecast.training.training_task import TrialSpec

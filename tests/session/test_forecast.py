@@ -24,7 +24,8 @@ from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen,
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.state import Part, SurveyPlan
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.measurement import Measurement
 from tunecast.training.plan import nested_subset

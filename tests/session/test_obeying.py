@@ -19,7 +19,7 @@ from tunecast.records import Outcome, Pipeline, Run
 from tunecast.results import SessionRecord
 from tunecast.session.instructions import FOLDER, Instruction, give, new_instruction
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import STOPPED
+from tunecast.session.trial import STOPPED
 
 MINE = Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": 8, "learning_rate": 1e-3})
 Tell = Callable[[SessionStatus], Instruction | None]

@@ -13,7 +13,7 @@ from tunecast.records import ZERO_SHOT
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.status import resumed_text, resumed_training_text, session_status, training_status
-from tunecast.session.trials import Trial
+from tunecast.session.trial import Trial
 from tunecast.training.checkpoint import StepReport
 from tunecast.training.training_task import TrialSpec
 

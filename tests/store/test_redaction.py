@@ -256,7 +256,7 @@ def test_words_of_programs_are_kept(tmp_path: Path) -> None:
 
 
 def test_every_number_beside_the_fields_of_a_run_is_permitted(tmp_path: Path) -> None:
-    from tunecast.session.trials import RETRAINED
+    from tunecast.session.trial import RETRAINED
     from tunecast.store.importing.identity import log_identity
     from tunecast.training.measurement import HELD_BEFORE
 

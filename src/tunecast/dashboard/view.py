@@ -18,7 +18,7 @@ from tunecast.report.trials import DrawnTrial, drawn_trials, zero_shot_loss
 from tunecast.report.wording import pipeline_line, verdict
 from tunecast.session.commands import resume_command
 from tunecast.session.instructions import Instruction, waiting
-from tunecast.session.trials import STOPPED
+from tunecast.session.trial import STOPPED
 
 if TYPE_CHECKING:
     from tunecast.report.figures import Plot

@@ -18,7 +18,8 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import affordable_halvings
 from tunecast.session.status import session_status, wait_text
-from tunecast.session.trials import Trial, Trials, retraining_note
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials, retraining_note
 from tunecast.store import Store
 
 

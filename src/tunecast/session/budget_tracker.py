@@ -14,7 +14,7 @@ import numpy as np
 from tunecast.budget import Budget, Used
 from tunecast.search import Remaining
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
-from tunecast.session.trials import Trial
+from tunecast.session.trial import Trial
 from tunecast.training.plan import FIRST_MEASURED_STEP
 
 GRACE = 0.05

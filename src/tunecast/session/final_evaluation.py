@@ -44,7 +44,8 @@ from tunecast.session.runtime_model import SCORING_MARGIN
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shortfalls import shortfalls
 from tunecast.session.status import wait_text
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.answers import most_answers
 from tunecast.training.checkpoint import sync

@@ -19,7 +19,8 @@ from tunecast.session.run_factory import affordable_halvings
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import FinalPlan
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.plan import with_warmup_steps
 

@@ -16,7 +16,8 @@ from tunecast.results import TrainedOn
 from tunecast.search import get_strategy
 from tunecast.session.judge import Judge
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trial, retraining_note
+from tunecast.session.trial import Trial
+from tunecast.session.trials import retraining_note
 from tunecast.training.label_metrics import label_metric
 from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec

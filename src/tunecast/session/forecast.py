@@ -23,7 +23,8 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import FORWARD_COST
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.state import Part, SurveyPlan
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 
 MULTIPLES = (2, 4, 10)

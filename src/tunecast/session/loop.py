@@ -27,7 +27,8 @@ from tunecast.session.runtime_model import Paces, RuntimeModel
 from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.status import session_status, training_status
-from tunecast.session.trials import Trial, Trials, retraining_note
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials, retraining_note
 from tunecast.training.measurement import Measurement
 
 BUDGET_OVER = "The budget is over and was not enough for"

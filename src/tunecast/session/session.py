@@ -54,7 +54,8 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
 from tunecast.session.transfer_state import as_begun, keep, prior_known
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec

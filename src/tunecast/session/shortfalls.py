@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tunecast.records import Outcome
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trial import Trial
+from tunecast.session.trials import Trials
 
 
 def shortfalls(trials: Trials, first_name: str) -> list[str]:

@@ -10,7 +10,7 @@ from tunecast.errors import BudgetError
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import MARGIN
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.session.trials import Trial
+from tunecast.session.trial import Trial
 
 MUCH = 0.1
 """An unused part of a budget that is worth a sentence."""

@@ -9,7 +9,7 @@ from tunecast.budget import Budget, Used
 from tunecast.progress import SessionStatus, TrainingStatus, TrialStatus
 from tunecast.records import Run
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.session.trials import Trial
+from tunecast.session.trial import Trial
 
 
 def session_status(started: Sequence[Trial], budget: Budget, used: Used, activity: str) -> SessionStatus:
