@@ -22,6 +22,7 @@ from tunecast.session.finalists import FINALISTS, leading_checkpoints, most_to_s
 from tunecast.session.judge import Judge
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
+from tunecast.session.shortfalls import _stopped_early_text
 from tunecast.session.trial import Trial
 from tunecast.training.measurement import Scored
 from tunecast.training.runner import Runner
@@ -140,6 +141,14 @@ def test_a_trial_goes_on_while_its_metric_gains(prepared: PreparedTask) -> None:
     trial = classifier_trial(prepared, 0, (1.0, 0.5), (1.1, 0.6), (1.2, 0.7))
     trial.patience = 2
     assert not trial.is_stopped_early
+    assert trial.run
+    trial.run = dataclasses.replace(
+        trial.run, curve=points_with((1.0, 0.5), (1.1, 0.6), (1.2, 0.6), (1.3, 0.5))
+    )
+    assert trial.is_stopped_early
+    assert "no better than 1.000, that of step 1, and accuracy did not rise either." in _stopped_early_text(
+        trial
+    )
     trial.training_task = dataclasses.replace(trial.training_task, point_metric="")
     assert trial.is_stopped_early
 

@@ -41,7 +41,8 @@ def _ending(trial: Trial) -> str:
 def _stopped_early_text(trial: Trial) -> str:
     best = trial.best_point
     assert best is not None
-    return (
-        f"Training stopped early at step {trial.step} of {trial.plan.total_steps}: for {trial.patience} "
-        f"points the validation loss was no better than {best.validation.loss:.3f}, that of step {best.step}."
-    )
+    place = f"step {trial.step} of {trial.plan.total_steps}"
+    early = f"Training stopped early at {place}: for {trial.patience} points"
+    loss = f"the validation loss was no better than {best.validation.loss:.3f}, that of step {best.step}"
+    metric = trial.training_task.point_metric
+    return f"{early} {loss}, and {metric} did not improve either." if metric else f"{early} {loss}."
