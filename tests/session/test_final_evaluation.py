@@ -146,7 +146,7 @@ def test_a_trial_goes_on_while_its_metric_gains(prepared: PreparedTask) -> None:
         trial.run, curve=points_with((1.0, 0.5), (1.1, 0.6), (1.2, 0.6), (1.3, 0.5))
     )
     assert trial.is_stopped_early
-    assert "no better than 1.000, that of step 1, and accuracy did not rise either." in _stopped_early_text(
+    assert "no better than 1.000, that of step 1, and accuracy did not improve either." in _stopped_early_text(
         trial
     )
     trial.training_task = dataclasses.replace(trial.training_task, point_metric="")
