@@ -51,7 +51,8 @@ def command(
     patience: int = typer.Option(
         None,
         "--patience",
-        help="Stop after so many of 16 evenly spaced validations without a better loss or label metric. (default: never)",
+        help="Stop after so many of 16 evenly spaced validations without a better loss or label metric. "
+        "(default: never)",
     ),
     unique_examples: options.UniqueExamples = None,
     test_examples: options.TestExamples = None,
