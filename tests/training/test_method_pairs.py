@@ -47,12 +47,14 @@ def alone(tiny_llama: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a process for every method, each of which imports torch
 def test_each_core_method_after_each(alone: dict[str, Any], tiny_llama: Path) -> None:
     tour = every_ordered_pair(list(CORE))
     assert len(set(pairwise(tour))) == len(CORE) ** 2
     follow(tour, alone, tiny_llama)
 
 
+@pytest.mark.timeout(900)
 def test_every_other_method_after_itself_lora_and_another(alone: dict[str, Any], tiny_llama: Path) -> None:
     follow(["lora", *(one for kind in OTHERS for one in (kind, kind, "lora")), *OTHERS], alone, tiny_llama)
 
