@@ -164,3 +164,19 @@ def diverged_run(number: int = 0, **changes: Any) -> Run:
         "test": None,
     }
     return sample_run(number, **(given | changes))
+
+
+def score_of(loss: float, metric: float | None = None) -> Score:
+    """A score of ten examples."""
+    return Score(loss, loss, loss, 10, 100, metric=metric)
+
+
+def points_with(*scores: tuple[float, float | None]) -> tuple[Point, ...]:
+    """Points one step apart, each with a loss and an accuracy, or without one."""
+    return tuple(
+        sample_point(
+            step,
+            validation=replace(score_of(loss, accuracy), metric_name="" if accuracy is None else "accuracy"),
+        )
+        for step, (loss, accuracy) in enumerate(scores, start=1)
+    )

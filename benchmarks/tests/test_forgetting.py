@@ -10,6 +10,7 @@ import pytest
 import tiny
 from forgetting import (
     MARK,
+    RESULTS,
     SHOTS,
     TASKS,
     USUAL,
@@ -101,3 +102,21 @@ def test_results_and_page_are_written_and_not_measured_again(tmp_path: Path) -> 
     assert "| full | - | 1 | -20.0 ± 0.0 | +5.0 ± 7.1 | -1.0 ± 1.4 | 88% | 2 |" in text
     assert "| lora | 16 | 1 | -20.0 ± 0.0 | +10.0 ± 0.0 | -2.0 ± 0.0 | 100% | 2 |" in text
     assert show({replace(first, seed=7): changes}).count("\n| ") == 2
+
+
+def test_the_page_shows_the_published_results() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "forgetting.md").read_text()
+    known = read(RESULTS)
+    assert page.partition(MARK)[2].strip() == show(known).strip()
+
+    def mean(way: Way, trained: str, scored: str) -> float:
+        return float(
+            np.mean([out[scored][0] for c, out in known.items() if (c.way, c.task) == (way, trained)])
+        )
+
+    full, lora, _ = WAYS[:USUAL]
+    assert min(mean(lora, "cola", task) for task in ("e2e_nlg", "multi30k_de_en", "atis_sql")) > 100
+    for trained in ("multi30k_de_en", "atis_sql"):
+        assert max(abs(mean(lora, trained, task)) for task in TASKS if task != trained) < 13
+    assert [round(mean(full, "e2e_nlg", task)) for task in ("cola", "tweet_emotion")] == [-34, -18]
+    assert max(mean(full, "multi30k_de_en", task) for task in ("cola", "tweet_emotion")) < 0

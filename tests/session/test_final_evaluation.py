@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 import sessions
 import tiny
 from report.sample_session import make_runs
-from sample_runs import sample_point, sample_run
+from sample_runs import points_with, sample_point, sample_run, score_of
 from tunecast.cli.session_result import as_result
 from tunecast.methods.space import BASELINE
-from tunecast.records import Outcome, Point, Score
+from tunecast.records import Outcome
 from tunecast.results import SessionRecord
 from tunecast.session.finalists import FINALISTS, leading_checkpoints, most_to_score
 from tunecast.session.judge import Judge
@@ -29,34 +28,11 @@ from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrialSpec
 
 
-def score(loss: float, metric: float | None = None) -> Score:
-    return Score(loss, loss, loss, 10, 100, metric=metric)
-
-
-def test_lower_loss_is_better_and_no_number_is_worst() -> None:
-    judge = Judge("loss")
-    losses = [math.nan, 1.0, math.inf, 0.5]
-    assert min(losses, key=lambda loss: judge.badness(score(loss))) == 0.5
-    assert judge.badness(score(math.nan)) > judge.badness(score(1e9))
-
-
-def test_higher_metric_is_better_and_the_loss_settles_ties() -> None:
-    judge = Judge("exact_match")
-    assert judge.badness(score(2.0, 0.9)) < judge.badness(score(1.0, 0.8))
-    assert judge.badness(score(1.0, 0.8)) < judge.badness(score(2.0, 0.8))
-
-
-@pytest.mark.parametrize("objective", ["loss", "exact_match"])
-def test_equals_are_equal(objective: str) -> None:
-    judge = Judge(objective)
-    assert judge.badness(score(1.0, 0.5)) == judge.badness(score(1.0, 0.5))
-
-
 def trials_with(prepared: PreparedTask, *scores: tuple[float, float], metric_name: str) -> list[Trial]:
     """Trials of one point each, with a loss and a metric."""
     runs, trials = make_runs(len(scores))[1:], []
     for run, (loss, metric) in zip(runs, scores, strict=True):
-        measured = dataclasses.replace(score(loss, metric), metric_name=metric_name)
+        measured = dataclasses.replace(score_of(loss, metric), metric_name=metric_name)
         point = dataclasses.replace(run.curve[-1], validation=measured)
         spec = TrialSpec(run.id, run.pipeline, 0, 1000, 10, "")
         trials.append(Trial(spec, prepared.training_task, run=dataclasses.replace(run, curve=(point,))))
@@ -82,37 +58,6 @@ def test_points_that_measured_the_metric_bring_its_leaders_too(
     trials = trials_with(prepared, *SCORES, metric_name=metric_name)
     found = leading_checkpoints(trials, Judge(objective))
     assert [one.run.curve[-1].validation.loss for one in found] == losses
-
-
-def points_with(*scores: tuple[float, float | None]) -> tuple[Point, ...]:
-    """Points one step apart, each with a loss and an accuracy, or without one."""
-    return tuple(
-        sample_point(
-            step,
-            validation=dataclasses.replace(
-                score(loss, accuracy), metric_name="" if accuracy is None else "accuracy"
-            ),
-        )
-        for step, (loss, accuracy) in enumerate(scores, start=1)
-    )
-
-
-@pytest.mark.parametrize(
-    ("objective", "scores", "steps"),
-    [
-        ("loss", [(2.0, 0.5), (1.0, 0.6), (3.0, 0.9)], [2]),
-        ("accuracy", [(2.0, 0.5), (1.0, 0.6), (3.0, 0.9)], [3, 2]),
-        ("accuracy", [(2.0, 0.9), (1.0, 0.6), (3.0, 0.9)], [1, 2]),
-        ("accuracy", [(2.0, 0.5), (1.0, 0.9), (3.0, 0.9)], [2]),
-        ("accuracy", [(2.0, 0.5), (1.0, None), (3.0, 0.9)], [2]),
-        ("accuracy", [(2.0, 0.5), (math.nan, 1.0)], [1]),
-        ("accuracy", [(math.inf, 1.0)], []),
-    ],
-)
-def test_a_trial_may_win_with_its_best_loss_or_its_best_metric(
-    objective: str, scores: list[tuple[float, float | None]], steps: list[int]
-) -> None:
-    assert [point.step for point in Judge(objective).best_points(points_with(*scores))] == steps
 
 
 def classifier_trial(prepared: PreparedTask, number: int, *scores: tuple[float, float]) -> Trial:
