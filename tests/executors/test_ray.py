@@ -90,7 +90,8 @@ def test_what_is_too_much_for_the_cluster_joins_when_there_is_room(
             assert told == []
             monkeypatch.setattr(ray_module, "PLACING_SECONDS", 2.0)
             executor.open(Desk(str(tmp_path)))
-            assert told == ["Ray has no room yet for 1 of 2 workers with 1 CPU; they join when it has."]
+            # Where the first worker takes long to start, a line before says that it is waited for.
+            assert told[-1] == "Ray has no room yet for 1 of 2 workers with 1 CPU; they join when it has."
             assert len(executor.slots) == 1
         until(lambda: executor.idle() == [0, 1])
         assert executor.call(Do(workplaces.put_paper), slot=1) == 1
@@ -199,7 +200,8 @@ def test_a_session_on_a_ray_of_its_own_ends_as_any_other(finished_session: Finis
 
 
 RAYS_OWN = ("ray::RuntimeEnvAgent", "ray::DashboardAgent")
-"""They look for their node only now and then, and hold no memory of a trial."""
+"""They look for their node only now and then, and then try for a minute to tell Ray's server, which has ended
+too. They hold no memory of a trial."""
 
 
 @pytest.mark.slow
@@ -218,4 +220,4 @@ def test_nothing_of_ray_outlives_a_session_that_is_killed(finished_session: Fini
     session.wait()
     ours = [process for process, name in names.items() if name not in RAYS_OWN]
     assert still_alive(ours, 10) == []
-    assert still_alive(below, 60) == []
+    assert still_alive(below, 180) == []
