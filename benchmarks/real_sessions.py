@@ -3,7 +3,8 @@
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
     python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies transfer,fixed-baseline
 
-Every strategy gets the same budget, which includes its baseline, and chooses by loss. Only the session of the
+Every strategy gets the same budget, which includes its baseline, and chooses by loss; with ``--objective
+metric`` it chooses by the metric that is named after each dataset, as ``tune`` does for classifiers. Only the session of the
 baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end well within a
 budget, so it needs a larger one to use as much. A budget in tokens is the same on a busy machine as on an
 idle one. With a budget in time (``--budget 5m``), the strategies run one after the other on each task and
@@ -53,6 +54,7 @@ class Setting:
         threads: Threads of a session's worker.
         made_by: Hash of runs, prior and code, from :func:`~whole_sessions.made_by`.
         baseline_budget: The budget of the baseline alone; empty for the same.
+        by_metric: Whether sessions choose by the task's metric; by loss otherwise.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Setting:
     threads: int
     made_by: str
     baseline_budget: str = ""
+    by_metric: bool = False
 
     def budget_of(self, strategy: str) -> str:
         """The budget of a strategy."""
@@ -70,7 +73,8 @@ class Setting:
         """The key of an outcome; other settings, runs, priors or code are measured again."""
         budget = self.budget_of(strategy)
         shared = f"{self.made_by} {Path(self.model).name} {budget} {self.test_rows} {self.threads}"
-        return f"{shared} {Path(task).name} {metric or 'loss'} {strategy} {seed}"
+        by = " by-metric" if self.by_metric else ""
+        return f"{shared} {Path(task).name} {metric or 'loss'}{by} {strategy} {seed}"
 
     def session(self, task: str, metric: str, strategy: str, seed: int) -> Outcome:
         """The outcome of one session."""
@@ -81,7 +85,8 @@ class Setting:
             flags = {
                 "--model": self.model, "--strategy": strategy.removesuffix(FINAL), "--seed": str(seed),
                 "--budget": self.budget_of(strategy), "--threads": str(self.threads),
-                "--final-training": "budget" if strategy.endswith(FINAL) else "none", "--objective": "loss",
+                "--final-training": "budget" if strategy.endswith(FINAL) else "none",
+                "--objective": metric if self.by_metric else "loss",
             }  # fmt: skip
             return session(Path(folder) / "out", data, flags, "--no-forecast", metric=metric)
 
@@ -175,6 +180,7 @@ def main() -> None:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", action="append", required=True, help="DATA, or DATA=METRIC")
+    parser.add_argument("--objective", choices=("loss", "metric"), default="loss", help="what chooses")
     parser.add_argument("--budget", default="130k-tokens")
     parser.add_argument("--baseline-budget", default="", help=f"of {BASELINE}; default: the same")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
@@ -184,11 +190,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("real-sessions"), help="folder")
     chosen = parser.parse_args()
     strategies = chosen.strategies.split(",")
+    metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
+    by_metric = chosen.objective == "metric"
+    if by_metric and not all(metrics.values()):
+        parser.error("--objective metric: give each --data its metric, as in FOLDER=accuracy")
     setting = Setting(
-        chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by(), chosen.baseline_budget
+        chosen.model,
+        chosen.budget,
+        chosen.test_rows,
+        chosen.threads,
+        made_by(),
+        chosen.baseline_budget,
+        by_metric,
     )
     kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
-    metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
     found = measure(setting, kept, metrics, strategies, chosen.seeds)
     more = (
         f" ({BASELINE}: {chosen.baseline_budget})"

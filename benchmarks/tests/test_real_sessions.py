@@ -29,6 +29,8 @@ def test_another_setting_is_another_result() -> None:
         real_sessions.Setting("models/a", "1k-tokens", 100, 1, "1 b"),
     ]
     keys = [setting.key("t", "", "asha", 0) for setting in (first, *others)]
+    by_metric = real_sessions.Setting("models/a", "1k-tokens", 100, 1, "1 a", by_metric=True)
+    keys += [first.key("t", "bleu", "asha", 1), by_metric.key("t", "bleu", "asha", 1)]
     keys += [first.key("u", "", "asha", 0), first.key("t", "bleu", "asha", 0), first.key("t", "", "asha", 1)]
     assert len(set(keys)) == len(keys)
     assert first.key("x/t", "", "asha", 0) == first.key("y/t", "", "asha", 0)
@@ -78,6 +80,27 @@ def test_half_of_a_budget_may_be_kept_for_the_winner(tmp_path: Path, monkeypatch
     assert [flags["--strategy"] for flags in asked] == ["transfer", "transfer"]
     assert [flags["--final-training"] for flags in asked] == ["none", "budget"]
     assert setting.key("t", "", "transfer", 0) != setting.key("t", "", "transfer+final", 0)
+
+
+def test_sessions_choose_by_loss_or_by_the_metric_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Mapping[str, str]] = []
+    monkeypatch.setattr(real_sessions, "session", lambda output, data, flags, *more, **_: asked.append(flags))
+    for by_metric in (False, True):
+        setting = real_sessions.Setting("models/a", "5m", 2, 1, "1 a", by_metric=by_metric)
+        setting.session("stdlib", "accuracy", "transfer", 0)
+    assert [flags["--objective"] for flags in asked] == ["loss", "accuracy"]
+
+
+def test_a_choice_by_metric_needs_one_for_each_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", "m", "--data", "a=accuracy", "--data", "b", "--objective", "metric"]
+    monkeypatch.setattr(sys, "argv", ["real_sessions.py", *flags])
+    with pytest.raises(SystemExit):
+        real_sessions.main()
+    assert "give each --data its metric" in capsys.readouterr().err
 
 
 def test_nothing_is_lost_where_several_add(tmp_path: Path) -> None:
