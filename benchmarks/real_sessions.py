@@ -4,12 +4,13 @@
     python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies transfer,fixed-baseline
 
 Every strategy gets the same budget, which includes its baseline, and chooses by loss; with ``--objective
-metric`` it chooses by the metric that is named after each dataset, as ``tune`` does for classifiers. Only the session of the
-baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end well within a
-budget, so it needs a larger one to use as much. A budget in tokens is the same on a busy machine as on an
-idle one. With a budget in time (``--budget 5m``), the strategies run one after the other on each task and
-seed, so that other load affects all of them alike. Outcomes are kept in the folder ``--results``, in one file
-per base model that several calls may add to. They are not measured again with the same runs, prior and code.
+metric`` it chooses by the metric that is named after each dataset, as ``tune`` does for classifiers. Only the
+session of the baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end
+well within a budget, so it needs a larger one to use as much. A budget in tokens is the same on a busy
+machine as on an idle one. With a budget in time (``--budget 5m``), the strategies run one after the other on
+each task and seed, so that other load affects all of them alike. Outcomes are kept in the folder
+``--results``, in one file per base model that several calls may add to. They are not measured again with the
+same runs, prior and code.
 
 A session delivers the base model, the baseline or its incumbent, whichever has the lowest validation loss. A
 second table has the incumbent's test loss, whatever was delivered. ``transfer+final`` is ``transfer`` with

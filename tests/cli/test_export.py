@@ -41,6 +41,9 @@ def test_an_unknown_trainer_is_named(tmp_path: Path) -> None:
     [
         ([], "Nothing says what to export"),
         (["--to", "trl", "--merge"], "--to and --merge exclude each other"),
+        (["--to", "hub", "--repo", "me/it", "--model", "smollm2"], "--model is for --to trl"),
+        (["--to", "hub", "--repo", "me/it", "--data", "a.jsonl"], "--data is for --to trl"),
+        (["--merge", "--data", "a.jsonl"], "--data is for --to trl"),
     ],
 )
 def test_what_to_export_is_said_once(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -189,7 +189,12 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
         (["--peft-config", "nowhere.json"], "cannot be read"),
         (["--peft-config", "x.json", "--method", "lora"], "exclude each other"),
         (["--precision", "int3"], "is unknown"),
+        (
+            ["--peft-config", "x.json", "--fix", "lora_r=64"],
+            "--fix lora_r=64 has no effect",
+        ),
         (["--sharding", "zero3"], "--sharding zero3 needs several devices"),
+        (["--devices", "4"], "--devices 4 has no effect without --sharding"),
     ],
 )
 def test_mistakes_are_named(config_only: str, arguments: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import sessions
 from tunecast.cli import app, options
 from tunecast.errors import ConfigurationError
 
@@ -68,3 +69,10 @@ def test_a_list_that_names_none_is_refused_by_every_command(
     result = CliRunner().invoke(app, [*(places.get(word, word) for word in command), flag, ","])
     assert isinstance(result.exception, ConfigurationError)
     assert result.exception.what == f"{flag} ',' contains no name."
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = sessions.call_main("runs", "export", "--method", "vera", "~/runs.parquet")
+    assert code == 0, err
+    assert (tmp_path / "runs.parquet").is_file()

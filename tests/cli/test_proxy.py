@@ -248,6 +248,14 @@ def test_an_interrupted_choice_of_alpha_measures_nothing_twice(
     code, out, err = call_main("tune", "--resume", "--output-dir", str(done.folder), "--json")
     assert code == 0, err
     assert json.loads(out)["proxy"]["alpha"] == 0.5
+    # Scores of another expert, such as a longer search delivers, count for nothing.
+    for kept in (file, done.folder / "proxy" / "proxy.json"):
+        content = json.loads(kept.read_text())
+        (content if kept == file else content["key"])["step"] = 1
+        kept.write_text(json.dumps(content))
+    code, out, err = call_main("tune", "--resume", "--output-dir", str(done.folder), "--json")
+    assert code == 0, err
+    assert json.loads(out)["proxy"] == done.result["proxy"]
 
 
 def test_a_large_model_of_other_tokens_is_refused_before_the_search(

@@ -165,3 +165,23 @@ def test_a_column_that_names_other_things_is_no_split(tmp_path: Path) -> None:
     dataset = read(str(tiny.write_jsonl(tmp_path / "a.jsonl", rows)))
     assert len(dataset.validation) > 1
     assert dataset.warnings == ("Only 'prompt', 'completion' are used. Not used: 'split'.",)
+
+
+def test_the_column_of_splits_may_be_written_in_any_case(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{at}", "completion": f"c{at}", "split": "Train"} for at in range(20)]
+    rows[3]["split"], rows[7]["split"] = " VALIDATION", "Test"
+    dataset = read(str(tiny.write_jsonl(tmp_path / "a.jsonl", rows)))
+    assert [example.row for example in (*dataset.validation, *dataset.test)] == [4, 8]
+
+
+def test_a_column_of_lists_is_no_split(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{at}", "completion": f"c{at}", "split": ["train"]} for at in range(20)]
+    dataset = read(str(tiny.write_jsonl(tmp_path / "a.jsonl", rows)))
+    assert dataset.warnings == ("Only 'prompt', 'completion' are used. Not used: 'split'.",)
+
+
+def test_splits_without_rows_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"test": [], "foo": [{"prompt": "a", "completion": "b"}]}))
+    with pytest.raises(DataError, match="has no rows in train, validation, test"):
+        read(str(file))

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -188,6 +188,32 @@ def test_it_leaves_a_session_that_asks_nothing_for_long(
     assert session.answer(1) == 1
     ended.result(timeout=60)
     assert session.queue.members("place") == []
+
+
+def test_an_outage_of_the_store_while_a_worker_joins_is_waited_for(
+    session: Hands, pool: ThreadPoolExecutor, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["workplace", "join", "tell"]
+
+    def failing_once(name: str) -> Callable[..., Any]:
+        real = getattr(WorkQueue, name)
+
+        def call(*arguments: Any) -> Any:
+            if name in left:
+                left.remove(name)
+                raise StoreError("The store is restarting.")
+            return real(*arguments)
+
+        return call
+
+    for name in tuple(left):
+        monkeypatch.setattr(WorkQueue, name, failing_once(name))
+    session.open()
+    ended = started(pool, session, Stay(idle_seconds=5.0), told)
+    session.ask(1, Asked(Do(workplaces.put_paper)))
+    assert session.answer(1) == 1
+    ended.result(timeout=60)
+    assert left == []
 
 
 def test_a_session_that_died_is_left(session: Hands, pool: ThreadPoolExecutor, told: list[str]) -> None:

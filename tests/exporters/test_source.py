@@ -15,8 +15,9 @@ import sessions
 import tiny
 from exported import write_pipeline
 from tunecast.api import export, merge
-from tunecast.data import read
+from tunecast.data import read, reworded
 from tunecast.errors import ConfigurationError
+from tunecast.exporters import prepare_job
 from tunecast.methods import BASELINE
 from tunecast.methods.rates import STEPS_EXPONENT
 from tunecast.records import Pipeline
@@ -197,3 +198,16 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_a_session_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"it has no session\.json"):
         export(str(tmp_path), "trl")
+
+
+def test_an_export_rewords_the_data_as_the_session_did(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"row {at}", "completion": ("good", "bad")[at % 2]} for at in range(60)]
+    data = tiny.write_jsonl(tmp_path / "data.jsonl", rows)
+    folder = session_folder(tmp_path / "out", tiny_llama, data, BASELINE)
+    session = json.loads((tmp_path / "out" / "session.json").read_text())
+    words = {"pattern": "{prompt} Good?", "verbaliser": {"Yes": "good", "No": "bad"}}
+    session["configuration"] |= words
+    session["dataset_fingerprint"] = reworded(read(str(data), seed=3), **words).fingerprint
+    (tmp_path / "out" / "session.json").write_text(json.dumps(session))
+    turns = [turn.content for example in prepare_job(folder).train for turn in example.turns]
+    assert {text for text in turns if not text.endswith(" Good?")} == {"Yes", "No"}

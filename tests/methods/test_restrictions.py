@@ -9,9 +9,16 @@ import pytest
 
 from sample_runs import sample_model
 from tunecast.errors import ConfigurationError
-from tunecast.methods import BASELINE, baseline_pipeline, method_names, pipeline_space, sample_pipelines
+from tunecast.methods import (
+    BASELINE,
+    baseline_pipeline,
+    method_names,
+    pipeline_space,
+    sample_pipelines,
+    space,
+)
 from tunecast.methods.restrictions import OPTIONS, OTHER_NAMES, Restrictions
-from tunecast.methods.space import check_restrictions, hyperparameter_names
+from tunecast.methods.space import check_restrictions
 from tunecast.records import ModelFacts, Pipeline
 
 MODEL = sample_model()
@@ -126,6 +133,6 @@ def test_the_baseline_and_the_space_refuse_alike(restrictions: dict[str, Any], c
 
 
 def test_what_others_call_a_hyperparameter_leads_to_one_that_exists() -> None:
-    known = {name for method in method_names() for name in hyperparameter_names(method)}
+    known = {name for method in method_names() for name in space._parameters(method, space.USUAL_MODEL)}
     assert set(OTHER_NAMES.values()) <= known
     assert not known & {*OTHER_NAMES, *OPTIONS}

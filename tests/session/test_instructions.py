@@ -87,3 +87,10 @@ def test_reports_tell_what_was_done_not_what_was_refused() -> None:
     done, refused = Obeyed(told, 1.0, 1.0, "done."), Obeyed(told, 1.0, 1.0, "refused.", refused=True)
     assert obeyed_texts([done, refused]) == ("By hand: done.",)
     assert asdict(done)["instruction"]["kind"] == "end-now"
+
+
+def test_an_instruction_that_cannot_be_removed_stays(tmp_path: Path) -> None:
+    (tmp_path / FOLDER / "2000000000000-00000000.json").mkdir(parents=True)
+    withdraw(tmp_path, "2000000000000-00000000")
+    ((_, read),) = waiting(tmp_path)
+    assert isinstance(read, str)

@@ -280,3 +280,14 @@ def test_choices_come_with_reasons_and_with_what_would_be_next(some: SessionSett
     aheads = [status.ahead for status in told.statuses if status.ahead is not None]
     assert aheads[0].run == first.run
     assert aheads[0].share > first.share
+
+
+def test_an_unreadable_instruction_that_cannot_be_removed_is_told_once(some: SessionSettings) -> None:
+    blocked = folder_of(some) / FOLDER / "2000000000000-00000000.json"
+
+    def block(status: SessionStatus) -> None:
+        blocked.mkdir(parents=True, exist_ok=True)
+
+    _, told = tune(some, block)
+    assert sum("cannot be read" in line for line in told.lines) == 1
+    assert len(told.statuses) > 2

@@ -105,6 +105,14 @@ def test_wrong_settings(changed: dict[str, object], message: str, settings: Synt
         synthesize(replace(settings, **changed))  # type: ignore[arg-type]
 
 
+def test_a_page_that_cannot_be_written_is_told_before_any_work(settings: SynthSettings) -> None:
+    page = Path(settings.output).with_suffix(".audit.html")
+    page.mkdir(parents=True)
+    with pytest.raises(OutputError, match=page.name):
+        synthesize(replace(settings, audit=5))
+    assert not Path(settings.output).exists()
+
+
 def test_documents_that_give_no_pair(tmp_path: Path) -> None:
     output = tmp_path / "pairs.jsonl"
     (tmp_path / "a.md").write_text("Nothing is stated here without any heading.")

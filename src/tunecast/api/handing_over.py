@@ -161,15 +161,11 @@ def _settings_of(folder: Path) -> Mapping[str, Any]:
 
 def _compared_on(given: str | None, settings: Mapping[str, Any]) -> Dataset:
     from tunecast import data
+    from tunecast.exporters.source import read_data
 
     if given or not settings.get("data"):
         return data.read(given or COMPARED_ON, seed=0)
-    return data.read(
-        settings["data"],
-        prompt_column=settings.get("prompt_column"),
-        completion_column=settings.get("completion_column"),
-        seed=settings.get("seed", 0),
-    )
+    return read_data(settings["data"], settings)
 
 
 def _record_of(folder: Path) -> SessionRecord | None:

@@ -15,7 +15,10 @@ from tunecast.executors import EXECUTOR_NAMES
 if TYPE_CHECKING:
     from tunecast.collect import CollectionSummary
 
-Plan = Annotated[Path, typer.Option("--plan", help="YAML file of datasets, base models and pipelines.")]
+Plan = Annotated[
+    Path,
+    typer.Option("--plan", click_type=options.PATH, help="YAML file of datasets, base models and pipelines."),
+]
 Root = Annotated[
     list[str] | None, typer.Option("--root", help="Folder of {NAME} in the plan: NAME=FOLDER. Repeatable.")
 ]
@@ -29,7 +32,9 @@ AllowedMetrics = Annotated[
     list[str] | None,
     typer.Option("--allow-metric", help="A metric of the plan, module:function, that may run. Repeatable."),
 ]
-PauseFile = Annotated[Path | None, typer.Option(help="Pause while this file exists.")]
+PauseFile = Annotated[
+    Path | None, typer.Option(click_type=options.PATH, help="Pause while this file exists.")
+]
 
 
 def command(
@@ -49,7 +54,8 @@ def command(
     shared_dir: Annotated[
         Path | None,
         typer.Option(
-            help="With --executor ray or queue: folder that all machines see. (default: a SQLite store's)"
+            click_type=options.PATH,
+            help="With --executor ray or queue: folder that all machines see. (default: a SQLite store's)",
         ),
     ] = None,
     ray_address: options.RayAddress = None,

@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
+from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 
 
 def command(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="OUT...", help="Output folders of sessions, or folders that hold some."),
+        typer.Argument(
+            metavar="OUT...",
+            click_type=options.PATH,
+            help="Output folders of sessions, or folders that hold some.",
+        ),
     ] = None,
     store: Annotated[
         str | None, typer.Option("--store", help="A store (file or URL): its sessions and runs.")

@@ -93,8 +93,6 @@ def command(
         evaluation = evaluate(
             settings, adapter=adapter, split=split, seed=seed, proxy=proxy, progress=progress
         )
-    if answers:
-        _write_answers(answers, evaluation)
     if as_json:
         from tunecast.store.codec import for_others
 
@@ -103,6 +101,8 @@ def command(
         typer.echo(json.dumps(for_others(fields), indent=2))
     else:
         _print(evaluation)
+    if answers:  # last, so that the scores are shown even if they cannot be written
+        _write_answers(answers, evaluation)
 
 
 def _write_answers(file: str, evaluation: Evaluation) -> None:

@@ -36,7 +36,9 @@ def command(
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            "--output-dir", help="Folder. (default: export-TRAINER, merged or gguf, here or in OUT)"
+            "--output-dir",
+            click_type=options.PATH,
+            help="Folder. (default: export-TRAINER, merged or gguf, here or in OUT)",
         ),
     ] = None,
     epochs: Annotated[
@@ -68,10 +70,13 @@ def command(
     for_gguf = {"--quantise": quantise, "--tolerance": tolerance, "--no-check": unchecked}
     for_hub = {"--repo": repo, "--private": private}
     for_training = {"--epochs": epochs, "--max-length": max_length}
+    for_files = {"--model": model, "--output-dir": output_dir}
     _refuse_others(to, for_gguf, RUNTIMES)
     _refuse_others(to, for_hub, (HUB,))
-    if to in (*RUNTIMES, HUB, None):
-        _refuse_others(to, for_training, TRAINERS)
+    _refuse_others(to, for_training, TRAINERS)
+    _refuse_others(to, {"--data": data}, (*TRAINERS, *RUNTIMES))
+    if to == HUB:
+        _refuse_others(to, for_files, (*TRAINERS, *RUNTIMES))
     if to is None:
         from tunecast.api import merge
 

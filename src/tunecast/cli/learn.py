@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from tunecast.cli import options
 from tunecast.ranges import MOST_SEED
 
 
 def command(
-    output: Annotated[Path, typer.Option("--output", help="File to write the prior to.")],
+    output: Annotated[
+        Path, typer.Option("--output", click_type=options.PATH, help="File to write the prior to.")
+    ],
     store: Annotated[
         str | None,
         typer.Option("--store", help="URL, file or Parquet export of runs. (default: the shipped runs)"),

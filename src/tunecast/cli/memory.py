@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,7 +36,12 @@ def command(
         str | None, typer.Option("--method", help="A finetuning method. (default: lora)")
     ] = None,
     peft_config: Annotated[
-        Path | None, typer.Option("--peft-config", help="An adapter_config.json of any peft method instead.")
+        Path | None,
+        typer.Option(
+            "--peft-config",
+            click_type=options.PATH,
+            help="An adapter_config.json of any peft method instead.",
+        ),
     ] = None,
     fix: Annotated[list[str] | None, typer.Option("--fix", help="A hyperparameter: lora_r=16.")] = None,
     batch_size: Annotated[
@@ -83,7 +88,7 @@ def command(
     from tunecast.methods import Restrictions, baseline_pipeline, check_names, get_method
     from tunecast.models import check_length, describe_config, load_config, resolve
 
-    _check(method, peft_config, sharding, devices)
+    _check(method, peft_config, fix or [], sharding, devices)
     name = method or "lora"
     restrictions = Restrictions((name,), options.fixed_values(fix or []), elsewhere=gpu is not None)
     check_names(restrictions)
@@ -135,10 +140,21 @@ class _Target:
     dtype: str
 
 
-def _check(method: str | None, peft_config: Path | None, sharding: str, devices: int) -> None:
+def _check(
+    method: str | None, peft_config: Path | None, fixed: Sequence[str], sharding: str, devices: int
+) -> None:
     """Refuse options that contradict each other, before anything is read."""
     if method is not None and peft_config is not None:
         raise ConfigurationError("--method and --peft-config exclude each other.", "Give one of them.")
+    if fixed and peft_config is not None:
+        raise ConfigurationError(
+            f"--fix {fixed[0]} has no effect with --peft-config, which describes the whole adapter.",
+            "Change the file, or give --method; the batch is set by --batch-size.",
+        )
+    if sharding == "none" and devices > 1:
+        raise ConfigurationError(
+            f"--devices {devices} has no effect without --sharding.", "Add --sharding fsdp, for example."
+        )
     if sharding != "none" and devices == 1:
         raise ConfigurationError(
             f"--sharding {sharding} needs several devices.", "Add --devices 4, for example."

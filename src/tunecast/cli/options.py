@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 from tunecast.cli import completion
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
     from tunecast.results import Proxy
     from tunecast.session.settings import SessionSettings
 
+
+class _UserPath(click.ParamType[Path]):
+    """A path as a user writes it, with ``~`` for a home folder: shells leave that alone after ``=``."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Expand the home folder."""
+        return expanded(value)
+
+
+PATH = _UserPath()
+"""For ``click_type`` of every option that is a ``Path``."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxLength = Annotated[
     int | None,

@@ -48,7 +48,10 @@ def command(
         bool, typer.Option("--calibrate", help="Measure this machine first; later calls know it.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write the chart of quality against seconds as HTML.")
+        Path | None,
+        typer.Option(
+            "--plot", click_type=options.PATH, help="Write the chart of quality against seconds as HTML."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0,
     prompt_column: options.PromptColumn = None,

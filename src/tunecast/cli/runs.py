@@ -125,7 +125,10 @@ def import_command(
     published: Annotated[
         Path | None,
         typer.Option(
-            "--published", metavar="FILE", help="A table of published finetunings (CSV or Parquet), instead."
+            "--published",
+            metavar="FILE",
+            click_type=options.PATH,
+            help="A table of published finetunings (CSV or Parquet), instead.",
         ),
     ] = None,
     mapping: Annotated[
@@ -167,7 +170,9 @@ def import_command(
 
 @app.command("export")
 def export_command(
-    path: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE.parquet", click_type=options.PATH, help="The file to write.")
+    ],
     store: Source = None,
     full: Annotated[
         bool, typer.Option("--full", help="Include paths, names and error texts: not for sharing.")

@@ -36,7 +36,10 @@ class LawName(StrEnum):
 
 
 TablePath = Annotated[
-    Path | None, typer.Option("--table", help="CSV or Parquet file with loss, data_size and descriptors.")
+    Path | None,
+    typer.Option(
+        "--table", click_type=options.PATH, help="CSV or Parquet file with loss, data_size and descriptors."
+    ),
 ]
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="Store of runs or Parquet export; completed runs are used.")
@@ -56,7 +59,10 @@ Factor = Annotated[
 Signed = Annotated[
     bool, typer.Option("--signed", help="Let the exponents of factors in joint laws be negative.")
 ]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", click_type=options.PATH, help="Also write the curves to this HTML file."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the posterior.")]
 
 

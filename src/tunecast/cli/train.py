@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def command(
     pipeline: Annotated[
         Path | None,
-        typer.Option("--pipeline", help="JSON file of a pipeline, such as OUT/best/pipeline.json."),
+        typer.Option(
+            "--pipeline",
+            click_type=options.PATH,
+            help="JSON file of a pipeline, such as OUT/best/pipeline.json.",
+        ),
     ] = None,
     method: Annotated[
         str | None,

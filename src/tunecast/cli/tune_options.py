@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tunecast.cli import completion
+from tunecast.cli import completion, options
 from tunecast.models.load import MODEL_FORMATS
 
 Model = Annotated[
@@ -138,13 +138,15 @@ GuardLimit = Annotated[
     typer.Option("--guard-limit", help="Leave out of the choice what loses more on a guard, such as 2%."),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
+    Path | None,
+    typer.Option("--config", click_type=options.PATH, help="YAML file of these options; flags override it."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the session in the output folder.")]
 WriteConfig = Annotated[
     Path | None,
     typer.Option(
         "--write-config",
+        click_type=options.PATH,
         help="With --dry-run: write a YAML file of all options, explained, with the values of this session.",
     ),
 ]

@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
+from tunecast.cli import options
+
 
 def command(
     store: str = typer.Option(..., "--store", help="URL or file of the store that the sessions use."),
     shared_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder that all machines see, as sessions name it. (default: a SQLite store's)"),
+        typer.Option(
+            click_type=options.PATH,
+            help="Folder that all machines see, as sessions name it. (default: a SQLite store's)",
+        ),
     ] = None,
     once: bool = typer.Option(False, "--once", help="Leave after the first session."),
     idle_exit: str | None = typer.Option(

@@ -62,12 +62,12 @@ def make_app(
         app.add_api_route(path, page, methods=["GET"], response_class=HTMLResponse)
     app.add_api_route("/events", pages.events, methods=["GET"], response_class=StreamingResponse)
     app.add_api_route("/steer", pages.steer, methods=["POST"], response_class=HTMLResponse)
-    app.add_exception_handler(UserError, _told)
+    app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(404, _missing)
     return Access(app, token, hosts, cookie, rendering.refusal)
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _user_error(request: Request, error: Exception) -> Response:
     """Answer a user's mistake with a page."""
     assert isinstance(error, UserError)
     return _message("That did not work", error.what, error.hint, 422 if request.method == "POST" else 404)
@@ -269,7 +269,8 @@ class _Pages:
         except UserError:  # while its files are being replaced
             return {}
         rendered = view.parts(session, steers=self._steers)
-        drawn = {name: figure_json(plot) for name, plot in view.figures(session).items()}
+        plots = view.figures(session)
+        drawn = {name: figure_json(plot) for name, plot in plots.items()}
         versions = view.versioned(rendered | {f"figure-{name}": text for name, text in drawn.items()})
         changed = {name for name, version in versions.items() if sent.get(name) != version}
         sent.update(versions)
@@ -278,7 +279,7 @@ class _Pages:
         return {
             "parts": {n: {"html": t, "version": versions[n]} for n, t in rendered.items() if n in changed},
             "figures": {name: text for name, text in drawn.items() if f"figure-{name}" in changed},
-            "captions": {name: plot.caption for name, plot in view.figures(session).items()},
+            "captions": {name: plot.caption for name, plot in plots.items()},
             "legend": rendering.part("legend.html.jinja", {"legend": _legend(session)}),
             "ended": session.record is not None,
         }

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tunecast.errors import ConfigurationError
 
-PORT = 8765
 PATIENCE_SECONDS = 1
 """Longest wait at the end for answers under way; streams of changes never end by themselves."""
 

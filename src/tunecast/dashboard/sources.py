@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from tunecast.budget import Budget
-from tunecast.errors import ConfigurationError, OutputError, StoreError
+from tunecast.errors import BudgetError, ConfigurationError, OutputError, StoreError
 from tunecast.models.delivered import SESSION_FILE
 from tunecast.records import Run
 from tunecast.results import SessionRecord
@@ -253,9 +253,13 @@ def _state_in(folder: Path) -> SessionState | None:
     if _inside(folder, SESSION_FILE) is None:
         return None
     try:
-        return read_state(read_session(folder))
+        state = read_state(read_session(folder))
+        Budget.parse(str(state.configuration.get("budget")))
     except OSError as error:
         raise OutputError(f"{folder / SESSION_FILE} cannot be read: {error.strerror}.") from error
+    except BudgetError as error:
+        raise OutputError(f"{folder / SESSION_FILE} is damaged: {error.what}") from error
+    return state
 
 
 def _inside(folder: Path, name: str) -> Path | None:

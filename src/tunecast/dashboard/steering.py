@@ -8,6 +8,7 @@ from tunecast.budget import Budget
 from tunecast.dashboard.sources import Session
 from tunecast.dashboard.view import refused_text
 from tunecast.errors import ConfigurationError
+from tunecast.methods.restrictions import unflagged
 from tunecast.methods.space import check_pipeline
 from tunecast.records import Pipeline, Scalar
 from tunecast.session.instructions import Instruction, give, new_instruction
@@ -79,13 +80,12 @@ def pipeline_from(form: Mapping[str, str]) -> Pipeline:
     try:
         check_pipeline(pipeline)
     except ConfigurationError as error:
-        what = error.what.removeprefix("--fix").lstrip(": ")
-        raise ConfigurationError(what, error.hint.replace("--fix ", "")) from None
+        raise unflagged(error) from None
     return pipeline
 
 
 def _value(text: str) -> Scalar:
-    """Read a value as ``--fix`` does."""
+    """Read a number, true or false, or a text."""
     if text.lower() in ("true", "yes"):
         return True
     if text.lower() in ("false", "no"):

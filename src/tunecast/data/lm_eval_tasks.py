@@ -95,7 +95,7 @@ def _quietly() -> Iterator[None]:
 def _examples(name: str, task: Any) -> tuple[Example, ...]:
     task.build_all_requests(limit=MOST)
     asked = (instance for instance in task.instances if instance.idx == _right(name, task, instance.doc))
-    return tuple(_example(name, task, instance, row) for row, instance in enumerate(islice(asked, MOST), 1))
+    return tuple(_example(task, instance, row) for row, instance in enumerate(islice(asked, MOST), 1))
 
 
 def _right(name: str, task: Any, doc: Mapping[str, Any]) -> int:
@@ -114,7 +114,7 @@ def _right(name: str, task: Any, doc: Mapping[str, Any]) -> int:
     return right
 
 
-def _example(name: str, task: Any, instance: Any, row: int) -> Example:
+def _example(task: Any, instance: Any, row: int) -> Example:
     kind, arguments = task.OUTPUT_TYPE, instance.arguments
     if kind == "loglikelihood_rolling":
         return Example((Turn("text", arguments[0], True),), row)

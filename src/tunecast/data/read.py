@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tunecast.data.examples import SPLITS, Dataset, Example
 from tunecast.data.files import SUFFIXES, Table, read_file
@@ -117,7 +118,11 @@ def read_tables(
         DataError: The source is missing, malformed or empty.
     """
     tables, name = _tables(source, progress)
-    splits = {split: table for split, table in _by_split(tables, source).items() if table}
+    found = _by_split(tables, source)
+    splits = {split: full for split, parts in found.items() if (full := [one for one in parts if one.rows])}
+    if not splits:
+        place = "" if set(tables) == {""} else f" in {listed(SPLITS)}"
+        raise DataError(f"{source} has no rows{place}.", "Give a file with one example per row.")
     return splits, name, _ignored_parts(tables, splits)
 
 
@@ -198,7 +203,7 @@ def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Tab
     for name, parts in tables.items():
         split = SPLIT_NAMES.get(name.lower())
         if split is not None:
-            by_split.setdefault(split, []).extend(part for part in parts if part.rows)
+            by_split.setdefault(split, []).extend(parts)
     if len(tables) == 1 and not by_split:
         # A single list under another name, such as {"data": [...]}, can only hold the examples.
         return {"train": next(iter(tables.values()))}
@@ -212,16 +217,21 @@ def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Tab
 
 def _by_column(tables: list[Table]) -> dict[str, list[Table]]:
     """Split by the column ``split`` if every row names a known split there; else return nothing."""
-    names = {row.get(SPLIT_COLUMN) for table in tables for _, row in table.rows}
-    if not all(isinstance(name, str) and name in SPLIT_NAMES for name in names):
+    if not all(_named_split(row) for table in tables for _, row in table.rows):
         return {}
     by_split: dict[str, list[Table]] = {}
     for table in tables:
         for split in SPLITS:
-            rows = [(number, row) for number, row in table.rows if SPLIT_NAMES[row[SPLIT_COLUMN]] == split]
+            rows = [(number, row) for number, row in table.rows if _named_split(row) == split]
             if rows:
                 by_split.setdefault(split, []).append(replace(table, rows=rows))
     return {split: by_split[split] for split in SPLITS if split in by_split}
+
+
+def _named_split(row: Mapping[str, Any]) -> str:
+    """Return the known split that a row's column ``split`` names; empty if it names none."""
+    name = row.get(SPLIT_COLUMN)
+    return SPLIT_NAMES.get(name.strip().lower(), "") if isinstance(name, str) else ""
 
 
 def _ignored_parts(tables: dict[str, list[Table]], splits: dict[str, list[Table]]) -> list[str]:

@@ -74,14 +74,7 @@ def read_converted(path: Path, into: Builder) -> None:
         elif isinstance(item, CodeItem):
             into.add("code", item.text, page=page)
         elif isinstance(item, TextItem):
-            kind = (
-                "list"
-                if isinstance(item, ListItem)
-                else "code"
-                if isinstance(item, CodeItem)
-                else "paragraph"
-            )
-            into.add(kind, item.text, page=page)
+            into.add("paragraph", item.text, page=page)
 
 
 def _rows(table: Any) -> list[str]:

@@ -152,22 +152,25 @@ class QueueWorker:
         self._tell(f"Passing over the session on {offer.host}: {reason.text}")
         worker = secrets.token_hex(8)
         sealed = self._folder.seal(worker, reason)
-        self._queue.join(worker, offer.id, self._host, REFUSING, sealed)
+        patiently(
+            lambda: self._queue.join(worker, offer.id, self._host, REFUSING, sealed), FIRST_OUTAGE_SECONDS
+        )
 
     def _serve(self, offer: Offer) -> bool:
         """Join a session and answer its requests; return whether its workplace could be opened."""
-        sealed = self._queue.workplace(offer.id)
+        sealed = patiently(lambda: self._queue.workplace(offer.id), offer.lease_seconds)
         if sealed is None:
             return False
         workplace = self._folder.unseal(offer.id, sealed)
         worker = secrets.token_hex(8)
-        self._queue.join(worker, offer.id, self._host)
+        patiently(lambda: self._queue.join(worker, offer.id, self._host), offer.lease_seconds)
         local = self._local_executor(workplace.threads)
         heartbeat = Heartbeat(lambda: self._queue.keep_worker(worker), offer.lease_seconds)
         try:
             local.open(workplace)
             self._tell(f"Serving the session on {offer.host}.")
-            self._queue.tell(worker, READY, self._folder.seal(worker, local.slots[0]))
+            opened = self._folder.seal(worker, local.slots[0])
+            patiently(lambda: self._queue.tell(worker, READY, opened), offer.lease_seconds)
             self._busy_at = time.monotonic()
             self._answer_requests(offer, worker, local, heartbeat)
         except ModelError as error:

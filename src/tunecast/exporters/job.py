@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast import data
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.source import Source, read_source
+from tunecast.exporters.source import Source, read_data, read_source
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
 from tunecast.methods.rates import STEPS_EXPONENT, with_rate_for_steps
 from tunecast.methods.space import TRAINING_LOSS
@@ -137,12 +137,7 @@ def prepare_job(
     resolved = resolve(model)
     facts = _checked_facts(resolved, max_length)
     seed = settings.get("seed", 0)
-    dataset = data.read(
-        where,
-        prompt_column=settings.get("prompt_column"),
-        completion_column=settings.get("completion_column"),
-        seed=seed,
-    )
+    dataset = read_data(where, settings)
     if not data_source and found.fingerprint not in ("", dataset.fingerprint):
         raise ConfigurationError(
             f"{where} has changed since the session: its export would train on other examples.",

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.methods.pipeline_file import read_pipeline
 from tunecast.models.delivered import SESSION_FILE, delivered_folder
 from tunecast.ranges import check_range
 from tunecast.records import Pipeline
+from tunecast.session.folder import STORE_FILE
 from tunecast.untrusted import read_object
+
+if TYPE_CHECKING:
+    from tunecast.data import Dataset
 
 SOURCES = "Give the output folder of tunecast tune, or the JSON file of a pipeline."
 
@@ -107,8 +111,26 @@ def _tested(folder: Path, settings: Mapping[str, Any], record: Mapping[str, Any]
     from tunecast.store import Store
 
     try:  # A store elsewhere is not opened: a folder of others must not make this program connect to it.
-        with Store.open(folder / "runs.sqlite", create=False) as store:
+        with Store.open(folder / STORE_FILE, create=False) as store:
             run = store.get(str(winner["run"]))
     except StoreError:
         return TestedRun(tokens, settings.get("unique_examples"), settings.get("max_length"), step)
     return TestedRun(run.full_length_tokens or tokens, run.unique_examples, run.max_length, step)
+
+
+def read_data(source: str, settings: Mapping[str, Any]) -> Dataset:
+    """Read data as a session with these settings does, its prompts and labels reworded.
+
+    Raises:
+        DataError: The data cannot be read.
+        ConfigurationError: The session's words for labels do not fit to the data.
+    """
+    from tunecast import data
+
+    dataset = data.read(
+        source,
+        prompt_column=settings.get("prompt_column"),
+        completion_column=settings.get("completion_column"),
+        seed=settings.get("seed", 0),
+    )
+    return data.reworded(dataset, settings.get("pattern", ""), settings.get("verbaliser", {}))

@@ -59,9 +59,6 @@ class Method(ABC):
     takes_head: ClassVar[bool] = True
     """Whether it can train a classification head beside its own parameters."""
 
-    trains_base: ClassVar[bool] = False
-    """Whether it trains the weights of the base itself, in their own type, so that the base is used up."""
-
     depends_on_length: ClassVar[bool] = False
     """Whether what a step does depends on the number of steps to come, beside the learning rate."""
 
@@ -121,9 +118,9 @@ class Method(ABC):
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Build a trainable model from the frozen base, which is in evaluation mode.
 
-        Parameters with ``requires_grad`` are those to train, all float32 unless the method
-        :attr:`trains_base`. A classification head that the base
-        has is always among them. torch's global generator is left unchanged.
+        Parameters with ``requires_grad`` are those to train, all float32 unless they are the base's own. A
+        classification head that the base has is always among them. torch's global generator is left
+        unchanged.
         """
 
     def choose(self, base: Any, pipeline: Pipeline, examples: Sequence[EncodedExample]) -> Hyperparameters:

@@ -50,7 +50,6 @@ class Mezo(ZerothOrderMethod, Full):
     """Trains all of the base's own weights, in their own type, with the memory of inference."""
 
     name: ClassVar[str] = "mezo"
-    trains_base: ClassVar[bool] = True
     perturbations: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2)
     usual_perturbation: ClassVar[float] = 1e-3
 

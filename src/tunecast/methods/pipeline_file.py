@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tunecast.errors import ConfigurationError
+from tunecast.methods.restrictions import unflagged
 from tunecast.methods.space import check_pipeline
 from tunecast.records import ZERO_SHOT, Pipeline
 from tunecast.untrusted import read_object
@@ -45,6 +46,5 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
     try:
         check_pipeline(pipeline)
     except ConfigurationError as error:
-        what = error.what.removeprefix("--fix").lstrip(": ")
-        raise ConfigurationError(f"{named}: {what}", error.hint) from None
+        raise ConfigurationError(f"{named}: {unflagged(error).what}", error.hint) from None
     return pipeline

@@ -228,3 +228,9 @@ def plain(value: Any) -> Scalar:
     """Convert to a Python scalar, rounding floats to four significant digits for readability."""
     value = value.item() if hasattr(value, "item") else value
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def unflagged(error: ConfigurationError) -> ConfigurationError:
+    """Return an error about a hyperparameter that comes from no flag, without ``--fix`` in its text."""
+    what = error.what.removeprefix("--fix").lstrip(": ")
+    return ConfigurationError(what, error.hint.replace("--fix ", ""))

@@ -112,11 +112,6 @@ def check_names(restrictions: Restrictions) -> None:
         refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
 
 
-def hyperparameter_names(method: str) -> tuple[str, ...]:
-    """Return the names of a method's hyperparameters, which are the same for all models."""
-    return tuple(_parameters(method, USUAL_MODEL))
-
-
 def check_pipeline(pipeline: Pipeline) -> None:
     """Check that a pipeline can be trained.
 

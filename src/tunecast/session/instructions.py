@@ -6,6 +6,7 @@ that was killed finds the file when it goes on.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import time
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from tunecast.atomic import written_whole
 from tunecast.errors import ConfigurationError, OutputError
+from tunecast.methods.restrictions import unflagged
 from tunecast.methods.space import check_pipeline
 from tunecast.records import Pipeline
 from tunecast.untrusted import Malformed, read_json
@@ -108,8 +110,9 @@ def waiting(folder: Path) -> list[tuple[str, Instruction | str]]:
 
 
 def withdraw(folder: Path, instruction_id: str) -> None:
-    """Remove an instruction's file; nothing happens if it is gone."""
-    (folder / FOLDER / f"{instruction_id}.json").unlink(missing_ok=True)
+    """Remove an instruction's file; nothing happens if it is gone, or in a folder of another user."""
+    with contextlib.suppress(OSError):
+        (folder / FOLDER / f"{instruction_id}.json").unlink()
 
 
 def obeyed_texts(obeyed: Sequence[Obeyed]) -> tuple[str, ...]:
@@ -133,5 +136,5 @@ def _read(file: Path, instruction_id: str) -> Instruction | str:
     except ValidationError as error:
         return f"{error.error_count()} of its fields are wrong"
     except ConfigurationError as error:
-        return error.what.removeprefix("--fix").lstrip(": ")
+        return unflagged(error).what
     return read if read.id == instruction_id else "its id differs from its file's name"

@@ -10,6 +10,7 @@ from typing import Protocol
 from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError, UserError
 from tunecast.methods import Restrictions
+from tunecast.methods.restrictions import unflagged
 from tunecast.methods.space import baseline_pipeline
 from tunecast.progress import Progress
 from tunecast.records import Pipeline
@@ -70,6 +71,7 @@ class Obeying:
         self._progress = progress
         self._budget_tracker = budget_tracker
         self._save = save
+        self._unreadable: set[str] = set()
         self.is_search_over = state.final is not None
         self.wants_search = False
         """Whether something was asked for that only the search can do, and it has not gone on since."""
@@ -84,12 +86,16 @@ class Obeying:
         known = {one.instruction.id for one in self._state.obeyed}
         for instruction_id, read in waiting(self._folder):
             if isinstance(read, str):
-                self._progress.log(
-                    f"Note: An instruction to this session cannot be read: {read.rstrip('.')}."
-                )
+                self._report_unreadable(instruction_id, read)
             elif instruction_id not in known:
                 self._carry_out(read, search)
             withdraw(self._folder, instruction_id)
+
+    def _report_unreadable(self, instruction_id: str, reason: str) -> None:
+        """Tell the user once; the file stays where it cannot be removed."""
+        if instruction_id not in self._unreadable:
+            self._unreadable.add(instruction_id)
+            self._progress.log(f"Note: An instruction to this session cannot be read: {reason.rstrip('.')}.")
 
     def added(self, trials: Trials) -> Iterator[int]:
         """Yield the places of the trials that a person added, in that order."""
@@ -184,7 +190,7 @@ class Obeying:
                 Restrictions((pipeline.method,), pipeline.hyperparameters),
             )
         except ConfigurationError as error:
-            what = error.what.removeprefix("--fix").lstrip(": ").rstrip(".")
+            what = unflagged(error).what.rstrip(".")
             raise _Refused(f"names a pipeline that cannot be trained: {what}") from None
 
     def _check_fits(self, pipeline: Pipeline) -> None:

@@ -78,16 +78,29 @@ def deliver_proxy(
         progress.log(f"Note: no finetuning was better than none, so nothing can steer {settings.proxy_for}.")
         return
     known = delivered_proxy(folder.path)
-    if known is not None and known["asked"] == settings.proxy_for:
+    key = _key(settings, record)
+    if known is not None and known.get("key") == key:
         return
     proxy = Proxy(str(folder.path / DELIVERED), settings.model)
     subject = find_subject(settings.proxy_for, proxy=proxy, trust_remote_code=settings.trust_remote_code)
-    scores = _scores(folder, settings, record, subject, progress)
+    scores = _scores(folder, settings, record, subject, key, progress)
     judge = Judge(record.objective)
     best = min(scores, key=lambda alpha: judge.badness(scores[alpha]))
     listed = [AlphaScore(alpha, score.loss, score.metric) for alpha, score in scores.items()]
-    _write(folder.path, settings, record, subject, best, listed)
+    _write(folder.path, key, subject, best, listed)
     progress.log(f"Proxy for {settings.proxy_for}: alpha {best:g}. Folder: {folder.path / PROXY}")
+
+
+def _key(settings: SessionSettings, record: SessionRecord) -> dict[str, Any]:
+    """Return what an alpha was chosen for: a session that is resumed may deliver another expert."""
+    winner = record.contender(record.winner)
+    return {
+        "large": settings.proxy_for,
+        "session": record.id,
+        "run": winner.run,
+        "step": winner.step,
+        "objective": record.objective,
+    }
 
 
 def delivered_proxy(folder: Path) -> dict[str, Any] | None:
@@ -110,11 +123,11 @@ def _scores(
     settings: SessionSettings,
     record: SessionRecord,
     subject: Subject,
+    key: Mapping[str, Any],
     progress: Progress,
 ) -> Mapping[float, Score]:
     """Score every alpha on validation, but those that are known."""
     metric = "" if record.objective == "loss" else record.objective
-    key = {"large": settings.proxy_for, "session": record.id, "objective": record.objective}
     known = _known(folder.path / SCORES_FILE, key)
     if set(ALPHAS) <= set(known):
         return known
@@ -140,7 +153,7 @@ def _scores(
     return known
 
 
-def _known(file: Path, key: Mapping[str, str]) -> dict[float, Score]:
+def _known(file: Path, key: Mapping[str, Any]) -> dict[float, Score]:
     """Read the scores of an interrupted choice; none if the file is of another one."""
     content = read_object(file, str(file)) if file.is_file() else {}
     if any(content.get(name) != value for name, value in key.items()):
@@ -150,8 +163,7 @@ def _known(file: Path, key: Mapping[str, str]) -> dict[float, Score]:
 
 def _write(
     folder: Path,
-    settings: SessionSettings,
-    record: SessionRecord,
+    key: Mapping[str, Any],
     subject: Subject,
     alpha: float,
     scores: list[AlphaScore],
@@ -168,13 +180,14 @@ def _write(
     script = script.replace("from tunecast.steering.logits import", "from proxy_logits import")
     (target / "generate.py").write_text(script, encoding="utf-8")
     content = {
-        "asked": settings.proxy_for,
+        "asked": key["large"],
+        "key": key,
         "large": steering.large.location,
         "small": steering.small.location,
         "expert": f"../{DELIVERED}",
         "alpha": alpha,
         "vocabulary": steering.vocabulary,
-        "objective": record.objective,
+        "objective": key["objective"],
         "validation": [asdict(one) for one in scores],
     }
     (target / "README.md").write_text(_card(content), encoding="utf-8")

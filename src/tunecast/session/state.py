@@ -11,6 +11,7 @@ from typing import Any
 from tunecast.budget import Budget
 from tunecast.data import AUTO, LOSS
 from tunecast.errors import BudgetError, ConfigurationError, OutputError
+from tunecast.methods.restrictions import unflagged
 from tunecast.methods.space import check_pipeline
 from tunecast.predictor import Prediction
 from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
@@ -193,25 +194,16 @@ def _check_values(state: SessionState) -> None:
     for name, (least, most) in LIMITS.items():
         value = getattr(state, name)
         if value is not None and not least <= value <= most:
-            raise OutputError(
-                f"session.json is damaged: {name} is {value:g}.", "Choose another --output-dir."
-            )
+            raise _damaged(f"{name} is {value:g}.")
     if not set(state.halvings) <= set(HALVINGS):
-        raise OutputError(
-            f"session.json is damaged: halvings are {list(state.halvings)}.", "Choose another --output-dir."
-        )
+        raise _damaged(f"halvings are {list(state.halvings)}.")
     # Nothing else follows from data, and a metric of the user would run code.
     decided = state.configuration.get("objective") == AUTO and state.objective not in ("", LOSS)
     if decided and label_metric(state.objective) is None:
-        raise OutputError(
-            f"session.json is damaged: objective is {state.objective!r}.", "Choose another --output-dir."
-        )
+        raise _damaged(f"objective is {state.objective!r}.")
     final = state.final if state.final is not None and state.final.pipeline is not None else None
     if final is not None and not 1 <= final.full_length_tokens <= MOST_TOKENS:
-        raise OutputError(
-            f"session.json is damaged: the final training's length is {final.full_length_tokens}.",
-            "Choose another --output-dir.",
-        )
+        raise _damaged(f"the final training's length is {final.full_length_tokens}.")
     last = [final.pipeline] if final is not None and final.pipeline is not None else []
     for pipeline in (*state.recommended, *state.candidates, *last):
         try:
@@ -219,11 +211,12 @@ def _check_values(state: SessionState) -> None:
             if BATCH_SIZE not in pipeline.hyperparameters:
                 raise ConfigurationError(f"{BATCH_SIZE} is missing.")
         except ConfigurationError as error:
-            reason = error.what.removeprefix("--fix").lstrip(": ")
-            raise OutputError(
-                f"session.json is damaged: a candidate of {pipeline.method} cannot be trained: {reason}",
-                "Choose another --output-dir.",
-            ) from None
+            reason = unflagged(error).what
+            raise _damaged(f"a candidate of {pipeline.method} cannot be trained: {reason}") from None
+
+
+def _damaged(what: str) -> OutputError:
+    return OutputError(f"session.json is damaged: {what}", "Choose another --output-dir.")
 
 
 def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool) -> SessionState | None:

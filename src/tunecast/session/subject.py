@@ -61,7 +61,8 @@ def find_subject(
     """
     if (delivered := delivered_folder(expanded(model))) is not None:
         model = str(delivered)
-    is_adapter = (Path(model) / ADAPTER_FILE).is_file()
+    adapter = str(expanded(adapter)) if adapter else ""
+    is_adapter = (expanded(model) / ADAPTER_FILE).is_file()
     if proxy is not None:
         if adapter or is_adapter:
             raise ConfigurationError(
@@ -72,11 +73,11 @@ def find_subject(
         steering = steering_of(model, expert, proxy.alpha, trust_remote_code=trust_remote_code)
         origin = Origin.read(Path(expert.adapter or expert.model))
         return Subject(model, expert.model, expert.adapter, steering, origin)
-    origin = Origin.read(Path(adapter or model))
+    origin = Origin.read(expanded(adapter or model))
     if adapter:
         read_adapter("--adapter", Path(adapter))
     elif is_adapter:
-        adapter, model = model, base_of(Path(model))
+        adapter, model = str(expanded(model)), base_of(expanded(model))
     return Subject(model, model, adapter, None, origin)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tunecast.store.schema import requests, workers, workplaces
+from tunecast.store.writing import insert_into
 
 FORGOTTEN_SECONDS = 86_400.0
 """Age at which leftovers are removed: their session was killed, and no other has come to these workers."""
@@ -133,7 +133,9 @@ class WorkQueue:
         values = {"id": worker, "workplace": place, "host": host, "state": state, "content": content}
         self._write(
             lambda connection: connection.execute(
-                _insert(connection, workers).values(**values, seen=_now(connection)).on_conflict_do_nothing()
+                insert_into(connection, workers)
+                .values(**values, seen=_now(connection))
+                .on_conflict_do_nothing()
             )
         )
 
@@ -211,7 +213,7 @@ class WorkQueue:
             is_there = sa.select(workers.c.id).where(workers.c.id == worker).with_for_update()
             if connection.scalar(is_there) is None:
                 return False
-            connection.execute(_insert(connection, requests).values(**values).on_conflict_do_nothing())
+            connection.execute(insert_into(connection, requests).values(**values).on_conflict_do_nothing())
             return True
 
         return bool(self._write(work))
@@ -229,10 +231,6 @@ class WorkQueue:
             return connection.execute(sa.update(table).where(table.c.id == key).values(seen=now)).rowcount
 
         return bool(self._write(work))
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
 _CLOCKS = {

@@ -24,7 +24,7 @@ _ENDS = {
 }
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
     """Build an insert that can handle conflicts; the two dialects share its form but no class."""
     return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
 
@@ -34,7 +34,7 @@ def _insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[R
     listed = list(rows)
     if not listed:
         return 0
-    statement = _insert(connection, table).on_conflict_do_nothing()
+    statement = insert_into(connection, table).on_conflict_do_nothing()
     return connection.execute(statement, listed, execution_options={"preserve_rowcount": True}).rowcount
 
 
@@ -168,14 +168,14 @@ def _rank(outcome: str, exclusive: bool, point_count: int) -> tuple[int, bool, i
 
 def _replace(connection: sa.Connection) -> Any:
     """Build the statement that replaces the stored row by that of another execution."""
-    statement = _insert(connection, runs)
+    statement = insert_into(connection, runs)
     changes = {column.name: statement.excluded[column.name] for column in runs.columns}
     return statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes)
 
 
 def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
     """Build the statement that updates a row with data of the same execution."""
-    statement = _insert(connection, runs)
+    statement = insert_into(connection, runs)
     new, old = statement.excluded, runs.c
     higher = _ending(new.outcome) > _ending(old.outcome)
     better = sa.or_(higher, _ending(new.outcome) == _ending(old.outcome)) if overwrite else higher
@@ -199,6 +199,6 @@ def _ending(outcome: Any) -> sa.Case[int]:
 
 def put_session(connection: sa.Connection, session_id: str, document: Mapping[str, Any]) -> None:
     """Write or replace a session's document."""
-    statement = _insert(connection, sessions).values(id=session_id, record=document)
+    statement = insert_into(connection, sessions).values(id=session_id, record=document)
     changes = {"record": statement.excluded.record}
     connection.execute(statement.on_conflict_do_update(index_elements=[sessions.c.id], set_=changes))

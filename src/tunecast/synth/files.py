@@ -82,7 +82,7 @@ class SynthFiles:
         """The page of ``--audit``."""
         return self.pairs.with_name(f"{self.pairs.stem}.audit.html")
 
-    def check(self, *, resume: bool) -> None:
+    def check(self, *, resume: bool, with_audit: bool) -> None:
         """Check that the files can be written, and that nothing is overwritten unasked.
 
         Raises:
@@ -95,7 +95,13 @@ class SynthFiles:
                 f"--output {self.pairs}: {earlier.name} is there already.",
                 "Go on with --resume, or name another file.",
             )
-        for file in (self.pairs, self.dropped, self.report, self.journal):
+        for file in (
+            self.pairs,
+            self.dropped,
+            self.report,
+            self.journal,
+            *([self.audit] if with_audit else []),
+        ):
             check_writable(file, "--output")
 
     def write(

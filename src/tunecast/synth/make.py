@@ -76,7 +76,7 @@ def synthesize(settings: SynthSettings, progress: Progress | None = None) -> Syn
     files = SynthFiles(expanded(settings.output))
     _check_kinds(settings)
     prompts = _prompts(settings)
-    files.check(resume=settings.resume)
+    files.check(resume=settings.resume, with_audit=settings.audit > 0)
     entails = Entailment(settings.entailment, settings.device).holds if settings.entailment else None
     documents, unread = _read(settings.sources, progress)
     checker = Checker(_fitting(settings.model), entails)

@@ -45,7 +45,6 @@ _KNOWN = (
     GgufType("q2_k", 10, 2.0),
 )
 TYPES: Mapping[str, GgufType] = {known.name: known for known in _KNOWN}
-USUAL_TYPE = "f16"
 
 
 def find_type(name: str) -> GgufType:

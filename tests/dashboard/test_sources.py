@@ -1,0 +1,31 @@
+"""The sessions that a dashboard finds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sessions import Finished
+from tunecast.dashboard.sources import Sources
+from tunecast.errors import OutputError
+
+
+@pytest.mark.parametrize("budget", [None, "soon"])
+def test_a_session_without_a_budget_is_left_out(
+    finished_session: Finished, tmp_path: Path, budget: str | None
+) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(finished_session.folder, tmp_path / name)
+    sources = Sources([tmp_path])
+    assert len(sources.sessions()) == 2
+    file = tmp_path / "bad" / "session.json"
+    session = json.loads(file.read_text())
+    session["configuration"] = {} if budget is None else {**session["configuration"], "budget": budget}
+    file.write_text(json.dumps(session))
+    assert [one.name.split("/")[-1] for one in sources.sessions()] == ["good"]
+    sources.close()
+    with pytest.raises(OutputError, match=r"session\.json is damaged"):
+        Sources([tmp_path / "bad"])
