@@ -35,9 +35,9 @@ from tunecast.replay.priors import kept_prior
 from tunecast.replay.stored import large_enough
 from tunecast.report.live import RichProgress
 from tunecast.search import Context, History, Policy
-from tunecast.search.acquisition import LEAST_DEVIATION, Acquisition, ExpectedImprovement
+from tunecast.search.acquisition import MIN_DEVIATION, Acquisition, ExpectedImprovement
 from tunecast.search.task_predictor import TELLING, TaskPredictor, TrialPredictions
-from tunecast.search.transfer import IMPROVEMENT, MOST_UNCERTAINTY, Guided, transfer
+from tunecast.search.transfer import IMPROVEMENT, MAX_UNCERTAINTY, Guided, transfer
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.regressors import FAMILIES
 from tunecast_benchmarks.regressors.choice import Choice, choose
@@ -85,7 +85,7 @@ class WithoutCurves(TaskPredictor):
 
 def probability_of_improvement(mean: Floats, deviation: Floats, incumbent: float, seconds: Floats) -> Floats:
     """The log probability of an improvement by 0.01, over the root of the seconds."""
-    z = (incumbent - 0.01 - mean) / np.maximum(deviation, LEAST_DEVIATION)
+    z = (incumbent - 0.01 - mean) / np.maximum(deviation, MIN_DEVIATION)
     return np.asarray(log_ndtr(z) - 0.5 * np.log(seconds))
 
 
@@ -100,7 +100,7 @@ def variants() -> dict[str, Callable[[Context], Policy]]:
         return Guided(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
     def by(
-        acquisition: Acquisition, most_uncertainty: float = MOST_UNCERTAINTY
+        acquisition: Acquisition, most_uncertainty: float = MAX_UNCERTAINTY
     ) -> Callable[[Context], Policy]:
         def chosen_by(context: Context) -> Policy:
             predictor = TaskPredictor(context, kept_prior(context.runs))

@@ -68,7 +68,7 @@ SEEDS = 5
 STRATEGIES = ("transfer", "asha", "random")
 FEWEST_MADE_UP = 0.8
 """Share of the made-up tasks on which the guard has to fire."""
-MOST_REAL = 0.1
+MAX_REAL = 0.1
 """Share of the real tasks on which the guard may fire."""
 
 
@@ -359,8 +359,8 @@ def _wrong_rates(made_up: Sequence[Doubts], left_out: Sequence[Doubts]) -> list[
     missed = []
     if caught < FEWEST_MADE_UP * len(made_up):
         missed.append(f"fires on {caught} of {len(made_up)} made-up tasks, {FEWEST_MADE_UP:.0%} wanted")
-    if disturbed > MOST_REAL * len(left_out):
-        missed.append(f"fires on {disturbed} of {len(left_out)} real tasks, {MOST_REAL:.0%} allowed")
+    if disturbed > MAX_REAL * len(left_out):
+        missed.append(f"fires on {disturbed} of {len(left_out)} real tasks, {MAX_REAL:.0%} allowed")
     return missed
 
 

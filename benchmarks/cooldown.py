@@ -38,7 +38,7 @@ NAMES = "banking77,multi30k_de_en,geo_sql,tweet_emotion"
 RATES = "1,2,4,8"
 """Learning rates as multiples of the method's usual one."""
 SHORT = 3
-"""The final training is so many times as long as a trial."""
+"""The final training is this many times as long as a trial."""
 TESTED = 200
 
 

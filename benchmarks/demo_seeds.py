@@ -28,7 +28,7 @@ SIDES: Mapping[str, tuple[str, ...]] = {
 """The two sides, and their options besides model, data, budget and seed."""
 WANTED_SHARE = 0.8
 """Share of the seeds on which the demo has to be below the baseline."""
-LEAST_SECONDS = 0.9
+MIN_SECONDS = 0.9
 """Share of the demo's seconds that the baseline has to use at least."""
 
 
@@ -91,7 +91,7 @@ def is_below(both: Mapping[str, Outcome]) -> bool:
 
 def has_less(both: Mapping[str, Outcome]) -> bool:
     """Whether the baseline's session used clearly fewer seconds than the demo's."""
-    return bool(both["baseline"]["seconds"] < LEAST_SECONDS * both["demo"]["seconds"])
+    return bool(both["baseline"]["seconds"] < MIN_SECONDS * both["demo"]["seconds"])
 
 
 def report(found: list[dict[str, Outcome]]) -> int:

@@ -29,7 +29,7 @@ from scipy.optimize import least_squares
 
 from tunecast.arrays import Floats
 from tunecast.estimate import Workload, estimate_memory
-from tunecast.estimate.constants import LEAST_SHARE, MOST_SHARE
+from tunecast.estimate.constants import MAX_SHARE, MIN_SHARE
 from tunecast.estimate.seconds import StepWork, step_work
 from tunecast.estimate.speed import Speed
 from tunecast.estimate.workload import roomy_bytes
@@ -247,7 +247,7 @@ def print_bytes(rows: Sequence[Row]) -> None:
         print(
             f"{name:<36}{len(group):>5}{median(map(abs, errors)):>8.1%}"
             f"{max(errors, key=abs):>+8.0%}{np.mean([error < -0.1 for error in errors]):>7.0%}"
-            f"{np.mean([LEAST_SHARE <= 1 / (1 + error) <= MOST_SHARE for error in errors]):>8.0%}"
+            f"{np.mean([MIN_SHARE <= 1 / (1 + error) <= MAX_SHARE for error in errors]):>8.0%}"
         )
     for outcome, failed in (("ran out of memory", True), ("fitted", False)):
         right = [is_right for row, is_right in verdicts if row.is_out_of_memory == failed]

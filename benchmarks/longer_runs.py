@@ -37,7 +37,7 @@ from tunecast.store import Store, published_runs
 from tunecast.store.shipping import shipped_runs
 
 PRETRAINING_EXPONENT = 0.32
-LEAST_RATIO = 2.0
+MIN_RATIO = 2.0
 """Least ratio of lengths of a pair of shipped runs."""
 
 
@@ -120,7 +120,7 @@ def pairs(runs: Sequence[Run]) -> Iterator[tuple[Run, Run]]:
     for group in groups.values():
         for short in group:
             for long in group:
-                longer = long.full_length_tokens >= LEAST_RATIO * short.full_length_tokens
+                longer = long.full_length_tokens >= MIN_RATIO * short.full_length_tokens
                 if longer and long.unique_examples >= short.unique_examples:
                     yield short, long
 

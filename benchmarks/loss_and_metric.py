@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from meta_dataset_figures import Row, rank_correlation, setting, table, trained
-from tunecast.data.answers import LEAST_REPEATS, MOST_ANSWERS
+from tunecast.data.answers import MAX_ANSWERS, MIN_REPEATS
 from tunecast.data.kinds import Kind
 from tunecast.errors import mistakes_told
 from tunecast.records import DatasetFacts, Outcome, Run, Score
 
-LEAST_RUNS = 4
+MIN_RUNS = 4
 """Fewest runs of a setting for a choice among them."""
-LEAST_ANSWERS = 16
+MIN_ANSWERS = 16
 """Fewest generated answers of a metric; some of the first collected runs have less."""
 IN_POINTS = frozenset({"bleu", "chrf"})
 """Metrics from 0 to 100; all others are from 0 to 1."""
@@ -56,7 +56,7 @@ class Choice:
 def kind(dataset: DatasetFacts) -> Kind:
     """Return whether completions come from a closed set, by its facts. All else is generation."""
     distinct, examples = dataset.facts["completions"]["distinct"], dataset.facts["examples"]
-    closed = 1 < distinct <= min(MOST_ANSWERS, examples / LEAST_REPEATS)
+    closed = 1 < distinct <= min(MAX_ANSWERS, examples / MIN_REPEATS)
     return Kind.CLASSIFICATION if closed else Kind.GENERATION
 
 
@@ -64,9 +64,9 @@ def settings(runs: Iterable[Run]) -> list[list[Run]]:
     """Return the trained runs with a metric, grouped by setting and metric; small groups are left out."""
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in trained(runs):
-        if run.outcome is Outcome.COMPLETED and run.test and run.test.metric_examples >= LEAST_ANSWERS:
+        if run.outcome is Outcome.COMPLETED and run.test and run.test.metric_examples >= MIN_ANSWERS:
             groups[setting(run), run.test.metric_name].append(run)
-    return [group for group in groups.values() if len(group) >= LEAST_RUNS]
+    return [group for group in groups.values() if len(group) >= MIN_RUNS]
 
 
 def choice(group: Sequence[Run]) -> Choice:

@@ -2,7 +2,7 @@
 
 One process decides for all slots: it asks the strategy, commits the point, and gives the next step. What
 that costs is measured here, in processor seconds: a session's own search, with workers whose steps cost
-nothing, and the queue of workers that pull with so many members, whose answers this program writes itself.
+nothing, and the queue of workers that pull with as many members, whose answers this program writes itself.
 A replay of recorded runs then charges the sum for every step. A session saturates if all slots together end
 steps faster than it can decide.
 
@@ -64,7 +64,7 @@ class Costs:
 
 
 def simulated(case: Case, slots: int, strategy: Any, charged: float, crowd: Sequence[Candidate]) -> Replayed:
-    """Replay a session that is charged so many seconds for every answer of its strategy."""
+    """Replay a session that is charged a number of seconds for every answer of its strategy."""
     mean = statistics.mean(leg.seconds for candidate in crowd for leg in candidate.legs)
     return replay(
         case,
@@ -77,7 +77,7 @@ def simulated(case: Case, slots: int, strategy: Any, charged: float, crowd: Sequ
 
 
 def queue_seconds(url: str, folder: Path, slots: int) -> float:
-    """Return the median processor seconds of giving a request and taking its answer, with so many workers."""
+    """Return the median processor seconds of a request and its answer, with this many workers."""
     shared = SharedFolder(folder)
     slot = Slot(worker_machine("cpu", 1), current_versions())
     with Store.open(url) as store, ThreadPoolExecutor(1) as pool:

@@ -14,7 +14,7 @@ from tunecast.errors import mistakes_told
 from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
-LEAST_RUNS = 4
+MIN_RUNS = 4
 """Fewest runs of a group for a meaningful rank correlation, and fewest rates for a best rate."""
 SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 SNAP = 1.3
@@ -51,7 +51,7 @@ def best_rates(runs: Sequence[Run]) -> list[Row]:
         groups[run.pipeline.method, setting(run)].append(run)
     best: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for group in groups.values():
-        if len({_adamw_rate(run) for run in group}) >= LEAST_RUNS:
+        if len({_adamw_rate(run) for run in group}) >= MIN_RUNS:
             run = min(group, key=_final)
             key = (run.pipeline.method, run.full_length_tokens, run.model.width)
             best[key].append(_adamw_rate(run))
@@ -186,7 +186,7 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Spearman's rank correlation; None for fewer than four pairs, or if one side never changes."""
     from scipy.stats import spearmanr
 
-    if len(pairs) < LEAST_RUNS or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+    if len(pairs) < MIN_RUNS or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
         return None
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 

@@ -29,7 +29,7 @@ from tunecast.store.redaction import shared_session
 
 SHOWN = (2, 5, 7, 9)
 """Horizons of the tables, in doublings: 4, 32, 128 and 512 times the largest measured size."""
-MOST_DOUBLINGS = 9
+MAX_DOUBLINGS = 9
 GROUP = 5
 """Candidates of one choice."""
 TEMPERS: Floats = np.arange(0.1, 1.55, 0.05)
@@ -146,13 +146,13 @@ def show_errors(tables: dict[str, Errors]) -> list[list[str]]:
     rows = []
     for name, errors in tables.items():
         needed = needed_widths([other for key, other in tables.items() if key != name])
-        one = np.full(MOST_DOUBLINGS, float(np.exp(np.mean(np.log(needed)))))
+        one = np.full(MAX_DOUBLINGS, float(np.exp(np.mean(np.log(needed)))))
         for way, factors in {
-            "none": np.ones(MOST_DOUBLINGS),
+            "none": np.ones(MAX_DOUBLINGS),
             "one number": one,
             "by horizon": needed,
         }.items():
-            factor = factors[np.clip(errors.doublings, 1, MOST_DOUBLINGS) - 1]
+            factor = factors[np.clip(errors.doublings, 1, MAX_DOUBLINGS) - 1]
             parts = [errors.doublings > 0, *(errors.doublings == d for d in SHOWN)]
             rows.append([name, way, *(_cell(errors, factor, part) for part in parts)])
     return rows
@@ -171,7 +171,7 @@ def needed_widths(tables: Sequence[Errors]) -> Floats:
     Tables have equal weight. Where none reaches, the nearest horizon's number stands.
     """
     known = {}
-    for doublings in range(1, MOST_DOUBLINGS + 1):
+    for doublings in range(1, MAX_DOUBLINGS + 1):
         parts = [t.ratio[t.doublings == doublings] for t in tables]
         parts = [part for part in parts if len(part)]
         if parts:
@@ -180,7 +180,7 @@ def needed_widths(tables: Sequence[Errors]) -> Floats:
             order = np.argsort(values)
             share = np.cumsum(weights[order]) / weights.sum()
             known[doublings] = float(values[order][np.searchsorted(share, LEVEL)])
-    return np.interp(np.arange(1, MOST_DOUBLINGS + 1), list(known), list(known.values()))
+    return np.interp(np.arange(1, MAX_DOUBLINGS + 1), list(known), list(known.values()))
 
 
 def show_common(tables: dict[str, Errors]) -> list[list[str]]:

@@ -24,7 +24,7 @@ PIPELINES = (Pipeline("lora", SMALL), Pipeline("full", {**SMALL, "learning_rate"
 
 
 def losses(task: TrainingTask, pipeline: Pipeline, tokens: int, devices: int) -> list[float]:
-    """Train a pipeline over so many processes, and return its validation losses."""
+    """Train a pipeline over this many processes, and return its validation losses."""
     found, after = [], 0
     with tempfile.TemporaryDirectory() as folder, LocalExecutor(1, 1) as executor:
         executor.open(TrainingPlace(replace(task, devices=devices)))

@@ -178,7 +178,7 @@ def prepared_session(model: str, data: str) -> tuple[SessionSettings, PreparedTa
 def search_costs(
     prepared: tuple[SessionSettings, PreparedTask], case: Case, policy: Policy, slots: int, folder: Path
 ) -> SearchCosts:
-    """Search with so many slots, and return what a step costs once all of them are busy."""
+    """Search with this many slots, and return what a step costs once all of them are busy."""
     clocks = _Clocks()
     settings, task = prepared
     settings = replace(settings, workers=slots, output_dir=str(folder))

@@ -16,7 +16,7 @@ from tunecast_benchmarks.verdict import Verdict
 
 DEAR_ANSWER = 0.01
 """Charges for an answer above this share of a baseline trial are reported."""
-MOST_EXHAUSTED = 0.5
+MAX_EXHAUSTED = 0.5
 """Above this share of the replays, a note says that every candidate finished."""
 
 
@@ -106,7 +106,7 @@ def notes(verdict: Verdict) -> list[str]:
         "for what lies as far behind it as the base model lies behind the best of all recorded pipelines. "
         "The base model itself has 1 where a seed drew that best one, else less. The incumbent is chosen by "
         "validation loss among trials that reached full length.",
-        "A budget is the recorded time of so many baseline trials at full length and "
+        "A budget is the recorded time of this many baseline trials at full length and "
         f"{SLACK:g} of one on top, "
         "since seconds scatter from run to run; it is never exceeded.",
         *_charges(comparison),
@@ -165,7 +165,7 @@ def _exhausted(verdict: Verdict) -> Iterator[str]:
     """Name the budgets at which most replays finished every candidate."""
     shares = {name: verdict.exhausted(name) for name in verdict.comparison.strategies}
     for budget in verdict.comparison.budgets:
-        done = [f"{name} ({own[budget]:.0%})" for name, own in shares.items() if own[budget] > MOST_EXHAUSTED]
+        done = [f"{name} ({own[budget]:.0%})" for name, own in shares.items() if own[budget] > MAX_EXHAUSTED]
         if done:
             yield (
                 f"At {budget:g} baseline trials every candidate had come to its end in most replays of "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunecast.errors import BudgetError, ConfigurationError
-from tunecast.ranges import MOST_SECONDS, MOST_TOKENS, MOST_TRIALS
+from tunecast.ranges import MAX_SECONDS, MAX_TOKENS, MAX_TRIALS
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
@@ -63,7 +63,7 @@ class Budget:
 
     def _limited(self) -> Budget:
         """Return it, if it is not more than anybody has."""
-        most = {"seconds": MOST_SECONDS, "tokens": MOST_TOKENS, "trials": MOST_TRIALS}[self.kind]
+        most = {"seconds": MAX_SECONDS, "tokens": MAX_TOKENS, "trials": MAX_TRIALS}[self.kind]
         if self.amount > most:
             shown = self.text if len(self.text) <= 40 else f"{self.text[:40]}…"
             raise BudgetError(f"--budget {shown} is more than {most:,.0f} {self.kind}.", "Give less.")

@@ -52,7 +52,7 @@ class StoreError(UserError):
 
 
 def disk_error(path: Path, reason: str) -> OutputError:
-    """Return the error for a disk that takes no more."""
+    """Return the error for a disk that is full or cannot be written."""
     return OutputError(
         f"--output-dir {path}: cannot write ({reason}).",
         "Free some space and go on with --resume; what was measured so far is kept.",

@@ -40,7 +40,7 @@ def check_notify(where: str) -> None:
     if not is_address:
         raise ConfigurationError(
             "--notify is neither desktop nor an address that begins with http:// or https://.",
-            "Say for example: --notify https://hooks.example.org/abc",
+            "For example: --notify https://hooks.example.org/abc",
         )
 
 

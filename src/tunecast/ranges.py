@@ -11,26 +11,26 @@ from collections.abc import Mapping
 
 from tunecast.errors import ConfigurationError
 
-MOST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 """Largest seed that all random generators take."""
-MOST_LENGTH = 10**9
+MAX_LENGTH = 10**9
 """Longest sequence in tokens."""
-MOST_HYPERPARAMETER = 1e6
+MAX_HYPERPARAMETER = 1e6
 """Largest value of any hyperparameter."""
-MOST_SECONDS = 10 * 365 * 86_400.0
-MOST_TOKENS = 1e15
-MOST_TRIALS = 1e6
+MAX_SECONDS = 10 * 365 * 86_400.0
+MAX_TOKENS = 1e15
+MAX_TRIALS = 1e6
 
 _GIGABYTES = 1e9
 
 AT_LEAST: Mapping[str, tuple[float, float]] = {
-    "seed": (0, MOST_SEED),
+    "seed": (0, MAX_SEED),
     "seeds": (1, 10_000),
     "workers": (1, 1_024),
     "gpus_per_trial": (1, 1_000),
     "threads": (1, 10_000),
     "devices": (1, 100_000),
-    "max_length": (1, MOST_LENGTH),
+    "max_length": (1, MAX_LENGTH),
     "max_new_tokens": (0, 1e7),
     "batch_size": (1, 1e6),
     "eval_batch_size": (1, 1e6),
@@ -46,7 +46,7 @@ AT_LEAST: Mapping[str, tuple[float, float]] = {
     "guard_limit": (0, 1_000),
     "tolerance": (0, 1_000),
 }
-"""Least and largest value by the name of a setting."""
+"""Smallest and largest value by the name of a setting."""
 ABOVE_ZERO: Mapping[str, float] = {
     "epochs": 10_000,
     "keep_gb": _GIGABYTES,

@@ -27,7 +27,7 @@ WALL_SECONDS = 60.0
 """Ends a child that waits instead of computing."""
 MORE_BYTES = 2_000_000_000
 """Memory beyond that of this process."""
-MOST_OUTPUT = 20_000_000
+MAX_OUTPUT = 20_000_000
 """Longest rendering in bytes."""
 
 _RENDERED, _REJECTED = b"+", b"-"
@@ -123,7 +123,7 @@ def _read(pipe: int) -> bytes:
         if not part:
             return b"".join(parts)
         parts.append(part)
-        if sum(map(len, parts)) > MOST_OUTPUT:
+        if sum(map(len, parts)) > MAX_OUTPUT:
             break
     return b""
 

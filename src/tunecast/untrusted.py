@@ -24,7 +24,7 @@ MAX_DEPTH = 100
 MAX_DIGITS = 1000
 """Longest integer. Python itself refuses to print 4,300 digits, also in the message that refuses a value."""
 MAX_NODES = 200_000
-"""Most values in a file of YAML, with every alias written out."""
+"""Maximum number of values in a file of YAML, with every alias written out."""
 
 _LONG_INTEGER = re.compile(rf"(?<!\d)\d{{{MAX_DIGITS + 1}}}")  # tried once per integer, not at each digit
 

@@ -109,7 +109,7 @@ def test_a_dry_run_writes_the_file_and_the_file_gives_the_same_session(
     again = call_main("tune", "--config", str(file), "--dry-run", "--json")
     assert (code, again[1].splitlines()[:60]) == (0, once.splitlines()[:60])
     code, _, err = call_main("tune", *flags, "--dry-run", "--write-config", str(file))
-    assert (code, "is there already" in err, file.read_text()) == (2, True, text)
+    assert (code, "already exists" in err, file.read_text()) == (2, True, text)
 
 
 def test_only_a_dry_run_writes_it(tmp_path: Path) -> None:

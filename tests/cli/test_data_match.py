@@ -50,7 +50,7 @@ def test_json_and_mistakes(tmp_path: Path) -> None:
     assert report["sharing"] == {"validation": 0, "test": 0}
     code, out, err = call_main("data", "match", file, "--output", output)
     assert (code, out) == (2, "")
-    assert "examples.jsonl is there already" in err
+    assert "examples.jsonl already exists" in err
     assert "Traceback" not in err
 
 

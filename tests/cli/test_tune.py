@@ -382,7 +382,7 @@ def test_from_a_folder_of_documents_to_a_card(tiny_llama: Path, tmp_path: Path) 
     edited = pairs.read_text()
     code, _, err = call_main("tune", *given, *spent, *FLAGS, *IN_PROCESS)
     assert code == 2
-    assert "out-pairs.jsonl is there already" in err
+    assert "out-pairs.jsonl already exists" in err
     assert pairs.read_text() == edited
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tunecast.collect.planfile import Plan, read_plan
 from tunecast.collect.run_specs import RunSpec, expand
-from tunecast.collect.worker import LEAST_METRIC_EXAMPLES, CollectWorker, Host, MakeRun
+from tunecast.collect.worker import MIN_METRIC_EXAMPLES, CollectWorker, Host, MakeRun
 from tunecast.errors import DataError
 from tunecast.progress import Silent
 from tunecast.records import Outcome
@@ -56,7 +56,7 @@ def test_makes_a_complete_run(host: Host, run_specs: Cells, method: str) -> None
     assert run.test is not None
     assert run.test.loss_low is not None
     assert run.test.metric_name == run.task.metric == "exact_match"
-    assert run.test.metric_examples >= LEAST_METRIC_EXAMPLES
+    assert run.test.metric_examples >= MIN_METRIC_EXAMPLES
     assert run.extra == {
         "number": run_spec.number,
         "shared": run_spec.shared,
@@ -133,7 +133,7 @@ def test_only_a_run_on_an_idle_machine_is_exclusive(
 def test_a_metric_of_a_few_answers_is_not_measured(host: Host, run_specs: Cells, plan: Plan) -> None:
     run_spec = replace(chosen(run_specs, "full", 400), measures_metric=True)
     assert host.make(run_spec).test.metric is not None  # type: ignore[union-attr]
-    scarce = plan.scoring.model_copy(update={"metric_examples": LEAST_METRIC_EXAMPLES - 1})
+    scarce = plan.scoring.model_copy(update={"metric_examples": MIN_METRIC_EXAMPLES - 1})
     test = Host(CollectWorker("cpu", 1, 1, plan.name, scarce)).make(run_spec).test
     assert test is not None
     assert test.loss > 0

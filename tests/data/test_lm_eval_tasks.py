@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tunecast.data.examples import Example
-from tunecast.data.lm_eval_tasks import MOST, lm_eval_examples
+from tunecast.data.lm_eval_tasks import MAX_EXAMPLES, lm_eval_examples
 from tunecast.errors import ConfigurationError, DataError
 
 CHOICES = {
@@ -109,13 +109,13 @@ def test_running_text_has_no_prompt(tmp_path: Path) -> None:
 
 def test_each_task_of_a_group_is_a_part_and_a_long_one_is_cut(tmp_path: Path) -> None:
     define(tmp_path / "one", FACTS, **CHOICES)
-    define(tmp_path / "other", FACTS * MOST, **CHOICES, task_alias="o")
+    define(tmp_path / "other", FACTS * MAX_EXAMPLES, **CHOICES, task_alias="o")
     other = tmp_path / "other" / "facts.yaml"
     other.write_text(other.read_text(encoding="utf-8").replace("task: facts", "task: more"), encoding="utf-8")
     group = tmp_path / "all.yaml"
     group.write_text(yaml.safe_dump({"group": "all", "task": ["facts", "more"]}), encoding="utf-8")
     found = lm_eval_examples(str(group))
-    assert {name: len(examples) for name, examples in found.items()} == {"facts": 2, "more": MOST}
+    assert {name: len(examples) for name, examples in found.items()} == {"facts": 2, "more": MAX_EXAMPLES}
 
 
 @pytest.mark.parametrize(

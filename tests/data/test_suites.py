@@ -4,7 +4,7 @@ from pydoc_data.topics import topics
 
 from tunecast import data
 from tunecast.data import reference
-from tunecast.data.suites import LONGEST, MOST, SHORTEST, SUITES, suite
+from tunecast.data.suites import LONGEST, MAX_EXAMPLES, SHORTEST, SUITES, suite
 
 
 def test_the_suite_is_of_this_python_and_always_the_same() -> None:
@@ -20,7 +20,7 @@ def test_texts_are_many_and_of_a_usual_length() -> None:
     for name, examples in suite("python", 0).items():
         assert len(examples) >= 50, name
         if name != "docstrings":
-            assert len(examples) < 2 * MOST
+            assert len(examples) < 2 * MAX_EXAMPLES
             assert all(SHORTEST <= len(reference(example)) <= LONGEST for example in examples)
             assert len({reference(example) for example in examples}) == len(examples)
 

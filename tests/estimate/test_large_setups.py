@@ -9,7 +9,7 @@ import pytest
 from transformers import GraniteMoeConfig, LlamaConfig, MixtralConfig
 
 from tunecast.estimate import Workload, cached_dry_run, estimate_memory
-from tunecast.estimate.constants import FOUR_BIT_BYTES, LEAST_SHARE, MOST_SHARE, SINGLY_QUANTISED_BYTES
+from tunecast.estimate.constants import FOUR_BIT_BYTES, MAX_SHARE, MIN_SHARE, SINGLY_QUANTISED_BYTES
 from tunecast.estimate.seconds import dry_run_seconds
 from tunecast.hardware.accelerators import as_machine, find_accelerator
 
@@ -164,5 +164,5 @@ def test_adapters_of_experts_are_priced_too() -> None:
 
 def test_the_interval_surrounds_the_peak() -> None:
     estimate = estimate_memory(llama(), TRAINER)
-    assert estimate.low_bytes == round(LEAST_SHARE * estimate.total_bytes) < estimate.total_bytes
-    assert estimate.high_bytes == round(MOST_SHARE * estimate.total_bytes) > estimate.total_bytes
+    assert estimate.low_bytes == round(MIN_SHARE * estimate.total_bytes) < estimate.total_bytes
+    assert estimate.high_bytes == round(MAX_SHARE * estimate.total_bytes) > estimate.total_bytes

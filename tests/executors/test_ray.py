@@ -24,7 +24,7 @@ from tunecast.executors import MeetingPlace, ray_supervisor, start_executor
 from tunecast.executors import ray as ray_module
 from tunecast.executors.base import Executor
 from tunecast.executors.ray import RayExecutor
-from tunecast.executors.ray_supervisor import LEAST_FILES, limits
+from tunecast.executors.ray_supervisor import MIN_FILES, limits
 from tunecast.executors.shared_folder import SharedFolder
 from workplaces import Desk, Do
 
@@ -45,7 +45,7 @@ def test_a_command_without_a_shared_folder_cannot_use_ray() -> None:
 
 
 def test_small_limits_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_supervisor.resource, "getrlimit", lambda _: (LEAST_FILES - 1, 10**6))
+    monkeypatch.setattr(ray_supervisor.resource, "getrlimit", lambda _: (MIN_FILES - 1, 10**6))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(ray_supervisor.shutil, "disk_usage", lambda _: usage(64e6, 0, 64e6))
     (files, memory), free = limits("node-7")

@@ -221,7 +221,7 @@ def test_one_class_only(settings: MatchSettings) -> None:
 
 def test_no_earlier_output_is_overwritten(settings: MatchSettings) -> None:
     match(settings)
-    with pytest.raises(OutputError, match=r"examples\.jsonl is there already"):
+    with pytest.raises(OutputError, match=r"examples\.jsonl already exists"):
         match(settings)
 
 

@@ -50,7 +50,7 @@ def test_a_missing_value_is_like_nothing() -> None:
 
 
 def test_many_pairs_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity_module, "MOST_FITTED", 90)
+    monkeypatch.setattr(similarity_module, "MAX_FITTED", 90)
     compared: list[object] = []
     monkeypatch.setattr(
         similarity_module, "similarity", lambda *texts: compared.append(texts) or similarity(*texts)

@@ -9,7 +9,7 @@ import tiny
 from tunecast import data
 from tunecast.errors import ConfigurationError, UserError
 from tunecast.models import load_tokenizer
-from tunecast.session.guards import LEAST, Guard, affordable, read_guards
+from tunecast.session.guards import MIN_EXAMPLES, Guard, affordable, read_guards
 from tunecast.session.prepare import PreparedTask
 from tunecast.training.losses import get_loss
 
@@ -47,9 +47,9 @@ def test_guards_together_take_as_long_as_validation(prepared: PreparedTask) -> N
     share = sum(example.tokens for example in long) / len(guards)
     for whole, part in zip(guards, chosen, strict=True):
         assert part.examples == whole.examples[: len(part.examples)]
-        assert len(part.examples) > LEAST
+        assert len(part.examples) > MIN_EXAMPLES
         assert sum(example.tokens for example in part.examples) <= share
-    assert [len(guard.examples) for guard in affordable(guards, guards[0].examples[:1])] == [LEAST] * 3
+    assert [len(guard.examples) for guard in affordable(guards, guards[0].examples[:1])] == [MIN_EXAMPLES] * 3
     assert affordable((), long) == ()
 
 

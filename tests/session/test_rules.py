@@ -11,7 +11,7 @@ import pytest
 from trial_tables import Trial, history
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import History, Remaining, random_search
-from tunecast.session.rules import MOST_PASSED_OVER, choose, fits_beside, is_probe
+from tunecast.session.rules import MAX_PASSED_OVER, choose, fits_beside, is_probe
 from tunecast.training.plan import plan_trial
 
 FAR_ON = (4.0, 3.9, 3.8, 3.7, 3.6)
@@ -57,9 +57,9 @@ def test_what_does_not_fit_is_passed_over() -> None:
 
 
 def test_a_strategy_that_names_what_does_not_fit_again_and_again_is_left() -> None:
-    many = history([Trial()] * (MOST_PASSED_OVER + 2))
-    assert choose(random_search(), many, Coins(steps=(MOST_PASSED_OVER,))) is None
-    assert choose(random_search(), many, Coins(steps=(MOST_PASSED_OVER - 1,))) == MOST_PASSED_OVER - 1
+    many = history([Trial()] * (MAX_PASSED_OVER + 2))
+    assert choose(random_search(), many, Coins(steps=(MAX_PASSED_OVER,))) is None
+    assert choose(random_search(), many, Coins(steps=(MAX_PASSED_OVER - 1,))) == MAX_PASSED_OVER - 1
 
 
 def test_a_strategy_may_stop() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sample_runs import sample_run
-from tunecast.collect.worker import LEAST_METRIC_EXAMPLES
+from tunecast.collect.worker import MIN_METRIC_EXAMPLES
 from tunecast.errors import StoreError
 from tunecast.records import Outcome
 from tunecast.store import (
@@ -87,7 +87,7 @@ def test_the_shipped_runs_have_seconds_and_metrics() -> None:
     measured = [run.test for run in completed if run.test is not None and run.test.metric is not None]
     assert 4 * len(measured) >= len(completed)
     assert all(test.metric_examples <= 100 for test in measured)
-    telling = [test for test in measured if test.metric_examples >= LEAST_METRIC_EXAMPLES]
+    telling = [test for test in measured if test.metric_examples >= MIN_METRIC_EXAMPLES]
     assert 4 * len(telling) >= len(completed)
 
 

@@ -88,7 +88,7 @@ def test_pairs_that_do_not_fit_the_model(settings: SynthSettings, manuals: Path,
 
 def test_no_earlier_output_is_overwritten(settings: SynthSettings) -> None:
     synthesize(settings)
-    with pytest.raises(OutputError, match=r"pairs\.jsonl is there already"):
+    with pytest.raises(OutputError, match=r"pairs\.jsonl already exists"):
         synthesize(settings)
 
 

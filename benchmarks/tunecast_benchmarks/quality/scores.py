@@ -11,10 +11,10 @@ import numpy as np
 from tunecast.arrays import Floats
 from tunecast.predictor.endings import Ending
 from tunecast.predictor.prediction import NORMAL_90
-from tunecast.predictor.published_endings import LEAST_TO_RANK
+from tunecast.predictor.published_endings import MIN_TO_RANK
 from tunecast_benchmarks.quality.endings import Answer, by_group
 
-LEAST_VARIANCE = 1e-8
+MIN_VARIANCE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def score(endings: Sequence[Ending], answer: Answer) -> Scores:
     for places in by_group(endings).values():
         own, mean = values[places], answer.mean[places]
         if endings[places[0]].is_loss and len(places) > 1:
-            free = np.maximum((answer.variance - answer.shared)[places], LEAST_VARIANCE)
+            free = np.maximum((answer.variance - answer.shared)[places], MIN_VARIANCE)
             contrasts += contrast_log_density(own - mean, free)
             freedom += len(places) - 1
-        if len(places) >= LEAST_TO_RANK and np.ptp(own) > 0:
+        if len(places) >= MIN_TO_RANK and np.ptp(own) > 0:
             ranks.append(rank_correlation(mean, own))
             regrets.append(regret(mean, own))
     return Scores(

@@ -9,7 +9,7 @@ import numpy as np
 from tunecast.arrays import Floats
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.features import FEATURES, PIPELINE, columns
-from tunecast.predictor.forest import LEAST_VARIANCE
+from tunecast.predictor.forest import MIN_VARIANCE
 from tunecast.predictor.named_arrays import Arrays
 from tunecast.predictor.scaling import Scaling
 from tunecast_benchmarks.regressors.base import Family, Regressor
@@ -58,7 +58,7 @@ class NearestTaskMean(Regressor):
         total = weight.sum(axis=1) + 1.0
         mean = (weight @ self._target + self._target.mean()) / total
         square = (weight @ self._target**2 + (self._target**2).mean()) / total
-        return mean, np.maximum(square - mean**2, LEAST_VARIANCE)
+        return mean, np.maximum(square - mean**2, MIN_VARIANCE)
 
     def _neighbours(self, features: Floats) -> Floats:
         """Return 1 for examples of the nearest tasks of each row, else 0; shape (rows, examples)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tunecast.arrays import Floats
-from tunecast.predictor.forest import LEAST_VARIANCE
+from tunecast.predictor.forest import MIN_VARIANCE
 from tunecast.predictor.named_arrays import Arrays
 from tunecast.predictor.scaling import Scaling
 from tunecast_benchmarks.regressors.base import Regressor
@@ -42,4 +42,4 @@ class ProcessModel(Regressor):
         mean = self._constant + covariance @ found["alpha"]
         explained = ((covariance @ found["inverse"].T) ** 2).sum(axis=1)
         variance = np.maximum(self._kernel - explained, 0.0) + self._noise
-        return mean.astype(float), np.maximum(variance.astype(float), LEAST_VARIANCE)
+        return mean.astype(float), np.maximum(variance.astype(float), MIN_VARIANCE)

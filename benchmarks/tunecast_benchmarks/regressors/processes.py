@@ -20,13 +20,13 @@ from tunecast_benchmarks.regressors.process import ProcessModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 """Examples that a process keeps; they determine the size of the prior's file."""
 BATCH_ROWS = 128
 """Examples per step of training."""
 TIMES_DRAWN = 12
 """Mean number of times that an example is drawn, within the limits of steps."""
-LEAST_STEPS, MOST_STEPS = 100, 800
+MIN_STEPS, MAX_STEPS = 100, 800
 RATE = 0.1
 NETWORK_RATE = 0.01
 HIDDEN, ENCODED = 32, 8
@@ -40,7 +40,7 @@ class GaussianProcess(Family):
 
     def fit(self, examples: Examples, seed: int) -> ProcessModel:
         """Maximise the marginal likelihood on all examples, and condition on a balanced part of them."""
-        kept = _balanced(examples, MOST_ROWS, seed)
+        kept = _balanced(examples, MAX_ROWS, seed)
         scaling = Scaling.of(examples.features)
         inputs = scaling(examples.features)
         return ProcessModel(_train(scaling, inputs, examples.target, kept, seed, self.encodes))
@@ -132,7 +132,7 @@ def _maximise(model: Any, encoder: Any, inputs: Any, target: Any) -> None:
     if encoder is not None:
         groups.append({"params": list(encoder.parameters()), "lr": NETWORK_RATE, "weight_decay": 1e-3})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    steps = min(MOST_STEPS, max(LEAST_STEPS, TIMES_DRAWN * len(target) // BATCH_ROWS))
+    steps = min(MAX_STEPS, max(MIN_STEPS, TIMES_DRAWN * len(target) // BATCH_ROWS))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
     model.train()

@@ -9,7 +9,7 @@ import numpy as np
 from tunecast.arrays import Floats, Ints
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.features import columns
-from tunecast.predictor.forest import LEAST_VARIANCE
+from tunecast.predictor.forest import MIN_VARIANCE
 from tunecast.predictor.named_arrays import Arrays
 from tunecast.predictor.scaling import Scaling
 from tunecast_benchmarks.regressors.base import Family, Regressor
@@ -54,7 +54,7 @@ class RidgeModel(Regressor):
         """Predicted mean, and the variance around it."""
         mean = self._weights[0] + self._scaling(_expanded(features)) @ self._weights[1:]
         log_variance = np.clip(_spread_terms(features) @ self._spread, -9.0, 2.0)
-        return mean, np.maximum(np.exp(log_variance), LEAST_VARIANCE)
+        return mean, np.maximum(np.exp(log_variance), MIN_VARIANCE)
 
 
 class Ridge(Family):

@@ -15,8 +15,8 @@ from tunecast.search.history import History, Remaining, TrialView
 from tunecast.search.simple import best_waiting
 
 ASKS_IN_VAIN = 10
-"""After so many proposals in a row without a candidate, the next new candidate is taken."""
-LEAST_SHARE = 2.0**-6
+"""After this many proposals in a row without a candidate, the next new candidate is taken."""
+MIN_SHARE = 2.0**-6
 """Smallest fidelity, the first of the fidelity grid."""
 ROUNDING = 0.03
 """Shares of the full length are rounded to whole steps; a share this far below a fidelity reaches it."""

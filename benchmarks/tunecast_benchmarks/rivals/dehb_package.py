@@ -11,7 +11,7 @@ from typing import Any
 from dehb import DEHB
 
 from tunecast.records import Pipeline
-from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast_benchmarks.rivals.base import MIN_SHARE, Proposal, Rival
 from tunecast_benchmarks.rivals.space import CandidateSpace
 
 WORST = 1e6
@@ -43,7 +43,7 @@ class DehbPackage(Rival):
             f=None,
             cs=None,
             dimensions=1 if by_index else self._space.dimensions,
-            min_fidelity=LEAST_SHARE,
+            min_fidelity=MIN_SHARE,
             max_fidelity=1.0,
             n_workers=1,
             seed=seed,

@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 
 from tunecast.records import Pipeline, Point, Scalar
-from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast_benchmarks.rivals.base import MIN_SHARE, Proposal, Rival
 from tunecast_benchmarks.rivals.space import CandidateSpace
 
-RESOURCE = round(1 / LEAST_SHARE)
+RESOURCE = round(1 / MIN_SHARE)
 """Resource of a whole trial: 64 units, one for the first place of the fidelity grid."""
 
 

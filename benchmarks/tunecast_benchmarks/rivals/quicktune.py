@@ -25,16 +25,16 @@ from tunecast.predictor.features import CURVE, FEATURES, feature_rows
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
-from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast_benchmarks.rivals.base import MIN_SHARE, Proposal, Rival
 
 INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
 """Environment variable with the interpreter of an environment in which ``quicktunetool`` is installed."""
 SERVER = Path(__file__).with_name("quicktune_server.py")
-FIDELITIES = 1 - rung(LEAST_SHARE)
+FIDELITIES = 1 - rung(MIN_SHARE)
 COLUMNS = FEATURES[: len(FEATURES) - len(CURVE)]
 """Its surrogates' features of a pipeline on a task: those of Tunecast's own surrogates, all numbers."""
-LEAST_RUNS = 20
-MOST_SCORE = 0.999
+MIN_RUNS = 20
+MAX_SCORE = 0.999
 """To the package, a trial with a score of 1 cannot become better."""
 
 
@@ -184,7 +184,7 @@ def meta_trained(context: Context) -> QuickTuneProcess:
         curves.append(curve)
         seconds.append(_seconds(run))
     timed = sum(spent is not None for spent in seconds)
-    if timed < LEAST_RUNS:
+    if timed < MIN_RUNS:
         raise ConfigurationError(
             f"--strategies: Quick-Tune-Tool learns from timed runs of other tasks, and {timed} are too few.",
             "Leave it out, or compare on a store with runs of more tasks.",
@@ -225,7 +225,7 @@ def _place(share: float) -> int:
 
 
 def _score(loss: float, zero_shot: float) -> float:
-    return min(max(0.0, 1 - loss / zero_shot), MOST_SCORE) if math.isfinite(loss) else 0.0
+    return min(max(0.0, 1 - loss / zero_shot), MAX_SCORE) if math.isfinite(loss) else 0.0
 
 
 def _curve(run: Run, zero_shot: float) -> list[float | None]:

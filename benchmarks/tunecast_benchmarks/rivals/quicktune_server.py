@@ -51,7 +51,7 @@ from qtt.predictors import CostPredictor, PerfPredictor, cost, perf
 from torch.utils.data import DataLoader
 
 OWN_BATCH_SIZE = 2048
-LEAST_BATCH_SIZE = 64
+MIN_BATCH_SIZE = 64
 UPDATES_PER_EPOCH = 16
 LONGER = {"early_stop": False, "patience": None, "learning_rate_init": 0.005}
 """Fit parameters of the performance surrogate that are not the package's own. With the package's own, it
@@ -89,7 +89,7 @@ def _batch_size(points: int) -> int:
     untrained.
     """
     fewer = 2 ** int(np.log2(max(1, points // UPDATES_PER_EPOCH)))
-    return min(OWN_BATCH_SIZE, max(LEAST_BATCH_SIZE, fewer))
+    return min(OWN_BATCH_SIZE, max(MIN_BATCH_SIZE, fewer))
 
 
 class _Search:

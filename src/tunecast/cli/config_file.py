@@ -100,10 +100,10 @@ def _checked(place: str, name: str, value: Any) -> Any:
 
 
 def check_new_file(path: Path, dry_run: bool) -> None:
-    """Refuse a file of options that is there already or could not be written.
+    """Refuse a file of options that already exists or could not be written.
 
     Raises:
-        ConfigurationError: It is there already, or the session would run.
+        ConfigurationError: It already exists, or the session would run.
         OutputError: It cannot be written.
     """
     from tunecast.atomic import check_writable
@@ -111,7 +111,7 @@ def check_new_file(path: Path, dry_run: bool) -> None:
     if not dry_run:
         raise ConfigurationError("--write-config needs --dry-run.", "Add it; afterwards run --config.")
     if path.exists():
-        raise ConfigurationError(f"--write-config {path}: the file is there already.", "Name another file.")
+        raise ConfigurationError(f"--write-config {path}: the file already exists.", "Name another file.")
     check_writable(path, "--write-config")
 
 

@@ -38,7 +38,7 @@ def command(
     if not folders and not store:
         raise ConfigurationError(
             "There is nothing to show: neither a folder nor --store was given.",
-            "Say for example: tunecast dashboard tunecast-out",
+            "For example: tunecast dashboard tunecast-out",
         )
 
     def tell(address: str) -> None:

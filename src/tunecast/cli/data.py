@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.cli import options
-from tunecast.ranges import MOST_LENGTH, MOST_SEED
+from tunecast.ranges import MAX_LENGTH, MAX_SEED
 from tunecast.records import Architecture
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ MaxLength = Annotated[
     typer.Option(
         "--max-length",
         min=2,
-        max=MOST_LENGTH,
+        max=MAX_LENGTH,
         help="Longest sequence in tokens. (default: from the data, as tune)",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the split, as of tune.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the split, as of tune.")]
 
 
 @app.command("check")
@@ -151,9 +151,7 @@ def match_command(
     new_splits: Annotated[
         bool, typer.Option("--new-splits", help="Ignore the splits that the labels have.")
     ] = False,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of splits and samples.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of splits and samples.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Make examples for entity matching: pairs of records as questions, with splits that share no record."""

@@ -81,7 +81,7 @@ def command(
     if "data" not in values:
         raise ConfigurationError(
             "--data is missing: only the folder of a session names its data.",
-            "Say for example: tunecast evaluate --model smollm2 --data test.jsonl",
+            "For example: tunecast evaluate --model smollm2 --data test.jsonl",
         )
     from tunecast.api import evaluate
     from tunecast.report.live import RichProgress

@@ -36,11 +36,11 @@ def command(
     root_certificates: str = typer.Option(
         "", "--root-certificates", help="Certificate file of that SuperLink."
     ),
-    insecure: bool = typer.Option(False, "--insecure", help="Speak to that SuperLink without TLS."),
+    insecure: bool = typer.Option(False, "--insecure", help="Connect to that SuperLink without TLS."),
     expected: int = typer.Option(1, "--expect", help="Clients to wait for on a SuperLink."),
     share: float = typer.Option(1.0, "--share", help="Share of the clients that train in a round."),
     weighting: str = typer.Option(
-        "examples", "--weighting", help="Weigh clients by their examples, or equal."
+        "examples", "--weighting", help="Weight clients by number of examples, or equal."
     ),
     round_seconds: float = typer.Option(
         3600.0, "--round-seconds", help="Longest wait for a round's replies."

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tunecast.cli import options
-from tunecast.ranges import MOST_SEED
+from tunecast.ranges import MAX_SEED
 
 
 def command(
@@ -19,9 +19,7 @@ def command(
         str | None,
         typer.Option("--store", help="URL, file or Parquet export of runs. (default: the shipped runs)"),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of folds and training.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of folds and training.")] = 0,
     scores: Annotated[
         bool, typer.Option("--scores/--no-scores", help="Score predictions on held-out tasks.")
     ] = True,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tunecast.records import ModelFacts, Pipeline
 
 DEFAULT_MAX_LENGTH = 512
-MOST_EXAMPLES = 1_000_000
+MAX_EXAMPLES = 1_000_000
 """Largest batch: with far more, tensors have more elements than torch can count."""
 OPTIMIZER_ALIASES = {"adamw-8bit": "adamw_8bit", "sgd-momentum": "sgd"}
 """Other spellings of optimisers."""
@@ -45,12 +45,12 @@ def command(
     ] = None,
     fix: Annotated[list[str] | None, typer.Option("--fix", help="A hyperparameter: lora_r=16.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, max=MOST_EXAMPLES, help="Examples per step.")
+        int | None, typer.Option("--batch-size", min=1, max=MAX_EXAMPLES, help="Examples per step.")
     ] = None,
     max_length: Annotated[int | None, typer.Option("--max-length", min=1, help="Longest sequence.")] = None,
     eval_batch_size: Annotated[
         int | None,
-        typer.Option("--eval-batch-size", min=1, max=MOST_EXAMPLES, help="Examples per evaluation batch."),
+        typer.Option("--eval-batch-size", min=1, max=MAX_EXAMPLES, help="Examples per evaluation batch."),
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=0, help="Tokens generated per prompt in evaluation.")

@@ -48,7 +48,7 @@ TestExamples = Annotated[
     str | None,
     typer.Option(
         "--test-examples",
-        help="Most test examples to score, or all. (default: 1067, for 95% intervals of at most ±3%)",
+        help="Maximum test examples to score, or all. (default: 1067, for 95% intervals of at most ±3%)",
     ),
 ]
 Kind = Annotated[
@@ -100,7 +100,7 @@ GpusPerTrial = Annotated[
     int | None,
     typer.Option(
         "--gpus-per-trial",
-        help="Spread each trial over so many devices (FSDP); on a CPU, over processes. (default: 1)",
+        help="Spread each trial over this many devices (FSDP); on a CPU, over processes. (default: 1)",
     ),
 ]
 Store = Annotated[str | None, typer.Option("--store", help="URL of the store. (default: OUT/runs.sqlite)")]

@@ -28,9 +28,9 @@ def command(
     ] = None,
     gpus_per_trial: options.GpusPerTrial = None,
     budget: Annotated[
-        str, typer.Option("--budget", help="Most that one training may take: 30m, 2h, 2M-tokens.")
+        str, typer.Option("--budget", help="Longest that one training may take: 30m, 2h, 2M-tokens.")
     ] = "",
-    price: Annotated[float | None, typer.Option("--price", help="Money for an hour of the machine.")] = None,
+    price: Annotated[float | None, typer.Option("--price", help="Price of the machine per hour.")] = None,
     top: Annotated[int, typer.Option("--top", help="Pipelines to recommend.")] = 5,
     methods: Annotated[
         str | None,
@@ -42,7 +42,7 @@ def command(
     epochs: Annotated[float, typer.Option("--epochs", help="Passes over the training examples.")] = 3.0,
     max_length: options.MaxLength = None,
     measure: Annotated[
-        str, typer.Option("--measure", help="Measure the zero-shot loss for so long, such as 30s.")
+        str, typer.Option("--measure", help="Measure the zero-shot loss for this long, such as 30s.")
     ] = "",
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first; later calls know it.")

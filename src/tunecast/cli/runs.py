@@ -224,7 +224,7 @@ def _print_report(report: ImportReport, *, published: bool) -> None:
         f"{counts.new_runs} and {counts.new_points} were new."
     )
     if report.problems:
-        typer.echo("Not understood:")
+        typer.echo("Problems:")
     for problem in report.problems:
         typer.echo(_printable(f"  {problem.where}: {problem.reason}"))
 

@@ -14,7 +14,7 @@ import typer
 from tunecast.atomic import check_writable
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
-from tunecast.ranges import MOST_SEED, check_range
+from tunecast.ranges import MAX_SEED, check_range
 
 if TYPE_CHECKING:
     from tunecast.scaling import Fit, LossTable, MetricForecast, MetricReport, Option, Prices
@@ -63,7 +63,7 @@ Plot = Annotated[
     Path | None,
     typer.Option("--plot", click_type=options.PATH, help="Also write the curves to this HTML file."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the posterior.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the posterior.")]
 
 
 @app.command("fit")

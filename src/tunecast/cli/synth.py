@@ -13,7 +13,7 @@ from tunecast.budget import duration
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 from tunecast.paths import expanded
-from tunecast.ranges import MOST_SEED
+from tunecast.ranges import MAX_SEED
 
 if TYPE_CHECKING:
     from tunecast.synth import SynthReport
@@ -65,7 +65,7 @@ def command(
         ),
     ],
     output: Annotated[str, typer.Option("--output", help="File of the pairs, ending in .jsonl.")],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Most pairs to keep.")] = 500,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Maximum number of pairs to keep.")] = 500,
     writer: _Writer = None,
     writer_model: Annotated[
         str, typer.Option("--writer-model", help="Model to ask the server for. (default: its first)")
@@ -88,7 +88,8 @@ def command(
         int, typer.Option("--at-once", min=1, max=256, help="Requests to a server at the same time.")
     ] = 4,
     per_minute: Annotated[
-        int, typer.Option("--per-minute", min=0, help="Most requests a minute to a server; 0 for no limit.")
+        int,
+        typer.Option("--per-minute", min=0, help="Maximum requests per minute to a server; 0 for no limit."),
     ] = 0,
     timeout: Annotated[
         str, typer.Option("--timeout", help="Time to wait for one answer of a server.")
@@ -98,7 +99,7 @@ def command(
         str | None,
         typer.Option("--model", help="Model to be finetuned; pairs that do not fit it are dropped."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of choice and splits.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of choice and splits.")] = 0,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with, or replace, an earlier output; nothing is asked twice."),

@@ -55,7 +55,7 @@ def command(
     patience: int = typer.Option(
         None,
         "--patience",
-        help="Stop after so many of 16 evenly spaced validations without a better loss or label metric. "
+        help="Stop after this many of 16 evenly spaced validations without a better loss or label metric. "
         "(default: never)",
     ),
     unique_examples: options.UniqueExamples = None,
@@ -107,7 +107,7 @@ def _pipeline(file: Path | None, method: str | None, fix: list[str]) -> Pipeline
         given = "missing" if file is None else "both given"
         raise ConfigurationError(
             f"--pipeline and --method are {given}; one of them says what to train.",
-            "Say for example: --method lora --fix lora_r=16 --fix learning_rate=2e-4",
+            "For example: --method lora --fix lora_r=16 --fix learning_rate=2e-4",
         )
     known = read_pipeline(file) if file is not None else Pipeline(str(method), {})
     chosen = Pipeline(known.method, {**known.hyperparameters, **options.fixed_values(fix)})

@@ -184,7 +184,7 @@ def _settings(values: dict[str, Any], places: Mapping[str, str], resume: bool) -
     if missing:
         raise ConfigurationError(
             f"{' and '.join(f'--{name}' for name in missing)} missing.",
-            "Say for example: tunecast tune --model smollm2 --data train.jsonl --budget 30m",
+            "For example: tunecast tune --model smollm2 --data train.jsonl --budget 30m",
         )
     if isinstance(guard := values.get("guard"), str):
         values["guard"] = (guard,)

@@ -59,7 +59,7 @@ Ranges = Annotated[
 ]
 Epochs = Annotated[
     float | None,
-    typer.Option("--epochs", help="Most passes over the training examples. (default: 3)"),
+    typer.Option("--epochs", help="Maximum number of passes over the training examples. (default: 3)"),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. (default: 0)")]
 Workers = Annotated[
@@ -77,7 +77,7 @@ Threads = Annotated[
     ),
 ]
 KeepGb = Annotated[
-    float | None, typer.Option("--keep-gb", help="Most GB of checkpoints to keep. (default: 10)")
+    float | None, typer.Option("--keep-gb", help="Maximum GB of checkpoints to keep. (default: 10)")
 ]
 MaxMemoryGb = Annotated[
     float | None,
@@ -111,7 +111,7 @@ Patience = Annotated[
     int | None,
     typer.Option(
         "--patience",
-        help="End the search after so many measured points without a lower loss, over all trials. "
+        help="End the search after this many measured points without a lower loss, over all trials. "
         "(default: never)",
     ),
 ]

@@ -21,7 +21,7 @@ def command(
     ] = None,
     once: bool = typer.Option(False, "--once", help="Leave after the first session."),
     idle_exit: str | None = typer.Option(
-        None, "--idle-exit", help="Leave after so long without work, such as 10m. (default: never)"
+        None, "--idle-exit", help="Exit after this long without work, such as 10m. (default: never)"
     ),
 ) -> None:
     """Work for sessions that were started with --executor queue, until Ctrl-C; start any number of these."""

@@ -214,7 +214,7 @@ class Collection:
             return
         if isinstance(answer, Crash):
             self._crashes[run_spec.id] += 1
-            self._progress.log(f"{answer.text}; another one is asked.")
+            self._progress.log(f"{answer.text}; retrying with a new worker.")
             if self._crashes[run_spec.id] <= answer.forgiven:
                 slot.paused = False  # the seconds with the pause are lost
                 self._executor.submit(MakeRun(run_spec), number)

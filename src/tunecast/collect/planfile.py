@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunecast.errors import ConfigurationError
-from tunecast.ranges import MOST_SEED
+from tunecast.ranges import MAX_SEED
 from tunecast.records import Scalar
 from tunecast.untrusted import read_object
 
@@ -25,9 +25,9 @@ Always = Literal["zero-shot", "baseline", "baseline-3e-4"]
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Runs = Annotated[int, Field(ge=1, le=100_000)]
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
-MOST_RUNS = 1_000_000
-"""Most runs of a factorial plan on one dataset."""
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+MAX_RUNS = 1_000_000
+"""Maximum number of runs of a factorial plan on one dataset."""
 
 
 class _Part(BaseModel):
@@ -126,8 +126,8 @@ class _File(_Settings):
     @model_validator(mode="after")
     def _bounded(self) -> _File:
         lengths = len(self.full_length_tokens) * len(self.unique_examples) * len(self.seeds)
-        if (count := len(self.pipelines.grid) * lengths * len(self.models)) > MOST_RUNS:
-            raise ValueError(f"the grid has {count:,} runs on each dataset; the most are {MOST_RUNS:,}")
+        if (count := len(self.pipelines.grid) * lengths * len(self.models)) > MAX_RUNS:
+            raise ValueError(f"the grid has {count:,} runs on each dataset; the most are {MAX_RUNS:,}")
         return self
 
 
@@ -245,7 +245,7 @@ def _check_metrics(datasets: Iterable[DatasetChoice], plan: str, allowed: Collec
     if foreign := sorted(metric for metric in by_metric if ":" in metric and metric not in allowed):
         flags = " ".join(f"--allow-metric {shlex.quote(metric)}" for metric in foreign)
         raise ConfigurationError(
-            f"--plan {plan}: {by_metric[foreign[0]]} is scored by {foreign[0]}, code of others.",
+            f"--plan {plan}: {by_metric[foreign[0]]} is scored by {foreign[0]}, which is third-party code.",
             f"If you trust it, add: {flags}",
         )
     for metric, dataset in by_metric.items():

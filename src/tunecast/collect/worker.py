@@ -24,7 +24,7 @@ from tunecast.training.measurement import HELD_BEFORE, SKIPPED, Measurement
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrialSpec, validation_subset
 
-LEAST_METRIC_EXAMPLES = 16
+MIN_METRIC_EXAMPLES = 16
 """A metric from fewer generated answers says next to nothing, so it is not measured."""
 OTHERS_ALLOWED = 0.25
 """The machine counts as idle if other processes keep at most this many cores busy during a run."""
@@ -204,7 +204,7 @@ class _OpenTask:
 
     def tested(self, run: Run, run_spec: RunSpec) -> Run:
         """Add the test score of the last weights; a failed metric is left out, with the reason noted."""
-        if not (run_spec.measures_metric and self._metric_examples() >= LEAST_METRIC_EXAMPLES):
+        if not (run_spec.measures_metric and self._metric_examples() >= MIN_METRIC_EXAMPLES):
             return replace(run, test=self._test_score(run_spec, run.total_steps, ""))
         try:
             return replace(run, test=self._test_score(run_spec, run.total_steps, run_spec.dataset.metric))

@@ -31,7 +31,7 @@ PAGE_ROWS = 50
 SAMPLED = 800
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
-MOST_COMPARED = 8
+MAX_COMPARED = 8
 TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 REPORT_POLICY = "sandbox allow-scripts"
 """The report may come from someone else's folder, so its scripts get no access to the dashboard."""
@@ -154,9 +154,9 @@ class _Pages:
 
     def compare(self, session: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
         """Show several sessions beside each other."""
-        chosen = (session or [])[:MOST_COMPARED]
+        chosen = (session or [])[:MAX_COMPARED]
         every = self._sources.sessions()
-        compared = [self._sources.session(_reference(one)) for one in chosen] or every[:MOST_COMPARED]
+        compared = [self._sources.session(_reference(one)) for one in chosen] or every[:MAX_COMPARED]
         plot = comparison_plot([view.best_so_far(one) for one in compared])
         rows = [(one, view.phase(one), view.summary_texts(one), _winner(one)) for one in compared]
         names = [view.best_so_far(one).name for one in compared if view.best_so_far(one).steps]

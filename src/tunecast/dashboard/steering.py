@@ -15,7 +15,7 @@ from tunecast.session.instructions import Instruction, give, new_instruction
 
 PREFIX = "set-"
 """Begins the names of form fields that hold hyperparameters."""
-MOST_FIELDS = 100
+MAX_FIELDS = 100
 
 
 def instruct(session: Session, form: Mapping[str, str]) -> Instruction:
@@ -68,7 +68,7 @@ def pipeline_from(form: Mapping[str, str]) -> Pipeline:
     """
     values: dict[str, Scalar] = {
         name.removeprefix(PREFIX): _value(text.strip())
-        for name, text in list(form.items())[:MOST_FIELDS]
+        for name, text in list(form.items())[:MAX_FIELDS]
         if name.startswith(PREFIX) and text.strip()
     }
     for line in filter(None, map(str.strip, form.get("more", "").splitlines())):

@@ -10,10 +10,10 @@ from functools import cached_property
 
 from tunecast.data.examples import Dataset, Example, reference
 
-MOST_ANSWERS = 500
-LEAST_REPEATS = 3.0
+MAX_ANSWERS = 500
+MIN_REPEATS = 3.0
 """Mean number of training examples of an answer, below which answers are open text."""
-LEAST_KNOWN = 0.95
+MIN_KNOWN = 0.95
 """Share of held-out answers that must occur in training."""
 SKEWED_SHARE = 0.5
 SKEWED_RATIO = 1.5
@@ -69,8 +69,8 @@ def closed_answers(dataset: Dataset) -> ClosedAnswers | None:
     held_out = [answer_of(example) for example in (*dataset.validation, *dataset.test)]
     examples = (example for _, split in dataset.splits() for example in split)
     is_closed = (
-        0 < len(answers.counts) <= min(MOST_ANSWERS, len(dataset.train) / LEAST_REPEATS)
-        and sum(answer in answers.counts for answer in held_out) >= LEAST_KNOWN * len(held_out)
+        0 < len(answers.counts) <= min(MAX_ANSWERS, len(dataset.train) / MIN_REPEATS)
+        and sum(answer in answers.counts for answer in held_out) >= MIN_KNOWN * len(held_out)
         and all(trains_one_answer(example) for example in examples)
     )
     return answers if is_closed else None

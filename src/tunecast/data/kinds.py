@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from tunecast.data.answers import (
-    MOST_ANSWERS,
+    MAX_ANSWERS,
     ClosedAnswers,
     answer_of,
     closed_answers,
@@ -24,7 +24,7 @@ AUTO = "auto"
 LOSS = "loss"
 SHORT_SHARE = 90
 """Percentage of training completions that must be short."""
-MOST_WORDS = 12
+MAX_WORDS = 12
 """Words of a short answer."""
 EXACT_WORDS = 3
 """Words of an answer so short that it is right or wrong as a whole."""
@@ -92,7 +92,7 @@ def task_kind(dataset: Dataset, wanted: str = AUTO) -> TaskKind:
     """Recognise the kind of a dataset's task.
 
     A closed set of at least two completions is a classification. Otherwise answers are short if nine of ten
-    have at most :data:`MOST_WORDS` words.
+    have at most :data:`MAX_WORDS` words.
 
     Args:
         wanted: The kind that the user named, or ``auto``.
@@ -107,7 +107,7 @@ def task_kind(dataset: Dataset, wanted: str = AUTO) -> TaskKind:
         return _classification(dataset, answers)
     lengths = sorted(len(reference(one).split()) for one in dataset.train)
     words = lengths[SHORT_SHARE * (len(lengths) - 1) // 100]
-    is_short = words <= MOST_WORDS if wanted == AUTO else wanted == Kind.SHORT_ANSWERS
+    is_short = words <= MAX_WORDS if wanted == AUTO else wanted == Kind.SHORT_ANSWERS
     reason = f"{SHORT_SHARE}% of the completions have at most {words:,} word{'s' * (words != 1)}"
     distinct = len(training_answers(dataset).counts)
     if distinct == 1:
@@ -150,10 +150,10 @@ def _labels(dataset: Dataset) -> ClosedAnswers:
             f"{what}: all {len(dataset.train)} training examples have the same label, {labels.majority!r}.",
             "Add examples of at least one other label.",
         )
-    if len(labels.counts) > MOST_ANSWERS:
+    if len(labels.counts) > MAX_ANSWERS:
         raise DataError(
             f"{what}: its {len(dataset.train):,} training examples have {len(labels.counts):,} different "
-            f"completions, and a classification has at most {MOST_ANSWERS} labels.",
+            f"completions, and a classification has at most {MAX_ANSWERS} labels.",
             hint,
         )
     return labels

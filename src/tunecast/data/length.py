@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 LONGEST_BY_DEFAULT = 1024
 FAR_BEYOND = 4
-"""An example so many times longer than 99% of them does not decide the length for all."""
+"""An example this many times longer than 99% of them does not decide the length for all."""
 SAMPLE = 1000
 LONGEST_OF_A_SPLIT = 16
 """Examples of each split that are looked at in any case, because a sample may miss the longest."""

@@ -19,7 +19,7 @@ from tunecast.paths import expanded
 
 PREFIX = "lm-eval:"
 """Begins the name of a task, group or tag that the harness knows, such as ``lm-eval:arc_easy``."""
-MOST = 200
+MAX_EXAMPLES = 200
 """Documents of a task that are used."""
 YAML = ".yaml"
 
@@ -93,9 +93,9 @@ def _quietly() -> Iterator[None]:
 
 
 def _examples(name: str, task: Any) -> tuple[Example, ...]:
-    task.build_all_requests(limit=MOST)
+    task.build_all_requests(limit=MAX_EXAMPLES)
     asked = (instance for instance in task.instances if instance.idx == _right(name, task, instance.doc))
-    return tuple(_example(task, instance, row) for row, instance in enumerate(islice(asked, MOST), 1))
+    return tuple(_example(task, instance, row) for row, instance in enumerate(islice(asked, MAX_EXAMPLES), 1))
 
 
 def _right(name: str, task: Any, doc: Mapping[str, Any]) -> int:

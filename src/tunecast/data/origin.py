@@ -10,9 +10,9 @@ from tunecast.untrusted import Malformed, read_json
 
 REPORT_SUFFIX = ".synth.json"
 """End of the name of a synthesis's report, beside the pairs."""
-MOST_NAMES = 50
+MAX_NAMES = 50
 """Document names that are kept; further ones are only counted."""
-MOST_CHARACTERS = 20_000
+MAX_CHARACTERS = 20_000
 """Longest prompt that is kept."""
 
 
@@ -20,7 +20,7 @@ def read_origin(data: Path) -> dict[str, Any] | None:
     """Return what made a file of pairs, None if no readable report stands beside it.
 
     Returns:
-        JSON: ``made_by`` (pairs by recipe or model), ``documents`` (names, at most :data:`MOST_NAMES`),
+        JSON: ``made_by`` (pairs by recipe or model), ``documents`` (names, at most :data:`MAX_NAMES`),
         ``documents_read`` (their number), ``dropped`` (pairs by reason), ``prompts`` (texts by name, empty if
         no model wrote) and ``changed`` (whether the file was changed since).
     """
@@ -35,10 +35,10 @@ def read_origin(data: Path) -> dict[str, Any] | None:
     names = [name for name in documents if isinstance(name, str)] if isinstance(documents, list) else []
     return {
         "made_by": _counts(report.get("made_by")),
-        "documents": names[:MOST_NAMES],
+        "documents": names[:MAX_NAMES],
         "documents_read": len(names),
         "dropped": _counts(report.get("dropped")),
-        "prompts": {name: text[:MOST_CHARACTERS] for name, text in _texts(report.get("prompts")).items()},
+        "prompts": {name: text[:MAX_CHARACTERS] for name, text in _texts(report.get("prompts")).items()},
         "changed": report.get("pairs_sha256") != digest,
     }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tunecast.data.examples import Example, Turn
 from tunecast.data.read import read
 
-MOST = 200
+MAX_EXAMPLES = 200
 """Texts of each part of a suite."""
 SHORTEST, LONGEST = 200, 800
 """Limits of a text in characters."""
@@ -61,7 +61,7 @@ def _code(seed: int) -> tuple[Example, ...]:
 
 def _texts(texts: list[str]) -> tuple[Example, ...]:
     """Return evenly spaced texts as examples without a prompt."""
-    step = max(1, len(texts) // MOST)
+    step = max(1, len(texts) // MAX_EXAMPLES)
     chosen = islice(texts, 0, None, step)
     return tuple(Example((Turn("text", text, True),), row) for row, text in enumerate(chosen, 1))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from tunecast.errors import DataError
 
 MAX_FILES = 20_000
-"""Most files in an archive; an EPUB has a few per chapter."""
+"""Maximum number of files in an archive; an EPUB has a few per chapter."""
 MAX_UNPACKED_BYTES = 300_000_000
-"""Most bytes of all files together."""
+"""Maximum bytes of all files together."""
 MAX_RATIO = 200
-"""Most bytes that one packed byte may stand for. Text shrinks to a tenth; zip bombs to a thousandth."""
+"""Maximum bytes that one packed byte may stand for. Text shrinks to a tenth; zip bombs to a thousandth."""
 ALWAYS_UNPACKED_BYTES = 1_000_000
 """Archives that unpack to less are harmless at any ratio."""
 

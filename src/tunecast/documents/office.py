@@ -15,7 +15,7 @@ from tunecast.documents.with_docling import read_converted, reads_layout
 from tunecast.errors import DataError
 
 MAX_PAGES = 5_000
-"""Most pages of a PDF."""
+"""Maximum number of pages of a PDF."""
 SHOWN_PAGES = 10
 
 

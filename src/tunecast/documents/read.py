@@ -20,7 +20,7 @@ MAX_BYTES = 200_000_000
 MAX_TEXT_BYTES = 20_000_000
 """Largest file of a format that is text. Larger ones are logs or data."""
 MAX_FILES = 20_000
-"""Most files in a folder."""
+"""Maximum number of files in a folder."""
 
 CODE_SUFFIXES = (
     *(".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".java", ".js", ".jsx", ".kt", ".lua", ".pl", ".php"),

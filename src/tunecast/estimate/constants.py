@@ -7,7 +7,7 @@ from collections.abc import Mapping
 HEADROOM = 0.08
 """Share of a device's memory that a plan leaves free: the allocator fragments, and predictions err by some
 percent."""
-LEAST_SHARE, MOST_SHARE = 0.88, 1.25
+MIN_SHARE, MAX_SHARE = 0.88, 1.25
 """Ends of the 90% interval of a peak, relative to the predicted one: 93% of 198 published peaks lie within
 (``benchmarks/gpu_published.py``). Activations of libraries other than those installed are what it misses."""
 FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 400_000_000}
@@ -19,6 +19,6 @@ block of 64, and one float32 scale for 256 of these (QLoRA, arXiv 2305.14314). G
 SINGLY_QUANTISED_BYTES = 0.5 + 4 / 64
 """The same without double quantisation: one float32 scale for a block of 64."""
 KERNEL_SECONDS = 1e-5
-"""Least time of one eager operation: Python, dispatch and launch take about ten microseconds."""
+"""Minimum time of one eager operation: Python, dispatch and launch take about ten microseconds."""
 EFFICIENCY = 0.8
 """Share of the ideal assumed on a processor without calibration."""

@@ -15,7 +15,7 @@ from typing import Any
 from tunecast.estimate.peak_bytes import estimate_memory, shape_of
 from tunecast.estimate.workload import Workload
 
-MOST = ("adamw", "all-linear")
+LARGEST_CHOICES = ("adamw", "all-linear")
 """The choices of optimiser and of target layers that hold at least as much as any other."""
 ORDERED = {"LORA": ("r", "lora_dropout", "use_dora")}
 """Fields by type of adapter whose larger values never hold less."""
@@ -57,7 +57,7 @@ class Need:
 
     def is_at_most(self, other: Need) -> bool:
         """Whether this certainly holds no more than the other."""
-        chosen = zip(self.choices, other.choices, MOST, strict=True)
+        chosen = zip(self.choices, other.choices, LARGEST_CHOICES, strict=True)
         return (
             self.kind == other.kind
             and all(theirs in (mine, most) for mine, theirs, most in chosen)

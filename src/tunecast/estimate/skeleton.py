@@ -17,7 +17,7 @@ from tunecast.estimate.experts import register_experts
 from tunecast.estimate.workload import Workload
 from tunecast.models.describe import context_of
 from tunecast.models.empty import model_class
-from tunecast.ranges import MOST_HYPERPARAMETER
+from tunecast.ranges import MAX_HYPERPARAMETER
 
 if TYPE_CHECKING:
     import torch
@@ -197,9 +197,9 @@ def _check_numbers(adapter: Mapping[str, Any], context: int | None) -> None:
         ConfigurationError: A number is too large, or virtual tokens leave no room for others.
     """
     for name, value in adapter.items():
-        if isinstance(value, int | float) and not abs(value) <= MOST_HYPERPARAMETER:
+        if isinstance(value, int | float) and not abs(value) <= MAX_HYPERPARAMETER:
             raise ConfigurationError(
-                f"--peft-config: {name} must be at most {MOST_HYPERPARAMETER:,.0f}, not {str(value)[:40]}."
+                f"--peft-config: {name} must be at most {MAX_HYPERPARAMETER:,.0f}, not {str(value)[:40]}."
             )
     virtual = adapter.get("num_virtual_tokens")
     if isinstance(virtual, int | float) and context and virtual >= context:

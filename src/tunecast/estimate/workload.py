@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
-from tunecast.estimate.constants import HEADROOM, LEAST_SHARE, MOST_SHARE
+from tunecast.estimate.constants import HEADROOM, MAX_SHARE, MIN_SHARE
 from tunecast.optimizers import OPTIMIZERS, Kernel
 from tunecast.ranges import check_range
 
@@ -224,12 +224,12 @@ class MemoryEstimate:
     @property
     def low_bytes(self) -> int:
         """Lower end of the 90% interval of the total."""
-        return round(LEAST_SHARE * self.total_bytes)
+        return round(MIN_SHARE * self.total_bytes)
 
     @property
     def high_bytes(self) -> int:
         """Upper end of the 90% interval of the total."""
-        return round(MOST_SHARE * self.total_bytes)
+        return round(MAX_SHARE * self.total_bytes)
 
     @property
     def training_peak_bytes(self) -> int:

@@ -30,7 +30,7 @@ STANDARD_ERROR = 2
 NUMBER = struct.Struct("!i")
 """Wire format of process ids and exit codes."""
 FORK = b"f"
-MOST_DESCRIPTORS = 16
+MAX_DESCRIPTORS = 16
 """File descriptors that may come with a request for a worker."""
 
 
@@ -144,7 +144,7 @@ def main(descriptor: int, parent: int) -> None:
             os.read(woken, 1024)
         _report_ended(statuses)
         if control in ready:
-            _, descriptors, _, _ = socket.recv_fds(control, len(FORK), MOST_DESCRIPTORS)
+            _, descriptors, _, _ = socket.recv_fds(control, len(FORK), MAX_DESCRIPTORS)
             if not descriptors:
                 break  # the parent is gone
             status = descriptors.pop(1)

@@ -62,7 +62,7 @@ def patiently(work: Callable[[], T], seconds: float) -> T:
     """Call ``work`` again while the store is unreachable, such as in the middle of its restart.
 
     Raises:
-        StoreError: It has been unreachable for so many seconds.
+        StoreError: It has been unreachable for longer than ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while True:

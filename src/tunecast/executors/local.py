@@ -65,7 +65,7 @@ def own_accelerators(device: str, slot: int, devices: int = 1) -> dict[str, str]
 
 
 def sharers_of(device: str, slot: int, workers: int, devices: int = 1) -> int:
-    """Return how many processes of so many workers share the memory of a slot's device, its own included."""
+    """Return how many of the workers' processes share the memory of a slot's device, its own included."""
     if device_kind(device) == "cpu":
         return workers * devices
     groups = max(1, accelerator_count() // devices) if device == "cuda" else 1

@@ -86,7 +86,7 @@ class PoolExecutor(Executor):
         """Have workers abort the requests that they have."""
 
     def _rest(self, pace: Pace, at_most: float | None = None) -> None:
-        """Wait until the next look, at most for so many seconds."""
+        """Wait until the next look, for ``at_most`` seconds."""
         pace.wait(at_most)
 
     @property

@@ -59,7 +59,7 @@ class QueueExecutor(PoolExecutor):
         """Offer a workplace, and wait until enough workers have opened it, however long that takes.
 
         Raises:
-            ModelError: None of so many workers could open it.
+            ModelError: No worker could open it.
             StoreError: The store cannot be used.
         """
         from tunecast.hardware.machine import current_versions

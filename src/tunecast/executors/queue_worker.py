@@ -77,7 +77,7 @@ class Stay:
 
     Args:
         once: It leaves after the first session that it has served.
-        idle_seconds: It leaves after so many seconds without a request; None to stay.
+        idle_seconds: It leaves after this many seconds without a request; None to stay.
     """
 
     once: bool = False

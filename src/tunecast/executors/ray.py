@@ -40,7 +40,7 @@ CONCURRENT_CALLS = 4
 """A request, the actor's sign of life, the order to give the request up, and the next request."""
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """Of a Ray that is started here. By default it reports its use, and its workers give way to all others."""
-LEAST_STORE_BYTES = 80_000_000
+MIN_STORE_BYTES = 80_000_000
 """Ray takes no less for its object store."""
 
 
@@ -359,7 +359,7 @@ def _connected(address: str, tell: Callable[[str], None]) -> tuple[Any, bool]:
             tell(note)
         here = {
             "include_dashboard": False,
-            "object_store_memory": max(LEAST_STORE_BYTES, min(OBJECT_STORE_BYTES, free)),
+            "object_store_memory": max(MIN_STORE_BYTES, min(OBJECT_STORE_BYTES, free)),
         }
     try:
         with _own_signals():

@@ -20,7 +20,7 @@ from tunecast.executors.shared_folder import SharedFolder
 
 LOOK_SECONDS = 0.1
 """Longest interval between two looks whether a request was given up."""
-LEAST_FILES = 4096
+MIN_FILES = 4096
 """Open files that Ray may need on a node with a few workers."""
 SHARED_MEMORY = "/dev/shm"
 OBJECT_STORE_BYTES = 1_000_000_000
@@ -133,7 +133,7 @@ def limits(where: str) -> tuple[list[str], int]:
     """Return notes about limits that Ray may run into here, and the free bytes of shared memory."""
     notes = []
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
+    if files != resource.RLIM_INFINITY and files < MIN_FILES:
         notes.append(f"On {where} only {files:,} files may be open; Ray may need more: ulimit -n 65536.")
     folder = Path(SHARED_MEMORY)
     free = shutil.disk_usage(folder).free if folder.is_dir() else OBJECT_STORE_BYTES

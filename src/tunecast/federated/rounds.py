@@ -282,7 +282,7 @@ def check_members(hellos: Sequence[Hello], site: Site, settings: FederatedSettin
     for hello in hellos:
         if problem := unsuitable(hello, site, settings):
             kind = DataError if hello.problem or not hello.examples else ModelError
-            raise kind(f"Client {hello.name} cannot take part: {problem}.", "Mend it or leave it out.")
+            raise kind(f"Client {hello.name} cannot take part: {problem}.", "Fix it or leave it out.")
 
 
 def unsuitable(hello: Hello, site: Site, settings: FederatedSettings) -> str:

@@ -61,7 +61,7 @@ def write_worker_machine(machine: Machine) -> None:
 
 
 def read_worker_machine(threads: int) -> Machine | None:
-    """Read what a worker with so many threads measured here in the last days; None if there is nothing."""
+    """Read what a worker with this many threads measured here in the last days; None if there is nothing."""
     path = _worker_path(threads)
     try:
         if time.time() - path.stat().st_mtime > WORKER_SECONDS:

@@ -65,11 +65,11 @@ class BackgroundLoad:
     def cores(self) -> float:
         """Return the mean number of cores that others, including neighbouring virtual machines, kept busy."""
         own = time.process_time() - self._own
-        seconds = max(time.perf_counter() - self._begin, LEAST_SECONDS)
+        seconds = max(time.perf_counter() - self._begin, MIN_SECONDS)
         return max(0.0, _busy_seconds() - self._all - own) / seconds
 
 
-LEAST_SECONDS = 0.1
+MIN_SECONDS = 0.1
 """The system's clock of processor seconds ticks a hundred times a second, too coarse for a shorter time."""
 
 

@@ -28,7 +28,7 @@ class MatchReport:
         candidates: Unlabelled candidate pairs.
         rule: The best rule by string similarity alone: ``attribute`` (empty for the whole record),
             ``scorer``, ``threshold`` from 0 to 1, and ``f1`` by split.
-        notes: What was left out, and what went unlike the request, one sentence each.
+        notes: What was left out, and deviations from the request, one sentence each.
     """
 
     pairs: Mapping[str, tuple[int, int]]
@@ -67,12 +67,12 @@ class MatchFiles:
         """Check that the files can be written, and that nothing is overwritten.
 
         Raises:
-            OutputError: A file cannot be written or is there already, or is of another type.
+            OutputError: A file cannot be written or already exists, or is of another type.
         """
         check_name(self.examples, "--output")
         for file in (self.examples, self.candidates, self.report):
             if file.exists():
-                raise OutputError(f"--output {self.examples}: {file} is there already.", "Name another file.")
+                raise OutputError(f"--output {self.examples}: {file} already exists.", "Name another file.")
             check_writable(file, "--output")
 
     def write(

@@ -121,7 +121,8 @@ def _check(settings: MatchSettings) -> None:
             raise ConfigurationError(f"{flag}: there is no {name!r}.", hint)
     if not settings.noun.strip() or "\n" in settings.noun:
         raise ConfigurationError(
-            f"--noun {settings.noun!r} is no word for what a record describes.", "Say for example product."
+            f"--noun {settings.noun!r} is not a word for what a record describes.",
+            "It has to be a word such as product.",
         )
     if settings.right and not settings.labels:
         raise ConfigurationError(

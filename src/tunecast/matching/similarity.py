@@ -10,7 +10,7 @@ from tunecast.matching.selection import sampled
 
 SCORERS = ("ratio", "partial_ratio", "token_sort_ratio", "token_set_ratio")
 """Functions of ``rapidfuzz.fuzz`` that a rule is chosen among."""
-MOST_FITTED = 5000
+MAX_FITTED = 5000
 """Training pairs that a rule is chosen on."""
 WHOLE = ""
 """Stands for all values of a record in place of an attribute."""
@@ -65,7 +65,7 @@ class SimilarityRule:
 
 def tuned_rule(pairs: Sequence[RecordPair]) -> SimilarityRule:
     """Choose the rule with the best F1 on training pairs, of both classes."""
-    fitted = sampled(pairs, MOST_FITTED, seed=0)
+    fitted = sampled(pairs, MAX_FITTED, seed=0)
     fields = dict.fromkeys((WHOLE, *shared_attributes(fitted)))
     found = (_best_threshold(fitted, field, scorer) for field in fields for scorer in SCORERS)
     return max(found, key=lambda one: one[0])[1]

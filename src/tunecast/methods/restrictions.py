@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.methods.rates import STEADY
 from tunecast.optimizers import OPTIMIZERS
-from tunecast.ranges import MOST_HYPERPARAMETER
+from tunecast.ranges import MAX_HYPERPARAMETER
 from tunecast.records import Scalar
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def _within(parameter: Hyperparameter, low: float, high: float) -> Hyperparamete
     from ConfigSpace import Categorical, Float
 
     name, given = parameter.name, f"--range {parameter.name}={low:g}:{high:g}"
-    if high > MOST_HYPERPARAMETER:
-        raise ConfigurationError(f"{given}: the upper end must be at most {MOST_HYPERPARAMETER:,.0f}.")
+    if high > MAX_HYPERPARAMETER:
+        raise ConfigurationError(f"{given}: the upper end must be at most {MAX_HYPERPARAMETER:,.0f}.")
     if not low < high:
         raise ConfigurationError(f"{given}: the lower end is not below the upper one.")
     if hasattr(parameter, "log"):
@@ -209,7 +209,7 @@ def fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
 
 def _is_possible(parameter: Hyperparameter, number: float) -> bool:
     """Check a number: counts are integers, 0 is allowed only if it is searched, shares are below 1."""
-    if not 0 <= number <= MOST_HYPERPARAMETER:
+    if not 0 <= number <= MAX_HYPERPARAMETER:
         return False
     if isinstance(plain(parameter.default_value), int) and not float(number).is_integer():
         return False

@@ -14,12 +14,12 @@ from tunecast.errors import ModelError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MOST_FIELDS = 100_000
-MOST_TENSORS = 1_000_000
-MOST_DIMENSIONS = 8
-MOST_NESTED = 4
+MAX_FIELDS = 100_000
+MAX_TENSORS = 1_000_000
+MAX_DIMENSIONS = 8
+MAX_NESTED = 4
 """Arrays in arrays; known files have none."""
-MOST_WEIGHTS_PER_BYTE = 8
+MAX_WEIGHTS_PER_BYTE = 8
 """No quantisation has less than one bit a weight."""
 
 _STRING, _ARRAY = 8, 9
@@ -67,7 +67,7 @@ class _Header:
         if (version := self._number("I")) not in VERSIONS:
             return f"it is of version {version}; known are {' and '.join(map(str, VERSIONS))}"
         tensors, fields = self._number("Q"), self._number("Q")
-        if not 0 < tensors <= MOST_TENSORS or not 0 < fields <= MOST_FIELDS:
+        if not 0 < tensors <= MAX_TENSORS or not 0 < fields <= MAX_FIELDS:
             return f"it announces {tensors:,} tensors and {fields:,} fields"
         for _ in range(fields):
             self._skip_string()
@@ -77,20 +77,20 @@ class _Header:
     def _tensor_fault(self) -> str:
         self._skip_string()
         dimensions = self._number("I")
-        if dimensions > MOST_DIMENSIONS:
+        if dimensions > MAX_DIMENSIONS:
             return f"a tensor has {dimensions:,} dimensions"
         weights = 1
         for _ in range(dimensions):
             weights *= self._number("Q")
         self._skip(4 + 8)  # its type and offset
-        return f"a tensor has {weights:.3g} weights" if weights > MOST_WEIGHTS_PER_BYTE * self._size else ""
+        return f"a tensor has {weights:.3g} weights" if weights > MAX_WEIGHTS_PER_BYTE * self._size else ""
 
     def _skip_value(self, kind: int, depth: int) -> None:
         if kind == _STRING:
             self._skip_string()
         elif kind != _ARRAY:
             self._skip(self._bytes_of(kind))
-        elif depth == MOST_NESTED:
+        elif depth == MAX_NESTED:
             raise ValueError("arrays in arrays")
         else:
             inner, count = self._number("I"), self._number("Q")

@@ -33,7 +33,7 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "vocab_size": _VOCABULARY,
     **dict.fromkeys(("max_position_embeddings", "n_positions"), _POSITIONS),
 }
-"""Least and largest value by the name of a field, several times beyond the largest models that are known."""
+"""Smallest and largest value by the name of a field, several times beyond the largest known models."""
 
 
 def check_sizes(config: Mapping[str, Any], named: str) -> None:

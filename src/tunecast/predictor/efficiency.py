@@ -32,11 +32,11 @@ MODEL_DEVIATION = 0.2
 """The same between base models, and between machines of a kind."""
 LEARNED_METHODS = ("full", "lora", "qlora", "ia3")
 """Methods whose steps consist only of work that the formulas count."""
-MOST_CREDIBLE = {"cpu": 1.0, "cuda": 1.5}
+MAX_CREDIBLE = {"cpu": 1.0, "cuda": 1.5}
 """Highest median efficiency of a machine whose rates count as rightly measured: no step beats a processor's
 ideal, but one may beat what is usual on CUDA."""
-FEWEST_STEPS = 4
-"""Fewest steps of a run that counts: the first one is slow, and weighs too much in a shorter run."""
+MIN_STEPS = 4
+"""Minimum steps of a run that counts: the first one is slow, and weighs too much in a shorter run."""
 
 Key = tuple[str, str]
 
@@ -124,7 +124,7 @@ class _Device:
 def credible_ratios(runs: Iterable[Run]) -> list[tuple[Run, tuple[tuple[str, Key], float]]]:
     """Return :func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
 
-    If half of a machine's runs beat :data:`MOST_CREDIBLE`, its rates were measured while it was busy.
+    If half of a machine's runs beat :data:`MAX_CREDIBLE`, its rates were measured while it was busy.
     """
     by_machine: dict[str, list[tuple[Run, tuple[tuple[str, Key], float]]]] = defaultdict(list)
     for run in runs:
@@ -133,7 +133,7 @@ def credible_ratios(runs: Iterable[Run]) -> list[tuple[Run, tuple[tuple[str, Key
     return [
         pair
         for pairs in by_machine.values()
-        if median(ratio for _, (_, ratio) in pairs) <= MOST_CREDIBLE[pairs[0][1][0][0]]
+        if median(ratio for _, (_, ratio) in pairs) <= MAX_CREDIBLE[pairs[0][1][0][0]]
         for pair in pairs
     ]
 
@@ -146,7 +146,7 @@ def ideal_ratio(run: Run) -> tuple[tuple[str, Key], float] | None:
     """
     pipeline, last = run.pipeline, run.curve[-1] if run.curve else None
     seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
-    if last is None or last.step < FEWEST_STEPS or seconds <= 0 or pipeline.method not in LEARNED_METHODS:
+    if last is None or last.step < MIN_STEPS or seconds <= 0 or pipeline.method not in LEARNED_METHODS:
         return None
     if run.devices > 1:
         return None

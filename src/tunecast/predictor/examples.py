@@ -21,11 +21,11 @@ END_SHARE = 0.97
 WORST = math.log(4.0)
 """Cap on the logarithm of the final loss over the zero-shot loss: anything worse is equally useless, and a
 diverged run counts as this."""
-LEAST_TO_ESTIMATE = 5
+MIN_TO_ESTIMATE = 5
 """Minimum of runs to estimate a zero-shot loss from their first points."""
 NEARLY_STILL = 3
-MOST_TRAVEL = 1.0
-"""Most steps, at its method's usual rate, after which a run has hardly moved.
+MAX_TRAVEL = 1.0
+"""Maximum number of steps, at its method's usual rate, after which a run has hardly moved.
 
 On tasks with a measured zero-shot loss, the estimate is off by 6% (root mean square); without this limit by
 29%.
@@ -113,7 +113,7 @@ class ZeroShotLosses:
         nearly = {
             task: max(loss for _, loss in sorted(seen)[:NEARLY_STILL])
             for task, seen in firsts.items()
-            if len(seen) >= LEAST_TO_ESTIMATE and min(seen)[0] <= MOST_TRAVEL
+            if len(seen) >= MIN_TO_ESTIMATE and min(seen)[0] <= MAX_TRAVEL
         }
         return cls(by_subset, nearly | measured)
 

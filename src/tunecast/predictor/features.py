@@ -22,7 +22,7 @@ from tunecast.records import ModelFacts, Pipeline, Point
 
 FEATURES_VERSION = 4
 """Incremented when a feature is added or changes its meaning."""
-LEAST_LOSS = 0.01
+MIN_LOSS = 0.01
 """Floor of losses in nats per label token before taking logarithms: a memorised task has a loss of 0."""
 
 METHODS = (
@@ -143,7 +143,7 @@ START_SHARE = 1 / 128
 """Half the first fidelity, used for a share of 0 in logarithms."""
 BLANK = (0.0, math.log(START_SHARE), 0.0, 0.0, math.log(START_SHARE), 0.0, 0.0, 1.0, 0.0, 0.0)
 """Features of a curve without points."""
-LEAST_RATIO = 0.005
+MIN_RATIO = 0.005
 """Floor of a compression ratio."""
 SMALL_SHARE = 1e-3
 """Trainable share of methods that train vectors, prompts or norms."""
@@ -273,8 +273,8 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
 
 
 def log_loss(loss: float) -> float:
-    """Return the logarithm of a loss, with a floor of :data:`LEAST_LOSS` and a cap of 50 nats."""
-    return math.log(min(max(loss, LEAST_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
+    """Return the logarithm of a loss, with a floor of :data:`MIN_LOSS` and a cap of 50 nats."""
+    return math.log(min(max(loss, MIN_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
 
 
 def standardised(rows: Floats) -> Floats:
@@ -286,7 +286,7 @@ def standardised(rows: Floats) -> Floats:
 def _log_compressed_bits(task: TaskDescription) -> float:
     """Return the logarithm of the completions' compressed bits per byte; 0 if not measured."""
     ratio = task.dataset.meta_features.get("completion_compression_ratio", 0.0)
-    return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
+    return math.log(8 * max(ratio, MIN_RATIO)) if ratio > 0 else 0.0
 
 
 def _task_row(task: TaskDescription, mean_tokens: float) -> list[float]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TREES = 48
-LEAST_VARIANCE = 1e-6
+MIN_VARIANCE = 1e-6
 SHARE_OF_FEATURES = 0.5
 
 
@@ -50,7 +50,7 @@ class ForestModel:
             at = self._children[2 * at + goes_left]
         means = self._mean[at]
         variance = self._variance[at].mean(axis=1) + means.var(axis=1)
-        return means.mean(axis=1), np.maximum(variance, LEAST_VARIANCE)
+        return means.mean(axis=1), np.maximum(variance, MIN_VARIANCE)
 
 
 def grow(examples: Examples, leaf: int, seed: int) -> ForestModel:

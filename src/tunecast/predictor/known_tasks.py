@@ -22,8 +22,8 @@ TASK_FEATURES = (
     *("multi_turn_share", "without_prompt_share"),
 )
 """Meta-features that datasets are compared by; none of them depends on a tokenizer."""
-LEAST_SPREAD = 0.05
-MOST_DEVIATIONS = 4.0
+MIN_SPREAD = 0.05
+MAX_DEVIATIONS = 4.0
 """Values farther from the mean of all known datasets are cut."""
 NEIGHBOURS = 3
 """Number of nearest datasets to name."""
@@ -80,8 +80,8 @@ class KnownTasks:
         if not self.names:
             return ()
         mean, deviation = self.values.mean(axis=0), self.values.std(axis=0)
-        spread = np.maximum(deviation, LEAST_SPREAD)
-        own = np.clip((_row(meta_features) - mean) / spread, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+        spread = np.maximum(deviation, MIN_SPREAD)
+        own = np.clip((_row(meta_features) - mean) / spread, -MAX_DEVIATIONS, MAX_DEVIATIONS)
         gaps = np.abs((self.values - mean) / spread - own)
         distances = np.sqrt((gaps**2).mean(axis=1))
         # Agreement tells little in what is the same for nearly all datasets.

@@ -31,7 +31,7 @@ whether weights have 16 bits.
 STATE_BYTES = {"adamw_8bit": 2.0, "adafactor": 0.1, "lion": 4.0, "sgd": 4.0, "muon": 4.0}
 """Bytes of optimiser state per trained parameter that shipped priors were fitted with; 8 for any other. The
 estimates themselves count them by tensor (:mod:`tunecast.optimizers`)."""
-LEAST_DEVIATION = 0.01
+MIN_DEVIATION = 0.01
 """Of the logarithm of bytes: the same run in another worker differs by as much."""
 REST_SECONDS = 900.0
 """After a longer pause, a session is assumed to have continued with new workers."""
@@ -107,7 +107,7 @@ def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
         excess = np.array([row[0] for _, row in known])
         features = np.array([row[1] for _, row in known])
         line, deviation = fit_line(features, _held_before(usable), excess, families_of(usable))
-        found[kind] = BytesModel(line, max(deviation, LEAST_DEVIATION))
+        found[kind] = BytesModel(line, max(deviation, MIN_DEVIATION))
     return found
 
 

@@ -21,7 +21,7 @@ SUBSTANCE = (
     "other_script_share",
 )
 """Meta-features of prompts and completions that describe the text itself, independent of topic and length."""
-LEAST_SCALE = 0.02
+MIN_SCALE = 0.02
 """Smallest standard deviation of a meta-feature, so that one that never varied cannot decide alone."""
 FIRED_AT_MOST = 0.05
 """Share of the known datasets that would count as new if they and their task group were held out."""
@@ -64,7 +64,7 @@ class Novelty:
         if not names:
             return cls((), np.zeros(0), np.zeros(0), np.zeros(0), limit)
         rows = np.array([[one[name] for name in names] for one in datasets], dtype=np.float64)
-        scale = np.maximum(rows.std(axis=0), LEAST_SCALE)
+        scale = np.maximum(rows.std(axis=0), MIN_SCALE)
         return cls(names, rows.min(axis=0), rows.max(axis=0), scale, limit)
 
     def distance(self, meta_features: Mapping[str, float]) -> float:

@@ -12,7 +12,7 @@ from tunecast.predictor.rate_law import model_stem
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Run
 
-LEAST_TO_RANK = 4
+MIN_TO_RANK = 4
 """Runs of a group that can be ranked."""
 NOT_JUDGED = ("train_", "forgetting", "mmlu")
 """Beginnings of metrics that are of training examples or of other tasks than the trained one."""
@@ -26,7 +26,7 @@ def published_endings(runs: Sequence[Run]) -> list[Ending]:
     """Return endings of published runs that can be ranked within their table, base model and dataset."""
     judged = [run for run in runs if _is_judged(run)]
     sizes = Counter(run.group for run in judged)
-    return [_ending(run) for run in judged if sizes[run.group] >= LEAST_TO_RANK]
+    return [_ending(run) for run in judged if sizes[run.group] >= MIN_TO_RANK]
 
 
 def _is_judged(run: Run) -> bool:

@@ -39,9 +39,9 @@ INTERPOLATED, SHARPNESS = 3e8, 3.0
 forest's part falls beyond: it is off by tenths of nats there, where pipelines differ by hundredths. The
 largest recorded model has half of these parameters, the smallest of the published sweep four times as many.
 """
-LAW_ERROR, LEAST_ERROR = 0.3, 0.01
+LAW_ERROR, MIN_ERROR = 0.3, 0.01
 """Deviation of a log loss from the law: per unit of its cost, and at least."""
-ABILITY_SLOPE, LARGE_SLOPE, LEAST_DISTANCE = 0.4, 0.9, 0.01
+ABILITY_SLOPE, LARGE_SLOPE, MIN_DISTANCE = 0.4, 0.9, 0.01
 """Deviation of a task's level for each unit by which a model's log language loss differs from known ones.
 
 The first is for recorded sizes, the second for those far beyond: in published finetunings of five families of
@@ -176,7 +176,7 @@ class Forests:
         if model.identity in self.models:
             return 0.0
         own = ln_language_loss(model)
-        distance = max(LEAST_DISTANCE, min(abs(own - other) for other in self.models.values()))
+        distance = max(MIN_DISTANCE, min(abs(own - other) for other in self.models.values()))
         weight = interpolated(model)
         return (weight * ABILITY_SLOPE + (1 - weight) * LARGE_SLOPE) * distance
 
@@ -231,7 +231,7 @@ class Quality:
         level, least = self._reference(trials)
         # The likelier outcome counts: small odds are not known well enough to outweigh hundredths of nats.
         by_law = level + (costs - least) + WORST * (failure > 0.5)
-        own = LEAST_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
+        own = MIN_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
         weight = interpolated(task.model)
         free = weight * (variance - shared) + (1 - weight) * own
         return Ends(weight * mean + (1 - weight) * by_law, shared + free, shared, failure)

@@ -44,7 +44,7 @@ BY_LAW = (
 """Features that trees do not learn from before the first point. Lengths hardly differ within a recorded
 task, so trees that see them tell tasks apart by them: with some seeds, longer trainings were predicted to end
 worse."""
-LEAST_SIZES = 3
+MIN_SIZES = 3
 """Sizes of base models from which on these are left out, and not single base models."""
 Split = tuple[Flags, Flags]
 """Rows to predict, and rows to learn from; each of shape (rows,)."""
@@ -186,7 +186,7 @@ def _splits(examples: Examples, seed: int) -> tuple[list[Split], list[Split]]:
     folds = examples.folds(FOLDS, seed)
     by_task = [(folds == fold, folds != fold) for fold in np.unique(folds)]
     models = _sizes(examples)
-    if len(np.unique(models)) < LEAST_SIZES:
+    if len(np.unique(models)) < MIN_SIZES:
         models = examples.model
     by_model = []
     for place, model in enumerate(np.unique(models)):

@@ -92,10 +92,10 @@ NOISES = {True: (0.002, 0.1), False: (0.15, 0.2)}
 """Deviation of a log loss, and of that per log loss above the group's best, by whether it is published: there
 two runs of one pair of rate and rank differ by 0.0001 nats, so what remains is the law's own error."""
 USUAL_SCALE = {True: math.log(0.015), False: math.log(0.15)}
-STEPS_OF_FIT, TOLERANCE, MOST_DAMPING = 100, 1e-6, 1e8
+STEPS_OF_FIT, TOLERANCE, MAX_DAMPING = 100, 1e-6, 1e8
 HUBER = 1.5
 """Errors beyond this many deviations count linearly."""
-MOST_PUBLISHED_COST = 0.3
+MAX_PUBLISHED_COST = 0.3
 """Published log losses further above their group's best are left out."""
 Plan = tuple[Pipeline, int]
 """A pipeline and the optimiser steps of its schedule."""
@@ -261,7 +261,7 @@ def fit_rate_law(observations: Sequence[RateObservation]) -> RateLaw:
         moved = problem.objective(found + step)
         if moved >= objective:
             damping *= 10
-            if damping > MOST_DAMPING:
+            if damping > MAX_DAMPING:
                 break
             continue
         is_done = objective - moved < TOLERANCE * objective
@@ -352,7 +352,7 @@ def _credible(observations: Sequence[RateObservation]) -> list[RateObservation]:
     for one in rated:
         best[one.group] = min(one.log_loss, best.get(one.group, math.inf))
     return [
-        one for one in rated if not one.is_published or one.log_loss - best[one.group] < MOST_PUBLISHED_COST
+        one for one in rated if not one.is_published or one.log_loss - best[one.group] < MAX_PUBLISHED_COST
     ]
 
 

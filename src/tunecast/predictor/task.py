@@ -8,7 +8,7 @@ from typing import Self
 
 from tunecast.records import DatasetFacts, ModelFacts, Run
 
-LEAST_BYTES = 0.01
+MIN_BYTES = 0.01
 """Floor of bytes per label token: a completion may be empty."""
 
 
@@ -41,7 +41,7 @@ class TaskDescription:
     @property
     def log_bytes_per_token(self) -> float:
         """Logarithm of :attr:`bytes_per_label_token`."""
-        return math.log(max(self.bytes_per_label_token, LEAST_BYTES))
+        return math.log(max(self.bytes_per_label_token, MIN_BYTES))
 
     @property
     def mean_tokens(self) -> float:

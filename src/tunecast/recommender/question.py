@@ -31,8 +31,8 @@ class Question:
         data: File, folder, hub id or ``stdlib``.
         gpu: Name of an accelerator; None for this machine.
         memory_gb: Memory of the device in 10^9 bytes; None for all it has.
-        budget: Most that one training may take: ``30m``, ``2h`` or ``2M-tokens``; empty for no limit.
-        price: Money for an hour; None if unknown.
+        budget: Longest that one training may take: ``30m``, ``2h`` or ``2M-tokens``; empty for no limit.
+        price: Price of the machine per hour; None if unknown.
         top: Number of pipelines to recommend.
         methods: Allowed methods; all when empty.
         ranges: Ranges that the user narrowed; only that of the learning rate is used.

@@ -23,7 +23,7 @@ from tunecast.records import Pipeline
 
 EXPECTED_EVALUATION = 0.26
 """Seconds of all evaluations of a trial over those of its training: the median of the recorded runs."""
-LEAST_STEPS = 16
+MIN_STEPS = 16
 """With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
 PASSES = (1, 2, 3, 5)
 """Numbers of epochs for which the first recommendation is predicted too: hardly any recorded run has more."""
@@ -106,7 +106,7 @@ def recommend_pipelines(
     fitting = [prospect for prospect in in_memory if prospect.total_steps]
     if not fitting:
         raise _too_short(recommender.costs.of(prospect.pipeline) for prospect in in_memory)
-    long_enough = [prospect for prospect in fitting if prospect.total_steps >= LEAST_STEPS] or fitting
+    long_enough = [prospect for prospect in fitting if prospect.total_steps >= MIN_STEPS] or fitting
     best = _varied(long_enough, question.top)
     zero_shot = recommender.zero_shot
     meta_features = situation.task.dataset.meta_features
@@ -144,7 +144,7 @@ class Recommender:
 
     Args:
         horizon: Limits of one training.
-        price: Money for an hour; None leaves it out.
+        price: Price of the machine per hour; None leaves it out.
         measured: The untouched model's measured loss; None predicts it.
         pace: Measured speed; None predicts it.
         rates: Least and highest learning rate to try.
@@ -355,14 +355,16 @@ def _warnings(
     warnings += [f"{name} is left out: {reason}" for name, reason in recommender.unpriced.items()]
     if recommender.zero_shot.source == "predicted":
         warnings.append(MEASURABLE)
-    if best.total_steps < LEAST_STEPS:
+    if best.total_steps < MIN_STEPS:
         warnings.append(f"Too few optimiser steps to learn much: the best pipeline has {best.total_steps}.")
     return warnings
 
 
 def _too_short(costs: Iterable[Cost]) -> BudgetError:
     cheapest = min(cost.step_seconds for cost in costs)
-    return BudgetError(f"--budget: a single optimiser step takes about {cheapest:.1f} s.", "Give more.")
+    return BudgetError(
+        f"--budget: a single optimiser step takes about {cheapest:.1f} s.", "Increase --budget."
+    )
 
 
 def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prospect]) -> ConfigurationError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from tunecast.estimate.constants import LEAST_SHARE, MOST_SHARE
+from tunecast.estimate.constants import MAX_SHARE, MIN_SHARE
 from tunecast.predictor.known_tasks import Neighbour
 from tunecast.records import Pipeline, Score
 
@@ -52,12 +52,12 @@ class Prospect:
     @property
     def memory_gb_low(self) -> float:
         """Lower end of the peak's 90% interval."""
-        return LEAST_SHARE * self.memory_gb
+        return MIN_SHARE * self.memory_gb
 
     @property
     def memory_gb_high(self) -> float:
         """Upper end of the peak's 90% interval."""
-        return MOST_SHARE * self.memory_gb
+        return MAX_SHARE * self.memory_gb
 
     @property
     def seconds(self) -> float:

@@ -14,7 +14,7 @@ from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
 from tunecast.session.run_factory import explosion_nats
 
-LEAST_CANDIDATES = 8
+MIN_CANDIDATES = 8
 """With fewer recorded pipelines, there is nothing to choose on a task."""
 BATCH_SIZE = "per_device_train_batch_size"
 ALL_EXAMPLES = 0.9
@@ -137,9 +137,7 @@ class Case:
         return self.start_loss - min(candidate.test_loss for candidate in self.candidates)
 
 
-def cases_of(
-    runs: Iterable[Run], *, least_candidates: int = LEAST_CANDIDATES
-) -> tuple[list[Case], list[str]]:
+def cases_of(runs: Iterable[Run], *, least_candidates: int = MIN_CANDIDATES) -> tuple[list[Case], list[str]]:
     """Group recorded runs into cases of at least ``least_candidates`` pipelines.
 
     Left out are runs on fewer than all examples of a task, interrupted runs, runs that ended without a test

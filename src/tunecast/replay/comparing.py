@@ -39,7 +39,7 @@ budget by the millisecond that it thinks.
 SUBSET = 0.7
 ANYTIME_POINTS = 60
 THINKING_REPLAYS = 3
-LEAST_ORDINARY = 100_000_000
+MIN_ORDINARY = 100_000_000
 """With fewer parameters, 2e-4 and 3e-4 are far too low as learning rates."""
 
 
@@ -124,7 +124,7 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
 
 def tiny_models(cases: Sequence[Case]) -> list[str]:
     """Return the names of the base models for which 2e-4 and 3e-4 are far too low."""
-    return sorted({case.model.name for case in cases if case.model.parameters < LEAST_ORDINARY})
+    return sorted({case.model.name for case in cases if case.model.parameters < MIN_ORDINARY})
 
 
 def without_fixed(name: str, cases: Sequence[Case]) -> list[Case]:

@@ -23,7 +23,7 @@ INK, MUTED, ACCENT, BAD, GRID, CARD = (
 METHOD_COLOURS = 8
 LOG_FROM_RATIO = 4.0
 """Losses that differ by this factor are drawn on a logarithmic axis."""
-LEAST_SPAN = 0.05
+MIN_SPAN = 0.05
 """Smallest part of its upper end that a linear axis of losses spans."""
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 # Each method has a marker besides its colour. The paths draw it in the legend, 16 by 16 pixels.
@@ -143,7 +143,7 @@ class LossAxis:
     logarithmic: bool
 
     def widened(self, share: float) -> LossAxis:
-        """Return the axis with so much more of its span at both ends."""
+        """Return the axis extended by this share of its span at both ends."""
         if self.logarithmic:
             factor = (self.high / self.low) ** share
             return replace(self, low=self.low / factor, high=self.high * factor)
@@ -178,7 +178,7 @@ def loss_axis(
     if low > 0 and high / low >= LOG_FROM_RATIO:
         return LossAxis(low, high, logarithmic=True).widened(0.06)
     # Differences of a few thousandths are noise, so the axis does not magnify them.
-    missing = max(0.0, LEAST_SPAN * abs(high) - (high - low)) or (0.1 if high == low else 0.0)
+    missing = max(0.0, MIN_SPAN * abs(high) - (high - low)) or (0.1 if high == low else 0.0)
     return LossAxis(low - missing / 2, high + missing / 2, logarithmic=False).widened(0.06)
 
 

@@ -31,7 +31,7 @@ from tunecast.scaling.predicting import CurvePrediction
 from tunecast.scaling.table import LossTable, group_name
 
 FEWEST_MODELS = 3
-"""Lines of equal loss need so many model sizes."""
+"""Lines of equal loss need at least this many model sizes."""
 OF_SIZE = ("model", "model_parameters")
 """Descriptors that differ along the axis of model sizes."""
 

@@ -14,7 +14,7 @@ from tunecast.results import SessionRecord
 
 HOVER_CHARACTERS = 600
 DOTS_DRAWN = 400
-"""Most trials in a plot of dots; beyond that, browsers slow down."""
+"""Maximum number of trials in a plot of dots; beyond that, browsers slow down."""
 
 
 class Searched(Protocol):

@@ -26,7 +26,7 @@ RIVAL_NAMES = {
 """Names of contenders and constant answers in text."""
 TOO_FEW_STEPS = 10
 """A baseline of fewer steps is no reference: nothing is called a win over it."""
-LEAST_GAP = 5e-4
+MIN_GAP = 5e-4
 """Differences that three decimals do not show."""
 FEW_STEPS = 50
 """A baseline of fewer steps is named by them: it is not what a careful engineer would have trained."""
@@ -270,7 +270,7 @@ class _Judge:
 
 
 def _gap(gap: float, share: str = "") -> str:
-    if abs(gap) < LEAST_GAP:
+    if abs(gap) < MIN_GAP:
         return "equal to"
     return f"{decimal(abs(gap))}{share} {'higher' if gap > 0 else 'lower'} than"
 

@@ -24,7 +24,7 @@ FEWEST_GROUPS = 3
 USEFUL = 0.75
 """The link's mean error on left-out groups is at most this share of the error of one constant."""
 COVERED = 0.85
-"""Least share of left-out points within the 90% interval of the link."""
+"""Minimum share of left-out points within the 90% interval of the link."""
 
 
 @dataclass(frozen=True)

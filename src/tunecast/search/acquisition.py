@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
-LEAST_DEVIATION = 1e-12
+MIN_DEVIATION = 1e-12
 
 
 Acquisition = Callable[[Floats, Floats, float, Floats], Floats]
@@ -54,7 +54,7 @@ def log_expected_improvement(mean: Floats, deviation: Floats, incumbent: ArrayLi
     that is no improvement.
     """
     gain = np.asarray(incumbent) - mean
-    safe = np.maximum(deviation, LEAST_DEVIATION)
+    safe = np.maximum(deviation, MIN_DEVIATION)
     with np.errstate(divide="ignore"):
         exact = np.log(np.maximum(gain, 0.0))
     return np.where(deviation <= 0, exact, np.log(safe) + _log_h(gain / safe))

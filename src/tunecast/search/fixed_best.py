@@ -16,7 +16,7 @@ from tunecast.search.task_tables import TaskTable, best_known
 
 WIDTH_DECADES = 0.2
 """Standard deviation, in decades, of the neighbourhood over which runs count for a learning rate."""
-LEAST_WEIGHT = 3.0
+MIN_WEIGHT = 3.0
 """Number of runs that the median's badness of 1 counts for; with few runs it dominates."""
 
 
@@ -74,7 +74,7 @@ def best_rates(tables: Sequence[TaskTable]) -> list[BestRate]:
     for method, pairs in sorted(measured.items()):
         rates, badness = np.array(pairs).T
         weights = np.exp(-0.5 * ((rates[:, None] - rates) / (WIDTH_DECADES * math.log(10))) ** 2)
-        means = (weights @ badness + LEAST_WEIGHT) / (weights.sum(axis=1) + LEAST_WEIGHT)
+        means = (weights @ badness + MIN_WEIGHT) / (weights.sum(axis=1) + MIN_WEIGHT)
         best = int(np.argmin(means))
         found.append(BestRate(method, math.exp(rates[best]), float(means[best])))
     return sorted(found, key=lambda best: best.badness)

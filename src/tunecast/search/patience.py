@@ -29,7 +29,7 @@ def points_without_gain(history: History) -> int:
 
 
 def patience_text(points: int, patience: int) -> str:
-    """Say that a search ended because so many points in a row had no lower loss."""
+    """Say that a search ended because this many points in a row had no lower loss."""
     return (
         f"The search ended: {points} measured points in a row had no lower validation loss "
         f"(--patience {patience})."

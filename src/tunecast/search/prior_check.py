@@ -12,13 +12,13 @@ import numpy as np
 
 from tunecast.arrays import Floats
 
-LEAST_TRIALS = 4
+MIN_TRIALS = 4
 """With fewer trials that have points, their order tells nothing about the prior."""
 ODDS = math.log(3.0)
 """Logarithm of the odds against the prior from which on it is ignored: Jeffreys' "substantial" evidence."""
 SUSPICION = math.log(1.5)
 """The odds begin here if the dataset is unlike all known ones."""
-LEAST_CORRELATION, MOST_CORRELATION = 0.1, 0.8
+MIN_CORRELATION, MAX_CORRELATION = 0.1, 0.8
 """Bounds of the correlation that is expected of a correct prior."""
 PERFECT = 0.95
 """Higher correlations count as this, since with few trials they are often due to chance."""
@@ -33,7 +33,7 @@ def orders_rightly(predicted: Floats, deviation: Floats, measured: Floats, *, is
         measured: Ends predicted from the measured points.
         is_new: Whether the dataset is unlike all that the prior knows.
     """
-    if len(predicted) < LEAST_TRIALS:
+    if len(predicted) < MIN_TRIALS:
         return True
     return (SUSPICION if is_new else 0.0) + evidence_against(predicted, deviation, measured) < ODDS
 
@@ -48,7 +48,7 @@ def evidence_against(predicted: Floats, deviation: Floats, measured: Floats) -> 
     """
     explained = float(np.var(predicted))
     expected = math.sqrt(explained / (explained + float(np.median(deviation)) ** 2 + 1e-12))
-    expected = math.atanh(min(max(expected, LEAST_CORRELATION), MOST_CORRELATION))
+    expected = math.atanh(min(max(expected, MIN_CORRELATION), MAX_CORRELATION))
     found = math.atanh(float(np.clip(_rank_correlation(predicted, measured), -PERFECT, PERFECT)))
     return (len(predicted) - 3) / 2 * (expected**2 - 2 * found * expected)
 

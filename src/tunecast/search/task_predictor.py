@@ -34,7 +34,7 @@ TELLING = (Outcome.COMPLETED, Outcome.DIVERGED)
 """Outcomes that tell the value of a pipeline."""
 JUDGED_SHARE = 0.1
 """From this share of the schedule on, a trial tells whether the prior ordered it rightly."""
-LEAST_SECONDS = 1e-3
+MIN_SECONDS = 1e-3
 LOG_STEPS = FEATURES.index("log_steps")
 
 
@@ -260,4 +260,4 @@ def _seconds(
     )
     step = (following - done) * full_length_tokens * per_token + evaluation
     end = (1.0 - done) * full_length_tokens * per_token + points * evaluation
-    return np.maximum(step, LEAST_SECONDS), np.maximum(end, LEAST_SECONDS)
+    return np.maximum(step, MIN_SECONDS), np.maximum(end, MIN_SECONDS)

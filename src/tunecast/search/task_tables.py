@@ -19,7 +19,7 @@ best.
 """
 MEASURED_SHARE = 1 / 3
 """Part of the candidates that must have been measured on known tasks to order these alone."""
-LEAST_RUNS = 4
+MIN_RUNS = 4
 """With fewer runs of one task, their best and median tell little."""
 SAME_LENGTH = 2.0
 """Full lengths within this factor count as equal."""
@@ -54,7 +54,7 @@ def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
         if ended and minimises_measured(run.pipeline):
             key = (run.dataset.identity, run.model.identity, run.full_length_tokens, run.unique_examples)
             groups[key].append(run)
-    tables = (_table(group) for group in groups.values() if len(group) >= LEAST_RUNS)
+    tables = (_table(group) for group in groups.values() if len(group) >= MIN_RUNS)
     return tuple(table for table in tables if table is not None)
 
 

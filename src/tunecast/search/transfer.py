@@ -28,22 +28,22 @@ from tunecast.search.context import Context
 from tunecast.search.cost_benefit import log_gain, log_success, only_worthy, worth_its_seconds
 from tunecast.search.history import History, Policy, Remaining
 from tunecast.search.simple import asha
-from tunecast.search.task_predictor import LEAST_SECONDS, TaskPredictor, TrialPredictions
+from tunecast.search.task_predictor import MIN_SECONDS, TaskPredictor, TrialPredictions
 
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
 COMMIT = 1.5
-"""With less than so many trial lengths of budget left, continue one trial and start no other."""
+"""With less than this many trial lengths of budget left, continue one trial and start no other."""
 PROBED = 0.5
 """Budget that trials without an end may take, per full length of those with one, before the best of them is
 trained to its end."""
 IMPROVEMENT = ExpectedImprovement(cost_exponent=0.5)
 """Scores candidates, with the limit on uncertainty below."""
-MOST_UNCERTAINTY = 0.03
+MAX_UNCERTAINTY = 0.03
 """The most that the deviation of a predicted end may count, in the logarithm of the loss."""
 UNLIMITED_TURNS = 3
 """The limit does not apply while the number of trials that have begun is a multiple of this."""
-LEAST_SHARE = 1e-6
+MIN_SHARE = 1e-6
 NEW = (
     "The dataset is unlike all that the prior learned from: every other new trial of the search is drawn at "
     "random."
@@ -81,7 +81,7 @@ class Guided:
     predictor: TaskPredictor
     context: Context
     score: Acquisition = IMPROVEMENT
-    most_uncertainty: float = MOST_UNCERTAINTY
+    most_uncertainty: float = MAX_UNCERTAINTY
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
         """Choose the next trial; see :data:`~tunecast.search.history.Policy`."""
@@ -124,7 +124,7 @@ def _price(history: History, remaining: Remaining, predictions: TrialPredictions
         return np.sqrt(predictions.step_seconds * predictions.end_seconds)
     step = [(trial.next_share or 1.0) - trial.share for trial in history.trials]
     end = [1.0 - trial.share for trial in history.trials]
-    return np.maximum(np.sqrt(np.multiply(step, end)), LEAST_SHARE)
+    return np.maximum(np.sqrt(np.multiply(step, end)), MIN_SHARE)
 
 
 def _limited(history: History, deviation: Floats, most_uncertainty: float) -> Floats:
@@ -202,12 +202,12 @@ def _needed_to_end(history: History, remaining: Remaining, predictions: TrialPre
     trials.
     """
     if remaining.seconds is not None:
-        return predictions.end_seconds / max(remaining.seconds, LEAST_SECONDS)
+        return predictions.end_seconds / max(remaining.seconds, MIN_SECONDS)
     if remaining.full_lengths is None:
         return None
     # The step that a worker is at counts as spent.
     done = [trial.next_share if trial.running else trial.share for trial in history.trials]
-    return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, LEAST_SHARE)
+    return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, MIN_SHARE)
 
 
 def _best_predicted_end(history: History, predictions: TrialPredictions) -> float:

@@ -20,7 +20,7 @@ from tunecast.training.plan import FIRST_MEASURED_STEP
 GRACE = 0.05
 """A step starts if the 90% upper bound of its seconds fits, so one in ten takes longer. It may overrun by
 this part of the budget, because it may be the leader's last step."""
-MOST_FOR_COMPARING = 0.2
+MAX_FOR_COMPARING = 0.2
 """Share of a budget that is kept for comparing the leaders at the end."""
 Purpose = Literal["comparison", "final training", "forecast"]
 """What a part of the budget is reserved for."""

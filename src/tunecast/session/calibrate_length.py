@@ -24,13 +24,13 @@ from tunecast.training.measurement import Measurement, Scored
 from tunecast.training.plan import plan_trial
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
-LEAST_STEPS = 4
+MIN_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
 CALIBRATION_SHARE = 0.05
 """Measuring the speed takes at most this part of a budget in seconds."""
 MARGIN = 1.5
-"""A budget that is named as sufficient is so much larger, in case the machine is busier next time."""
+"""A budget that is named as sufficient is this much larger, in case the machine is busier next time."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def measure_full_length(
     strategy = get_strategy(settings.strategy)
     share = strategy.share_of_budget(budget_tracker.budget.kind) * budget_tracker.search_share
     mean = sum(lengths) / len(lengths)
-    least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
+    least = min(math.ceil(MIN_STEPS * SMALLEST_BATCH * mean), wanted)
     if not strategy.trials and share * budget_tracker.affordable_tokens(math.inf) < least:
         raise _too_few_tokens(budget_tracker.budget, least / share, mean)
     progress.start("Measuring the training speed")
@@ -149,7 +149,7 @@ def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: i
     ``ends`` holds the tokens that a trial has seen after each of its steps, shape (steps,); ``full_length``
     is returned unless its last batch exceeds the budget.
     """
-    steps = min(LEAST_STEPS, len(ends))
+    steps = min(MIN_STEPS, len(ends))
     least = int(ends[steps - 1])
     if trials * least > budget.amount:
         raise BudgetError(
@@ -163,7 +163,7 @@ def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: i
 
 
 def _too_small(budget_tracker: BudgetTracker, tokens: float, speed: float, mean_tokens: float) -> BudgetError:
-    """Name the budget in seconds that would leave each trial so many tokens."""
+    """Name the budget in seconds that would leave each trial this many tokens."""
     seconds = math.ceil(MARGIN * (budget_tracker.elapsed() + tokens / speed))
     measured = f"measured: {speed:,.0f} tokens/s, {mean_tokens:.0f} tokens per example"
     return BudgetError(
@@ -181,6 +181,6 @@ def _too_few_tokens(budget: Budget, tokens: float, mean_tokens: float) -> Budget
 
 def _few_steps_text(budget: Budget) -> str:
     return (
-        f"--budget {budget.text} leaves each trial less than {LEAST_STEPS} optimiser steps of "
+        f"--budget {budget.text} leaves each trial less than {MIN_STEPS} optimiser steps of "
         f"{SMALLEST_BATCH} examples"
     )

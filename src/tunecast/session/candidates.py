@@ -15,10 +15,10 @@ from tunecast.session.workloads import Efforts
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
-LEAST_STEPS = 16
+MIN_STEPS = 16
 """With fewer optimiser steps, the fidelity grid has hardly a point before the end of a trial."""
-LEAST_CANDIDATES = 16
-MOST_EFFORT = 4.0
+MIN_CANDIDATES = 16
+MAX_EFFORT = 4.0
 """A step longer than this many of AdamW's would not reach a full length within a budget of four."""
 
 
@@ -112,15 +112,15 @@ def long_enough(
     All are kept if hardly any would be left. ``mean_tokens`` are those of a training example.
     """
     examples = full_length_tokens / mean_tokens
-    kept = [p for p in pipelines if examples >= LEAST_STEPS * p.number("per_device_train_batch_size")]
-    return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
+    kept = [p for p in pipelines if examples >= MIN_STEPS * p.number("per_device_train_batch_size")]
+    return kept if len(kept) >= MIN_CANDIDATES else list(pipelines)
 
 
 def within_effort(pipelines: Sequence[Pipeline], training_task: TrainingTask) -> list[Pipeline]:
     """Keep the pipelines whose optimiser does not take most of their time; all if hardly any is left."""
     efforts = Efforts(training_task)
-    kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MOST_EFFORT]
-    return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
+    kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MAX_EFFORT]
+    return kept if len(kept) >= MIN_CANDIDATES else list(pipelines)
 
 
 def within_context(pipelines: Sequence[Pipeline], *, context: int | None, longest: int) -> list[Pipeline]:

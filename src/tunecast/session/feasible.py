@@ -79,7 +79,7 @@ def feasible_candidates(
 
 
 class Room:
-    """Tells which pipelines a worker of so many bytes has room for."""
+    """Tells which pipelines a worker with this much memory has room for."""
 
     def __init__(self, training_task: TrainingTask) -> None:
         self._task = training_task

@@ -22,7 +22,7 @@ from tunecast.results import (
     SessionRecord,
 )
 from tunecast.search import get_strategy
-from tunecast.session.budget_tracker import MOST_FOR_COMPARING
+from tunecast.session.budget_tracker import MAX_FOR_COMPARING
 from tunecast.session.classification import classify
 from tunecast.session.constant_answers import ConstantRival, constant_rivals
 from tunecast.session.finalists import (
@@ -127,7 +127,7 @@ class FinalScoring:
         """
         judge, within, limit = Judge(self.prepared.task.metric), None, 0
         if budget.seconds is not None:
-            within = MOST_FOR_COMPARING * budget.seconds / (COMPARED * SCORING_MARGIN)
+            within = MAX_FOR_COMPARING * budget.seconds / (COMPARED * SCORING_MARGIN)
         if judge.metric:
             limit = most_answers(self.prepared.training_task, by_labels=judge.by_labels)
         request = ScoreModel(

@@ -26,8 +26,9 @@ from tunecast.training.plan import with_warmup_steps
 
 HARDLY = 0.05
 """A training under way keeps its end if the budget's rest would move it by less than this share."""
-LEAST_RATIO = 1.5
-"""A final training within the budget has so many times the winner's steps, or the search goes on instead."""
+MIN_RATIO = 1.5
+"""A final training within the budget has at least this multiple of the winner's steps; else the search goes
+on."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class FinalTrainer:
         """Return the single trial of a plan, begun where it goes on with one of the others.
 
         Raises:
-            OutputError: The disk takes no more, or there is no such point.
+            OutputError: The disk is full or cannot be written, or there is no such point.
         """
         trials = self.laid_out(plan, others[0])
         if plan.goes_on_with and trials[0].run is None:
@@ -140,7 +141,7 @@ class FinalTrainer:
         """Plan a schedule of another length with the rate for it, unless it is hardly longer."""
         found_in = winner.plan.tokens_at(winner.plan.total_steps)
         longer = self.laid_out(FinalPlan(winner.spec.pipeline, max(1, full_length)), winner)[0]
-        least = LEAST_RATIO if self.settings.final_choice.kind == "budget" else 1.0
+        least = MIN_RATIO if self.settings.final_choice.kind == "budget" else 1.0
         if longer.plan.total_steps <= least * winner.plan.total_steps:
             return FinalPlan(reason=f"it would hardly be longer than the winner's {found_in:,} tokens")
         return FinalPlan(self._derived(winner, longer.plan.total_steps), full_length)
@@ -153,7 +154,7 @@ class FinalTrainer:
         return FinalPlan(pipeline, full_length, goes_on_with=trial.spec.run, from_step=trial.branching_step)
 
     def _full_length(self, winner: Trial, done: int, left: float, unit: str) -> int:
-        """Return the tokens of the longer schedule: so many passes, or what the budget affords of them.
+        """Return the tokens of the longer schedule: a number of passes, or what the budget affords of them.
 
         ``done`` are the tokens behind the winner where the training goes on.
         """
@@ -177,7 +178,7 @@ class FinalTrainer:
         return (seconds - expected(method, 0.0, points, ends=True)) / each
 
     def _derived(self, winner: Trial, steps: int) -> Pipeline:
-        """Return the winner's pipeline with the rate for so many steps, within the user's restrictions."""
+        """Return the winner's pipeline with the rate for this many steps, within the user's restrictions."""
         found = winner.spec.pipeline
         if "learning_rate" in self.settings.fixed:
             return found

@@ -18,7 +18,7 @@ from tunecast.results import DataForecast, MoreData
 from tunecast.scaling import forecast, table_of_points
 from tunecast.scaling.forecasting import FEWEST_SIZES
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.calibrate_length import LEAST_STEPS
+from tunecast.session.calibrate_length import MIN_STEPS
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import FORWARD_COST
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
@@ -34,7 +34,7 @@ FORECAST_SHARE = 0.1
 SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8))
 """Choices of parts to measure, best first. Fewer than two besides the whole would not support a forecast."""
 MORE_BUDGET = 2.0
-"""A session that could not measure enough is given so many times its budget, or more."""
+"""A session that could not measure enough is advised this multiple of its budget, or more."""
 FINER = 1.1
 """Steps in which a sufficient multiple of a budget is sought."""
 HELD_MARGIN = 1.5
@@ -212,7 +212,7 @@ class Surveyor:
 
         factors = []
         for shares in SHARES:
-            factor = max(1.0, LEAST_STEPS / min(shares) / steps)
+            factor = max(1.0, MIN_STEPS / min(shares) / steps)
             if factor <= most:
                 while not is_affordable(shares, factor):
                     factor *= FINER
@@ -225,7 +225,7 @@ class Surveyor:
         return (
             f"a forecast repeats the completed trial with the lowest loss ({pipeline.method}, learning rate "
             f"{pipeline.number('learning_rate'):.3g}) on parts of its data; that trial has "
-            f"{leading.plan.total_steps} optimiser steps, and {LEAST_STEPS * 4} are needed"
+            f"{leading.plan.total_steps} optimiser steps, and {MIN_STEPS * 4} are needed"
         )
 
     def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
@@ -243,7 +243,7 @@ class Surveyor:
             for share in sorted({share for shares in SHARES for share in shares})
             if (part := part_of(trial, share)) is not None
         }
-        enough = {share for share, (part,) in laid_out.items() if part.plan.total_steps >= LEAST_STEPS}
+        enough = {share for share, (part,) in laid_out.items() if part.plan.total_steps >= MIN_STEPS}
         return [tuple(laid_out[share] for share in shares) for shares in SHARES if enough.issuperset(shares)]
 
     def _laid_out(self, trial: Trial, part: Part) -> Trials:

@@ -20,7 +20,7 @@ from tunecast.training.losses import Loss
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
 
-LEAST = 16
+MIN_EXAMPLES = 16
 """Examples of a guard that are scored in any case, if it has them."""
 
 
@@ -92,7 +92,7 @@ def _check_source(source: str) -> None:
 def affordable(guards: Sequence[Guard], validation: Sequence[EncodedExample]) -> tuple[Guard, ...]:
     """Shorten guards so that scoring all of them takes about as long as scoring the validation examples.
 
-    Each keeps an equal share of the validation examples' tokens, and at least :data:`LEAST` examples.
+    Each keeps an equal share of the validation examples' tokens, and at least :data:`MIN_EXAMPLES` examples.
     """
     if not guards:
         return ()
@@ -102,4 +102,4 @@ def affordable(guards: Sequence[Guard], validation: Sequence[EncodedExample]) ->
 
 def _within(examples: tuple[EncodedExample, ...], tokens: float) -> tuple[EncodedExample, ...]:
     fitting = int(np.searchsorted(np.cumsum([example.tokens for example in examples]), tokens, side="right"))
-    return examples[: max(LEAST, fitting)]
+    return examples[: max(MIN_EXAMPLES, fitting)]

@@ -23,8 +23,8 @@ from tunecast.records import Pipeline
 from tunecast.untrusted import Malformed, read_json
 
 FOLDER = "instructions"
-MOST_WAITING = 100
-"""The most instructions that are read at a time."""
+MAX_WAITING = 100
+"""Maximum number of instructions that are read at a time."""
 NAME = re.compile(r"(\d{13,16}-[0-9a-f]{8})\.json")
 Kind = Literal["stop-trial", "add-pipeline", "extend-budget", "end-now"]
 
@@ -106,7 +106,7 @@ def waiting(folder: Path) -> list[tuple[str, Instruction | str]]:
     except OSError:  # none was given yet
         return []
     ids = [found[1] for name in names if (found := NAME.fullmatch(name))]
-    return [(each, _read(folder / FOLDER / f"{each}.json", each)) for each in ids[:MOST_WAITING]]
+    return [(each, _read(folder / FOLDER / f"{each}.json", each)) for each in ids[:MAX_WAITING]]
 
 
 def withdraw(folder: Path, instruction_id: str) -> None:

@@ -119,7 +119,7 @@ def _allowed(settings: SessionSettings, memory_bytes: int) -> int:
 
 
 def _groups(device: str, devices: int) -> int:
-    """Return how many groups of so many devices there are, each for one worker; 1 on a CPU.
+    """Return how many groups of this many devices there are, each for one worker; 1 on a CPU.
 
     Raises:
         ConfigurationError: There is none.

@@ -138,7 +138,7 @@ class Search:
         With several workers one trains the first pipeline, and the others search meanwhile.
 
         Raises:
-            OutputError: The disk takes no more.
+            OutputError: The disk is full or cannot be written.
             ModelError: A worker cannot be started again.
         """
         self._tell_diagnostics(self.trials.history(self.runtime_model))
@@ -413,7 +413,7 @@ class Search:
     def _handle_crash(self, index: int, crash: Crash, slot: Slot) -> None:
         trial = self.trials[index]
         trial.running = False
-        self._progress.log(f"{crash.text}; another one is asked.")
+        self._progress.log(f"{crash.text}; retrying with a new worker.")
         self._crashes[index, trial.step] += 1
         if self._crashes[index, trial.step] > crash.forgiven:
             self.trials.fail(index, *crash.failure, slot, self._budget_tracker.elapsed())

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOSS = COMPLETION
 """The loss that sessions train with."""
-MOST_NEW_TOKENS = 256
+MAX_NEW_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -293,5 +293,5 @@ def choose_device(wanted: str) -> str:
 def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:
     """Limit generation to 1.5 times nearly every training completion, and to half of the context."""
     longest = float(np.quantile([example.label_tokens for example in encoded], 0.99))
-    most = min(MOST_NEW_TOKENS, context // 2) if context else MOST_NEW_TOKENS
+    most = min(MAX_NEW_TOKENS, context // 2) if context else MAX_NEW_TOKENS
     return int(min(most, max(8, round(1.5 * longest))))

@@ -36,7 +36,7 @@ class Requester:
         """Return a worker's answer.
 
         Raises:
-            OutputError: The disk takes no more.
+            OutputError: The disk is full or cannot be written.
             ModelError: The worker died again and again.
             RuntimeError: The worker cannot answer.
         """
@@ -52,7 +52,7 @@ class Requester:
         """Return a worker's answer: a crash if it died repeatedly, None if the time was over.
 
         Raises:
-            OutputError: The disk takes no more.
+            OutputError: The disk is full or cannot be written.
             RuntimeError: The worker cannot answer.
         """
         crashes = 0

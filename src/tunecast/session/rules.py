@@ -9,8 +9,8 @@ from tunecast.search import History, Policy, Remaining, leader, rung
 
 PROBE_RUNG = -2
 """A quarter of the full length."""
-MOST_PASSED_OVER = 8
-"""After so many choices that do not fit, the rest of the budget counts as too small for any candidate."""
+MAX_PASSED_OVER = 8
+"""After this many choices that do not fit, the rest of the budget counts as too small for any candidate."""
 
 
 class BudgetView(Protocol):
@@ -41,7 +41,7 @@ def choose(
         RuntimeError: The policy chose a trial that cannot be advanced.
     """
     passed_over: set[int] = set()
-    while len(passed_over) < MOST_PASSED_OVER:
+    while len(passed_over) < MAX_PASSED_OVER:
         shown = history.without(passed_over.union(hidden))
         index = policy(shown, budget_view.remaining())
         if index is None:

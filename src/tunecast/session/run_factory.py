@@ -25,9 +25,9 @@ point may cost as much again."""
 FORWARD_COST = 0.4
 """Seconds to evaluate a token relative to training on it."""
 POINTS_PER_TRIAL = 7
-LEAST_VALIDATION = 16
-LEAST_FOR_CHOICE = 64
-"""Least validation examples that trials and the winner are chosen by, if a single point affords them."""
+MIN_VALIDATION = 16
+MIN_FOR_CHOICE = 64
+"""Minimum validation examples that trials and the winner are chosen by, if a single point affords them."""
 GRIDS = (HALVINGS, (6, 4, 2), (4, 2), (2,))
 """Points of a trial before its end, the most first. In replays of the shipped runs, few points on 64 examples
 chose as well as all points on 16, and better than all points on 64."""
@@ -45,10 +45,10 @@ def affordable_validation(
         The subset that every point is scored on, and the examples that the last point and the winner are.
     """
     affordable = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
-    least = LEAST_VALIDATION if as_in_0_1_0 else LEAST_FOR_CHOICE
+    least = MIN_VALIDATION if as_in_0_1_0 else MIN_FOR_CHOICE
     choose = partial(validation_subset, seed=seed, doubles=not as_in_0_1_0)
     whole = choose(training_task.validation, token_limit=affordable, minimum=least)
-    return choose(whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=LEAST_VALIDATION), whole
+    return choose(whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=MIN_VALIDATION), whole
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ class Validation:
 def session_validation(training_task: TrainingTask, full_length_tokens: int, seed: int) -> Validation:
     """Choose the examples of every point, and how many points a trial has, by what its length affords.
 
-    A trial is scored less often rather than on fewer than :data:`LEAST_FOR_CHOICE` examples; only where a
+    A trial is scored less often rather than on fewer than :data:`MIN_FOR_CHOICE` examples; only where a
     single point before the end on so many would cost too much, it has fewer.
     """
     affordable = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
     choose = partial(validation_subset, seed=seed)
-    whole = choose(training_task.validation, token_limit=affordable, minimum=LEAST_FOR_CHOICE)
+    whole = choose(training_task.validation, token_limit=affordable, minimum=MIN_FOR_CHOICE)
     for halvings in GRIDS:
-        subset = choose(whole, token_limit=affordable / len(halvings), minimum=LEAST_VALIDATION)
-        if len(subset) >= min(LEAST_FOR_CHOICE, len(whole)):
+        subset = choose(whole, token_limit=affordable / len(halvings), minimum=MIN_VALIDATION)
+        if len(subset) >= min(MIN_FOR_CHOICE, len(whole)):
             break
     return Validation(subset, whole, halvings)
 

@@ -19,7 +19,7 @@ OTHER_METHOD = 1.5
 SCORING_MARGIN = 1.5
 """Allowance for a busy machine on everything but training, such as repeated scoring."""
 UNMEASURED_SPREAD = 0.3
-LEAST_SPREAD = 0.05
+MIN_SPREAD = 0.05
 LATEST = 8
 """Number of recent steps that overheads are averaged over."""
 
@@ -47,7 +47,7 @@ class RuntimeModel:
         self._overheads_by_method: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
 
     def at_rate(self, share: float) -> RuntimeModel:
-        """Return the first guess for a worker that computes at so much of this one's rate."""
+        """Return the first guess for a worker whose speed is this multiple of this one's."""
         seconds = 1.0 / share
         return RuntimeModel(
             seconds * self._first_guess, seconds * self._first_overhead, seconds * self.validation_seconds
@@ -121,7 +121,7 @@ class RuntimeModel:
         count = len(steps)
         pooled = (count * variance + UNMEASURED_SPREAD**2) / (count + 1)
         # The next step varies like the others, and their mean is itself uncertain.
-        return mean, max(LEAST_SPREAD, math.sqrt(pooled * (1 + 1 / count)))
+        return mean, max(MIN_SPREAD, math.sqrt(pooled * (1 + 1 / count)))
 
 
 class Paces:

@@ -112,7 +112,7 @@ class Session:
 
         Raises:
             BudgetError: The budget does not suffice for a few steps.
-            OutputError: The disk takes no more.
+            OutputError: The disk is full or cannot be written.
             ModelError: Memory ran out, or workers died again and again.
         """
         is_of_0_1_0 = self._state.full_length_tokens is not None and self._state.validation_sizes is None

@@ -50,8 +50,8 @@ class SessionSettings:
         epochs: Upper limit of the full length, in passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
         unique_examples: Training examples to use; None uses all.
-        test_examples: Most test examples to score, or ``all``. By default so many that the 95% interval of a
-            share, such as an accuracy, is at most 3 points either way.
+        test_examples: Maximum test examples to score, or ``all``. By default enough for the 95% interval of a
+            share, such as an accuracy, to reach at most 3 points either way.
         seed: Seed of split, sampling, data order and initialisation.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
@@ -61,7 +61,7 @@ class SessionSettings:
         executor: Where workers run: ``local`` for processes on this machine, ``in-process`` for none,
             ``ray`` for a Ray cluster, ``queue`` for those that ``tunecast worker`` starts anywhere.
         threads: Threads of one worker on a CPU; None shares the cores between the workers.
-        keep_gb: Most GB of checkpoints to keep.
+        keep_gb: Maximum GB of checkpoints to keep.
         max_memory_gb: Most GB that the workers of a device may hold together; candidates that cannot fit are
             left out. None takes the device's memory.
         store: URL of the store; empty for ``OUT/runs.sqlite``.

@@ -14,7 +14,7 @@ from tunecast.errors import BudgetError, ConfigurationError, OutputError
 from tunecast.methods.restrictions import unflagged
 from tunecast.methods.space import check_pipeline
 from tunecast.predictor import Prediction
-from tunecast.ranges import MOST_SECONDS, MOST_TOKENS
+from tunecast.ranges import MAX_SECONDS, MAX_TOKENS
 from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
 from tunecast.session.flags import flag_of
@@ -27,15 +27,15 @@ from tunecast.training.plan import HALVINGS
 BATCH_SIZE = "per_device_train_batch_size"
 LIMITS: Mapping[str, tuple[float, float]] = {
     "started_at": (0, 1e12),
-    "used_seconds": (0, MOST_SECONDS),
+    "used_seconds": (0, MAX_SECONDS),
     "worker_bytes": (1, 1e18),
-    "full_length_tokens": (1, MOST_TOKENS),
-    "seconds_per_token": (0, MOST_SECONDS),
-    "validation_seconds": (0, MOST_SECONDS),
-    "seconds_to_compare": (0, MOST_SECONDS),
-    "held_back": (0, MOST_TOKENS),
+    "full_length_tokens": (1, MAX_TOKENS),
+    "seconds_per_token": (0, MAX_SECONDS),
+    "validation_seconds": (0, MAX_SECONDS),
+    "seconds_to_compare": (0, MAX_SECONDS),
+    "held_back": (0, MAX_TOKENS),
 }
-"""Least and largest value of the figures in a session's state; NaN lies in no range."""
+"""Smallest and largest value of the figures in a session's state; NaN lies in no range."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _check_values(state: SessionState) -> None:
     if decided and label_metric(state.objective) is None:
         raise _damaged(f"objective is {state.objective!r}.")
     final = state.final if state.final is not None and state.final.pipeline is not None else None
-    if final is not None and not 1 <= final.full_length_tokens <= MOST_TOKENS:
+    if final is not None and not 1 <= final.full_length_tokens <= MAX_TOKENS:
         raise _damaged(f"the final training's length is {final.full_length_tokens}.")
     last = [final.pipeline] if final is not None and final.pipeline is not None else []
     for pipeline in (*state.recommended, *state.candidates, *last):

@@ -14,7 +14,7 @@ from tunecast.hardware.dtype import choose_dtype
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
 from tunecast.models.delivered import delivered_folder
 from tunecast.paths import expanded
-from tunecast.ranges import MOST_LENGTH
+from tunecast.ranges import MAX_LENGTH
 from tunecast.results import Answer, Proxy
 from tunecast.session.prepare import choose_device
 from tunecast.session.provenance import Origin
@@ -126,7 +126,7 @@ def answers(
     context = subject.steering.context if subject.steering else facts.context
     if context:  # a prompt that is cut is worse than an answer that is
         max_new_tokens = min(max_new_tokens, context // 2)
-    room = (context or MOST_LENGTH) - max_new_tokens
+    room = (context or MAX_LENGTH) - max_new_tokens
     asked = [
         encode_prompt(example, tokenizer, max_length=room, architecture=facts.architecture)
         for example in examples

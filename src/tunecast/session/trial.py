@@ -91,7 +91,7 @@ class Trial:
 
     @property
     def is_stopped_early(self) -> bool:
-        """Whether nothing that decides has improved for so many points that it stops."""
+        """Whether nothing that decides has improved for long enough that it stops."""
         if self.patience is None or self.outcome is not Outcome.PAUSED:
             return False
         best = max((point.step for point in self.best_points), default=None)

@@ -8,11 +8,11 @@ from tunecast.data import LOSS
 from tunecast.recommender.recommend import EXPECTED_EVALUATION
 from tunecast.recommender.recommendation import Recommendation
 from tunecast.search import get_strategy
-from tunecast.session.budget_tracker import MOST_FOR_COMPARING
-from tunecast.session.calibrate_length import LEAST_STEPS, SMALLEST_BATCH, BaseMeasurement
+from tunecast.session.budget_tracker import MAX_FOR_COMPARING
+from tunecast.session.calibrate_length import MIN_STEPS, SMALLEST_BATCH, BaseMeasurement
 from tunecast.session.final_evaluation import SAMPLES
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.run_factory import FORWARD_COST, LEAST_FOR_CHOICE
+from tunecast.session.run_factory import FORWARD_COST, MIN_FOR_CHOICE
 from tunecast.session.settings import SessionSettings
 from tunecast.training.label_metrics import label_metric
 from tunecast.training.training_task import TrainingTask
@@ -66,13 +66,13 @@ def least_budget_seconds(training_task: TrainingTask, settings: SessionSettings,
     """Return the expected least budget: for the base model, the comparison, and trials of a few steps."""
     mean = training_task.train_tokens / len(training_task.train)
     share = settings.final_choice.searched_share * get_strategy(settings.strategy).share_of_budget("seconds")
-    trials = LEAST_STEPS * SMALLEST_BATCH * mean * speed.training / share
-    scored = min(LEAST_FOR_CHOICE, len(training_task.validation))
-    return (trials + scored * mean * speed.scoring) / (1 - MOST_FOR_COMPARING)
+    trials = MIN_STEPS * SMALLEST_BATCH * mean * speed.training / share
+    scored = min(MIN_FOR_CHOICE, len(training_task.validation))
+    return (trials + scored * mean * speed.scoring) / (1 - MAX_FOR_COMPARING)
 
 
 def final_training_seconds(training_task: TrainingTask, epochs: float, speed: Speed) -> float:
-    """Return the expected seconds of training for so many passes, evaluations included."""
+    """Return the expected seconds of training for a number of passes, evaluations included."""
     return (1 + EXPECTED_EVALUATION) * speed.training * epochs * training_task.train_tokens
 
 

@@ -169,7 +169,7 @@ class WorkQueue:
     def leave(self, worker: str, *, if_older_than: float | None = None) -> bool:
         """Remove a worker with what it was asked and has not answered; return whether it was there.
 
-        With ``if_older_than``, nothing happens to a worker that has shown within so many seconds that it
+        With ``if_older_than``, nothing happens to a worker that has shown within this many seconds that it
         lives.
         """
 

@@ -11,7 +11,7 @@ from tunecast.synth.pairs import Pair
 
 ENTAILED = "entail"
 """Begins the name of the label that stands for entailment in models for inference."""
-MOST_TOKENS = 512
+MAX_TOKENS = 512
 """Longest input, if neither the model's configuration nor its tokenizer sets a shorter one."""
 
 
@@ -42,7 +42,7 @@ class Entailment:
             )
         self._entailed = entailed[0]
         limits = (getattr(config, "max_position_embeddings", None), self._tokenizer.model_max_length)
-        self._most = min(MOST_TOKENS, *(limit for limit in limits if limit))
+        self._most = min(MAX_TOKENS, *(limit for limit in limits if limit))
         self._model = self._model.eval().to(device)
 
     def holds(self, pair: Pair) -> bool:

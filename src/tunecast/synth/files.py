@@ -22,7 +22,7 @@ class SynthReport:
     Args:
         documents: Names of the documents that were read.
         unread: Reason by the name of each document that was not read.
-        notes: What was not read inside documents, and what went unlike the request, one sentence each.
+        notes: What was not read inside documents, and deviations from the request, one sentence each.
         passages: Passages of all documents.
         made: Pairs that were made, before the checks.
         kept: Pairs in the output, by split.
@@ -92,7 +92,7 @@ class SynthFiles:
         earlier = next((file for file in (self.pairs, self.journal) if file.exists()), None)
         if earlier is not None and not resume:
             raise OutputError(
-                f"--output {self.pairs}: {earlier.name} is there already.",
+                f"--output {self.pairs}: {earlier.name} already exists.",
                 "Go on with --resume, or name another file.",
             )
         for file in (

@@ -31,7 +31,7 @@ class SynthSettings:
     Args:
         sources: Documents and folders.
         output: File of the pairs, ending in ``.jsonl``.
-        pairs: Most pairs to keep.
+        pairs: Maximum number of pairs to keep.
         kinds: Some of :data:`~tunecast.synth.prompts.KINDS`; without a writer only ``qa``.
         writer: Who writes the pairs; None to take those that the documents state.
         prompts: Folder of the user's prompts, empty for Tunecast's own.

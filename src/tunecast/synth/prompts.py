@@ -20,8 +20,8 @@ LABELS = ("definition", "instruction", "explanation", "example", "reference")
 """Labels of a classification unless the user names some."""
 QUESTIONS = 3
 """Questions asked for at once; more make small models repeat themselves."""
-MOST_EXAMPLES = 10
-MOST_PROMPT_CHARACTERS = 20_000
+MAX_EXAMPLES = 10
+MAX_PROMPT_CHARACTERS = 20_000
 
 _ASKED_FOR = {"qa": "", "extraction": "", "answer": "{question}", "guess": "{question}"}
 _LINE = re.compile(r"^\W*(?:\d+\W*)?(question|answer)\W{0,3}\d*\W{0,3}:[\s*]*(.*)$", re.IGNORECASE)
@@ -90,7 +90,7 @@ def read_prompts(
 
     Args:
         folder: Holds the user's prompts, such as ``qa.txt``. Those that it lacks are copied there first.
-        examples: JSON lines with ``prompt`` and ``completion``; the first :data:`MOST_EXAMPLES` are shown.
+        examples: JSON lines with ``prompt`` and ``completion``; the first :data:`MAX_EXAMPLES` are shown.
         labels: Labels of a classification, empty for :data:`LABELS`.
 
     Raises:
@@ -128,9 +128,9 @@ def _prompt(name: str, folder: Path | None) -> str:
             f"--prompts: {path} has no {' and no '.join(missing)}.",
             "Put it where the writer shall read it, or delete the file to have Tunecast's own prompt.",
         )
-    if len(text) > MOST_PROMPT_CHARACTERS:
+    if len(text) > MAX_PROMPT_CHARACTERS:
         raise ConfigurationError(
-            f"--prompts: {path} has more than {MOST_PROMPT_CHARACTERS:,} characters.", "Shorten it."
+            f"--prompts: {path} has more than {MAX_PROMPT_CHARACTERS:,} characters.", "Shorten it."
         )
     return text
 
@@ -140,7 +140,7 @@ def _examples(path: Path) -> list[tuple[str, str]]:
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip() and len(found) < MOST_EXAMPLES:
+                if line.strip() and len(found) < MAX_EXAMPLES:
                     found.append(_example(line, f"--examples {path}, row {number}"))
     except OSError as error:
         raise DataError(f"--examples {path} cannot be read: {error.strerror}.", "Check the path.") from None

@@ -14,12 +14,12 @@ from tunecast.synth.pairs import Made, Pair
 from tunecast.synth.prompts import Prompts
 from tunecast.training.metrics import token_f1
 
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 """Longest answer of the writer in tokens."""
-MOST_ANSWER_TOKENS = 64
+MAX_ANSWER_TOKENS = 64
 """Longest answer of the round trip."""
 STALE_REQUESTS = 64
-"""If the answers to so many requests in a row give no pair, further ones would be as useless."""
+"""If the answers to this many requests in a row give no pair, further ones would be as useless."""
 ALIKE = 0.5
 """Token F1 from which the answer with the passage agrees with the completion."""
 GUESSED = 0.8
@@ -90,7 +90,7 @@ class WritingJob:
         self, wave: Sequence[tuple[str, Passage]], checker: Checker, journal: Journal, made: Made
     ) -> bool:
         """Write and check the pairs of some requests; return whether all were answered within the budget."""
-        answers = journal.ask([self.prompts.ask(*request) for request in wave], MOST_TOKENS)
+        answers = journal.ask([self.prompts.ask(*request) for request in wave], MAX_TOKENS)
         written: list[Pair] = []
         for (kind, passage), answer in zip(wave, answers, strict=True):
             if answer is None:
@@ -121,7 +121,7 @@ class WritingJob:
         for name, kinds in (("answer", ("qa", "extraction")), ("guess", ("qa",))):
             asked = [at for at, pair in enumerate(pairs) if pair.kind in kinds and reasons[at] == ""]
             texts = [self.prompts.ask_back(name, pairs[at]) for at in asked]
-            for at, answer in zip(asked, journal.ask(texts, MOST_ANSWER_TOKENS), strict=True):
+            for at, answer in zip(asked, journal.ask(texts, MAX_ANSWER_TOKENS), strict=True):
                 reasons[at] = None if answer is None else _disagreement(name, answer, pairs[at])
         return reasons
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SESSION_TAG = "tunecast.session"
 RUN_TAG = "tunecast.run"
-MOST_RUNS = 50_000
+MAX_RUNS = 50_000
 """The most that one search of MLflow may ask for."""
 
 
@@ -64,7 +64,7 @@ class _OpenMlflow(OpenTracker):
         self._experiment = experiment
         self._session = session
         found = client.search_runs(
-            [experiment], f"tags.`{SESSION_TAG}` = '{session.id}'", max_results=MOST_RUNS
+            [experiment], f"tags.`{SESSION_TAG}` = '{session.id}'", max_results=MAX_RUNS
         )
         self._ids = {run.data.tags[RUN_TAG]: run.info.run_id for run in found}
         self._logged: dict[str, set[tuple[str, int]]] = {}

@@ -17,7 +17,7 @@ GENERATED = (16, 32, 64, 100)
 """Numbers of generated validation answers that may choose the winner where the objective is a metric."""
 CHOSEN = (16, 32, 64, 128, 256, 512, 1024)
 """The same for labels, which are chosen without generation."""
-LEAST_CHOSEN = 64
+MIN_CHOSEN = 64
 """Labels that are chosen in any case where those of a prompt are no longer than it: as many examples as the
 loss is measured on."""
 CHOSEN_TOKENS = 200_000
@@ -98,7 +98,7 @@ class Answerer:
         if not self._by_labels:
             return GENERATED[0]
         prompt, labels = _tokens(self._task)
-        return LEAST_CHOSEN if labels <= prompt else CHOSEN[0]
+        return MIN_CHOSEN if labels <= prompt else CHOSEN[0]
 
     @property
     def _answer_tokens(self) -> int:

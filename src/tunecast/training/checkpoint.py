@@ -145,7 +145,7 @@ class CheckpointFolder:
         return found if isinstance(found, int) and found > 0 else None
 
     def write_report(self, report: StepReport) -> None:
-        """Leave a report for :meth:`read_report`; a disk that takes no more is none of its business."""
+        """Leave a report for :meth:`read_report`; a full disk is not its concern."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with written_whole(self._report) as unfinished:

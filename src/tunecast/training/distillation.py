@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Ids = Sequence[int]
 
 DEMONSTRATIONS = 16
-"""Most examples that the teacher sees before a prompt."""
+"""Maximum number of examples that the teacher sees before a prompt."""
 
 
 def trained_loss(

@@ -15,7 +15,7 @@ from tunecast.training.metric import Metric, ScoreOfDraw, Texts, check_pairs
 OF_ONE_LABEL = "f1="
 """Begins the name of the F1 of one label, as in ``f1=match``."""
 RESAMPLES = 200
-"""Most resamples of a bootstrap: scikit-learn takes about a millisecond for each."""
+"""Maximum number of resamples of a bootstrap: scikit-learn takes about a millisecond for each."""
 
 Codes = NDArray[np.int64]
 

@@ -162,7 +162,7 @@ def _decay_steps(warmup_steps: int, total_steps: int) -> int:
 
 
 def with_warmup_steps(pipeline: Pipeline, warmup_steps: int, total_steps: int) -> Pipeline:
-    """Return a pipeline whose plan has so many steps of warm-up among so many in all."""
+    """Return a pipeline whose plan has a given number of warm-up steps among all its steps."""
     share = max(0.0, warmup_steps - 0.5) / total_steps  # a plan rounds up
     return Pipeline(pipeline.method, {**pipeline.hyperparameters, "warmup_ratio": share})
 

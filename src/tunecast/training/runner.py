@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Examples = Sequence[EncodedExample]
 
 SMALLER = 4
-"""Where new processes have to start for smaller batches, batches are so many times smaller at once."""
+"""Where new processes have to start for smaller batches, batches are made this many times smaller at once."""
 SPLITS = ("subset", "validation", "test", "guard")
 
 

@@ -22,7 +22,7 @@ LABELS = 64
 LOSSLESS = ("f32", "f16", "bf16")
 """Types that keep what matters of the weights, so that a difference does not come from the type."""
 KEPT = 0.5
-"""Least share of what the finetuning changed that must be found in the exported model."""
+"""Minimum share of what the finetuning changed that must be found in the exported model."""
 UNCHANGED = 1e-4
 """Nats by which a model may differ from its base model and still be the same."""
 EXPORTED_BADLY = 3.0

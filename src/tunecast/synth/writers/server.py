@@ -20,7 +20,7 @@ ATTEMPTS = 5
 FIRST_WAIT = 1.0
 """Seconds before the second attempt; each further wait is twice as long, unless the server names one."""
 LONGEST_WAIT = 60.0
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 """Characters of a server's message that are shown."""
 TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 
@@ -194,7 +194,7 @@ class ServerWriter:
         """Return a text in one printable line, without the key."""
         text = text.replace(self._key, "[key]") if self._key else text
         line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-        return line[:MOST_SHOWN]
+        return line[:MAX_SHOWN]
 
 
 class _Pace:
