@@ -66,7 +66,7 @@ CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмно
 BUDGET = 8.0
 SEEDS = 5
 STRATEGIES = ("transfer", "asha", "random")
-FEWEST_MADE_UP = 0.8
+MIN_MADE_UP = 0.8
 """Share of the made-up tasks on which the guard has to fire."""
 MAX_REAL = 0.1
 """Share of the real tasks on which the guard may fire."""
@@ -357,8 +357,8 @@ def _wrong_rates(made_up: Sequence[Doubts], left_out: Sequence[Doubts]) -> list[
     """The limits that the guard's rates miss."""
     caught, disturbed = (sum(rate.fires for rate in rates) for rates in (made_up, left_out))
     missed = []
-    if caught < FEWEST_MADE_UP * len(made_up):
-        missed.append(f"fires on {caught} of {len(made_up)} made-up tasks, {FEWEST_MADE_UP:.0%} wanted")
+    if caught < MIN_MADE_UP * len(made_up):
+        missed.append(f"fires on {caught} of {len(made_up)} made-up tasks, {MIN_MADE_UP:.0%} wanted")
     if disturbed > MAX_REAL * len(left_out):
         missed.append(f"fires on {disturbed} of {len(left_out)} real tasks, {MAX_REAL:.0%} allowed")
     return missed

@@ -22,7 +22,7 @@ from scaling_study import markdown
 from study_design import RunSpec, complete_curves, read_cells
 from tunecast.arrays import Floats, Ints
 from tunecast.scaling import LossRow, LossTable, build_table, read_table
-from tunecast.scaling.forecasting import FEWEST_SIZES, posteriors
+from tunecast.scaling.forecasting import MIN_SIZES, posteriors
 from tunecast.scaling.predicting import LEVEL
 from tunecast.store import open_for_reading
 from tunecast.store.redaction import shared_session
@@ -102,7 +102,7 @@ def measure(table: LossTable) -> tuple[Errors, Choices | None]:
     truth = {curve.name: dict(zip(curve.data_sizes, curve.losses, strict=True)) for curve in table.curves}
     points, chances, best = [], [], []
     random = np.random.default_rng(0)
-    for place in range(FEWEST_SIZES - 1, len(sizes) - 1):
+    for place in range(MIN_SIZES - 1, len(sizes) - 1):
         targets = sizes[place + 1 :]
         (part,) = posteriors(table.up_to(sizes[place]))
         draws = part.predict(targets).measured()

@@ -28,7 +28,7 @@ from tunecast.scaling.table import Curve
 
 SHARE = 32
 """Sizes above the largest divided by this are the far ones."""
-FEWEST_SIZES = 3
+MIN_SIZES = 3
 ENCODER_DECODERS = ("BART", "T5", "Switch Transformer")
 COMPARED_SIZES = (1e3, 1e4, 1e5, 1e6)
 COMPARED_MODEL = 1e9
@@ -53,7 +53,7 @@ def by_family(path: Path) -> LossTable:
     sizes: dict[str, set[float]] = {}
     for curve in table.curves:
         sizes.setdefault(curve.labels["method"], set()).add(curve.factors["model_parameters"])
-    kept = (curve for curve in table.curves if len(sizes[curve.labels["method"]]) >= FEWEST_SIZES)
+    kept = (curve for curve in table.curves if len(sizes[curve.labels["method"]]) >= MIN_SIZES)
     return replace(table, curves=tuple(kept))
 
 

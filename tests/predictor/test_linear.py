@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sample_runs import sample_dataset, sample_machine, sample_run
-from tunecast.predictor.linear import FEWEST_RUNS, Line, by_device, families_of, fit_line, is_enough
+from tunecast.predictor.linear import MIN_RUNS, Line, by_device, families_of, fit_line, is_enough
 from tunecast.records import Run, Task
 
 
@@ -46,9 +46,9 @@ def test_runs_are_held_out_by_families_of_datasets() -> None:
 
 
 def test_enough_is_ten_runs_of_two_families() -> None:
-    assert not is_enough(runs(*["cola"] * FEWEST_RUNS))
-    assert not is_enough(runs("banking77", *["cola"] * (FEWEST_RUNS - 2)))
-    assert is_enough(runs("banking77", *["cola"] * (FEWEST_RUNS - 1)))
+    assert not is_enough(runs(*["cola"] * MIN_RUNS))
+    assert not is_enough(runs("banking77", *["cola"] * (MIN_RUNS - 2)))
+    assert is_enough(runs("banking77", *["cola"] * (MIN_RUNS - 1)))
 
 
 def test_runs_of_an_unknown_device_belong_to_none() -> None:

@@ -14,7 +14,7 @@ from tunecast.predictor.task_groups import task_group
 from tunecast.records import Run, device_kind
 
 PENALTY = 10.0
-FEWEST_RUNS = 10
+MIN_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -88,4 +88,4 @@ def families_of(runs: Sequence[Run]) -> Ints:
 
 def is_enough(runs: Sequence[Run]) -> bool:
     """Return whether there are enough runs to fit a line and to hold a family of datasets out."""
-    return len(runs) >= FEWEST_RUNS and len(np.unique(families_of(runs))) > 1
+    return len(runs) >= MIN_RUNS and len(np.unique(families_of(runs))) > 1

@@ -22,7 +22,7 @@ from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, group
 from tunecast.report.wording import value_text
 
 PANELS = 13
-FEWEST_TRIALS = 5
+MIN_TRIALS = 5
 """Fewer dots show no relation."""
 ORDINAL_VALUES = 8
 """A hyperparameter with at most this many values is drawn in equal steps, if fractions are used often."""
@@ -31,7 +31,7 @@ ORDINAL_VALUES = 8
 def hyperparameter_plots(trials: Sequence[DrawnTrial], zero_shot: float | None) -> list[Plot]:
     """Draw a panel for each hyperparameter that varied, the learning rate first and largest.
 
-    A panel has at least :data:`FEWEST_TRIALS` trials.
+    A panel has at least :data:`MIN_TRIALS` trials.
     """
     usable = [trial for trial in trials if trial.best_loss is not None]
     drawn = chosen_to_draw(usable, DOTS_DRAWN)
@@ -52,7 +52,7 @@ def _varied(trials: Sequence[DrawnTrial]) -> list[str]:
         for name, value in trial.run.pipeline.hyperparameters.items():
             values.setdefault(name, set()).add(repr(value))
             uses[name] = uses.get(name, 0) + 1
-    enough = [name for name in values if len(values[name]) > 1 and uses[name] >= FEWEST_TRIALS]
+    enough = [name for name in values if len(values[name]) > 1 and uses[name] >= MIN_TRIALS]
     return sorted(enough, key=lambda name: -uses[name])
 
 

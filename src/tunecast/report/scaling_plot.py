@@ -30,7 +30,7 @@ from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.predicting import CurvePrediction
 from tunecast.scaling.table import LossTable, group_name
 
-FEWEST_MODELS = 3
+MIN_MODELS = 3
 """Lines of equal loss need at least this many model sizes."""
 OF_SIZE = ("model", "model_parameters")
 """Descriptors that differ along the axis of model sizes."""
@@ -167,7 +167,7 @@ def _by_model_size(table: LossTable) -> dict[str, list[int]]:
     return {
         name: [rows[size] for size in sorted(rows)]
         for name, rows in groups.items()
-        if len(rows) >= FEWEST_MODELS
+        if len(rows) >= MIN_MODELS
     }
 
 

@@ -17,7 +17,7 @@ from tunecast.arrays import Floats, Ints
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.table import FACTORS, Curve, LossTable
 
-FEWEST_VALUES = 3
+MIN_VALUES = 3
 """Values in one family from which a factor is an X without being named."""
 
 CONFOUNDED = 0.95
@@ -107,7 +107,7 @@ def _all(table: LossTable) -> JointFactors | None:
     candidates = JointFactors(tuple(name for name in FACTORS if any(name in c.factors for c in table.curves)))
     family = families(table.curves, candidates)
     for name in candidates.names:
-        if _most_values(table.curves, name, family) >= FEWEST_VALUES:
+        if _most_values(table.curves, name, family) >= MIN_VALUES:
             rival = _confounded_with(table.curves, [*chosen, name], family)
             if rival is None:
                 chosen.append(name)

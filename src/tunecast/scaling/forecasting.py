@@ -15,7 +15,7 @@ from tunecast.scaling.predicting import CurvePrediction
 from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import Curve, Group, LossTable
 
-FEWEST_SIZES = 3
+MIN_SIZES = 3
 FARTHEST = 64.0
 """Largest supported multiple of a curve's largest measured size."""
 WIDEST = 1.5
@@ -107,8 +107,8 @@ def _forecasts(part: CurvePosterior, prediction: CurvePrediction, sizes: Floats,
 def support(curve: Curve, size: float, low: float, high: float) -> tuple[bool, str]:
     """Return whether a forecast with this 90% interval is fit to act upon, and why (not)."""
     smallest, largest = float(curve.data_sizes[0]), float(curve.data_sizes[-1])
-    if curve.distinct_sizes < FEWEST_SIZES:
-        return False, f"too few sizes: {curve.distinct_sizes} measured, {FEWEST_SIZES} are needed"
+    if curve.distinct_sizes < MIN_SIZES:
+        return False, f"too few sizes: {curve.distinct_sizes} measured, {MIN_SIZES} are needed"
     if size > FARTHEST * largest:
         return False, f"too far: {size / largest:.0f} times the largest measured size ({largest:g})"
     if size * FARTHEST < smallest:

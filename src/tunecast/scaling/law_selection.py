@@ -22,7 +22,7 @@ from tunecast.scaling.table import LossTable
 
 _QUICK = Effort(chains=16, warm_up=120, sweeps=120, every=6)
 _CLEARLY = 0.75
-_FEWEST_SIZES = 3
+_MIN_SIZES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def hide_largest(table: LossTable) -> LossTable | None:
     for limit in (sizes[-1] / 4, sizes[-1] / 2, sizes[-2] if len(sizes) > 1 else 0.0):
         visible = table.up_to(float(limit) * (1 + 1e-9))
         kept = [curve.distinct_sizes for curve in visible.curves]
-        if len(kept) == len(table.curves) and min(kept) >= _FEWEST_SIZES:
+        if len(kept) == len(table.curves) and min(kept) >= _MIN_SIZES:
             return visible
     return None
 

@@ -19,8 +19,8 @@ from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.predicting import LEVEL
 from tunecast.scaling.table import Group, LossTable
 
-FEWEST_POINTS = 8
-FEWEST_GROUPS = 3
+MIN_POINTS = 8
+MIN_GROUPS = 3
 USEFUL = 0.75
 """The link's mean error on left-out groups is at most this share of the error of one constant."""
 COVERED = 0.85
@@ -128,7 +128,7 @@ def _measured(table: LossTable) -> LossTable:
 
 def _pairs(table: LossTable) -> _Pairs:
     models = {curve.labels.get("model", "") for curve in table.curves if np.isfinite(curve.metrics).any()}
-    by_model = len(models) >= FEWEST_GROUPS
+    by_model = len(models) >= MIN_GROUPS
     names: dict[str, int] = {}
     losses, metrics, groups = [], [], []
     for row, curve in enumerate(table.curves):
@@ -164,9 +164,9 @@ def _judged(table: LossTable, pairs: _Pairs) -> tuple[Relation, Floats]:
     """Return the relation of one task and the residuals in left-out groups, shape (points,)."""
     task = table.curves[0].labels.get("task", "")
     count, groups = len(pairs.metric), len(np.unique(pairs.group))
-    if count < FEWEST_POINTS or groups < FEWEST_GROUPS:
+    if count < MIN_POINTS or groups < MIN_GROUPS:
         reason = f"too few runs with {table.metric}: {count} in {groups} models or curves, "
-        reason += f"{FEWEST_POINTS} in {FEWEST_GROUPS} are needed"
+        reason += f"{MIN_POINTS} in {MIN_GROUPS} are needed"
         nan = float("nan")
         return Relation(task, table.metric, count, groups, nan, nan, nan, False, reason), np.zeros(count)
     residuals, constant = np.empty(count), np.empty(count)

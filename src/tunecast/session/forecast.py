@@ -16,7 +16,7 @@ from tunecast.budget import Used
 from tunecast.records import FORECAST_ONLY, Outcome
 from tunecast.results import DataForecast, MoreData
 from tunecast.scaling import forecast, table_of_points
-from tunecast.scaling.forecasting import FEWEST_SIZES
+from tunecast.scaling.forecasting import MIN_SIZES
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import MIN_STEPS
 from tunecast.session.prepare import PreparedTask
@@ -108,9 +108,9 @@ class Survey:
 
     def _missing(self) -> str:
         """Return which runs are missing if there are too few for a forecast."""
-        if len(self.measured) >= FEWEST_SIZES:
+        if len(self.measured) >= MIN_SIZES:
             return ""
-        sizes = f"too few sizes: {len(self.measured)} measured, {FEWEST_SIZES} are needed"
+        sizes = f"too few sizes: {len(self.measured)} measured, {MIN_SIZES} are needed"
         outcomes = [_describe_outcome(trial) for (trial,) in self.parts if end_loss(trial) is None]
         return "; ".join([sizes, *outcomes])
 
