@@ -28,11 +28,11 @@ from tunecast.methods import BASELINE
 from tunecast.models import load_tokenizer
 from tunecast.models.load import quiet
 from tunecast.progress import Silent
+from tunecast.proxy_tuning.loading import Expert, Steering, steering_of
 from tunecast.records import Pipeline
 from tunecast.session.prepare import prepare_task
 from tunecast.session.proxy import ALPHAS
 from tunecast.session.settings import SessionSettings
-from tunecast.steering.loading import Expert, Steering, steering_of
 from tunecast.training.compute import Compute
 from tunecast.training.finished_model import load_finished
 from tunecast.training.generate import padded

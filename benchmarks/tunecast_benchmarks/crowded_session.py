@@ -28,10 +28,10 @@ from tunecast.search import History, Policy, Remaining
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import STORE_FILE, OutputFolder
 from tunecast.session.live import LiveProgress
-from tunecast.session.loop import Search
 from tunecast.session.obeying import Obeying
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.search_loop import Search
 from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import state_of

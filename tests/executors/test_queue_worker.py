@@ -143,7 +143,7 @@ def test_one_of_another_version_is_refused_with_a_message(
     session.open(versions=versions | {"torch": "1.0"})
     ended = started(pool, session, Stay(idle_seconds=2.0), told)
     member = session.member(REFUSING)
-    reason = session.folder.unseal(member.id, session.queue.told(member.id))
+    reason = session.folder.unseal(member.id, session.queue.message(member.id))
     assert reason.text == f"It runs torch 1.0 there and torch {versions['torch']} here."
     assert (member.host, reason.hint) == (socket.gethostname(), "Install the same versions.")
     ended.result(timeout=60)
@@ -173,7 +173,7 @@ def test_a_model_that_cannot_be_loaded_is_a_refusal(
     session.open(workplaces.Locked())
     ended = started(pool, session, Stay(once=True, idle_seconds=8.0), told)
     member = session.member(REFUSING)
-    reason = session.folder.unseal(member.id, session.queue.told(member.id))
+    reason = session.folder.unseal(member.id, session.queue.message(member.id))
     assert (reason.kind, reason.text) == ("ModelError", "The base model cannot be loaded: there is no key")
     ended.result(timeout=60)
     assert [one.state for one in session.queue.members("place")] == [REFUSING], "it has not come again"

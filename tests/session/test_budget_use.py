@@ -29,11 +29,11 @@ from tunecast.session.final_training import FinalTrainer
 from tunecast.session.finalists import best_checkpoints, is_scored, leading_checkpoints
 from tunecast.session.folder import OutputFolder
 from tunecast.session.judge import Judge
-from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import Validation, session_validation
 from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.search_loop import Search
 from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trial import Trial

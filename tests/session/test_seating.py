@@ -20,9 +20,9 @@ from tunecast.search import History, Remaining
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.feasible import Room
 from tunecast.session.folder import OutputFolder
-from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.search_loop import Search
 from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials

@@ -46,7 +46,7 @@ def test_a_workers_state_is_told(queue: WorkQueue) -> None:
     ((only,), answers) = queue.news("place")
     assert (only.id, only.host, only.state, answers) == ("ann", "far", READY, [])
     assert 0 <= only.age < 30
-    assert (queue.told("ann"), queue.told("nobody")) == (b"her machine", b"")
+    assert (queue.message("ann"), queue.message("nobody")) == (b"her machine", b"")
 
 
 def test_requests_are_answered_in_their_order_and_once(queue: WorkQueue) -> None:

@@ -68,8 +68,8 @@ def generate(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
     """
+    from tunecast.session.finished_model import answers, find_finished_model
     from tunecast.session.settings import SessionSettings
-    from tunecast.session.subject import answers, find_subject
 
     check_range("answer_tokens", max_new_tokens, called="--max-new-tokens")
     check_range("temperature", temperature)
@@ -81,9 +81,9 @@ def generate(
     settings = SessionSettings(
         model, "", seed=seed, device=device, dtype=dtype, trust_remote_code=trust_remote_code
     )
-    subject = find_subject(model, adapter, proxy, trust_remote_code=trust_remote_code)
+    finished = find_finished_model(model, adapter, proxy, trust_remote_code=trust_remote_code)
     drawn = (temperature, top_p) if temperature else None
-    return answers(subject, prompts, settings, max_new_tokens, drawn)
+    return answers(finished, prompts, settings, max_new_tokens, drawn)
 
 
 def recommend(

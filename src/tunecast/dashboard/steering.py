@@ -28,9 +28,9 @@ def instruct(session: Session, form: Mapping[str, str]) -> Instruction:
     if reason := refused_text(session):
         raise ConfigurationError(reason)
     assert session.folder is not None
-    told = _instruction(session, form)
-    give(session.folder, told)
-    return told
+    given = _instruction(session, form)
+    give(session.folder, given)
+    return given
 
 
 def _instruction(session: Session, form: Mapping[str, str]) -> Instruction:

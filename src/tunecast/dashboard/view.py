@@ -56,7 +56,7 @@ class TrialRow:
 
 
 @dataclass(frozen=True)
-class Told:
+class InstructionRow:
     """One instruction in the list of what was asked for."""
 
     title: str
@@ -178,7 +178,7 @@ def _values(session: Session, *, steers: bool) -> dict[str, Any]:
         "hidden": max(0, len(session.candidates) - TRIALS_SHOWN),
         "log": [(_clock(line.at), line.text) for line in reversed(session.live.log)] if session.live else [],
         "steers": steers and not refused_text(session),
-        "told": _told(session),
+        "instructions": _instructions(session),
     }
 
 
@@ -279,12 +279,12 @@ def _outcome(run: Run) -> str:
     return f"{outcome}: {run.error.kind}" if run.error else outcome
 
 
-def _told(session: Session) -> Sequence[Told]:
-    """Return what the session was told, newest first."""
+def _instructions(session: Session) -> Sequence[InstructionRow]:
+    """Return the session's instructions, newest first."""
     obeyed = session.state.obeyed if session.state else []
     known = {one.instruction.id for one in obeyed}
     found = [
-        Told(
+        InstructionRow(
             DONE[one.instruction.kind],
             _detail(one.instruction),
             one.effect[:1].upper() + one.effect[1:],
@@ -300,17 +300,17 @@ def _told(session: Session) -> Sequence[Told]:
         else "It is done when the session goes on."
     )
     found += [
-        Told(DONE[one.kind], _detail(one), hint, _clock(one.given_at), "waiting")
+        InstructionRow(DONE[one.kind], _detail(one), hint, _clock(one.given_at), "waiting")
         for _, one in pending
         if isinstance(one, Instruction) and one.id not in known
     ]
     return found[::-1]
 
 
-def _detail(told: Instruction) -> str:
-    if told.pipeline is not None:
-        return pipeline_line(told.pipeline)
-    return told.budget or told.run[:8]
+def _detail(instruction: Instruction) -> str:
+    if instruction.pipeline is not None:
+        return pipeline_line(instruction.pipeline)
+    return instruction.budget or instruction.run[:8]
 
 
 def _clock(seconds: float) -> str:

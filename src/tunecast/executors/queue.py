@@ -141,7 +141,7 @@ class QueueExecutor(PoolExecutor):
 
     def _meet(self, member: Member) -> None:
         """Seat a worker that is ready, or note why it refused."""
-        sealed = self._patiently(lambda: self._queue.told(member.id))
+        sealed = self._patiently(lambda: self._queue.message(member.id))
         if not sealed:
             return
         told = self._folder.unseal(member.id, sealed)

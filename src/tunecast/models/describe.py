@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
-from tunecast.models.recall import recall, remember
+from tunecast.models.model_cache import recall, remember
 from tunecast.ranges import check_range
 from tunecast.records import Architecture, ModelFacts
 from tunecast.untrusted import read_object

@@ -26,7 +26,7 @@ from tunecast.models.classifier import refuse_classifier
 from tunecast.models.config_facts import read_config
 from tunecast.models.empty import model_class
 from tunecast.models.gguf_header import check_header
-from tunecast.models.recall import recall, remember
+from tunecast.models.model_cache import recall, remember
 from tunecast.models.sizes import check_sizes
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent

@@ -13,10 +13,10 @@ from tunecast.progress import Progress
 from tunecast.records import FORECAST_ONLY, Run
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, end_loss
-from tunecast.session.loop import BUDGET_OVER, ENDED, Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import affordable_halvings
+from tunecast.session.search_loop import BUDGET_OVER, ENDED, Search
 from tunecast.session.status import session_status, wait_text
 from tunecast.session.trial import Trial
 from tunecast.session.trials import Trials, retraining_note

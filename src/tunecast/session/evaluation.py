@@ -17,9 +17,9 @@ from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
 from tunecast.results import Evaluation, GivenAnswer, Proxy, SampleOutput
 from tunecast.session.classification import classify
+from tunecast.session.finished_model import find_finished_model
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
-from tunecast.session.subject import find_subject
 from tunecast.training.measurement import Scored
 from tunecast.training.metrics import get_metric
 from tunecast.training.training_task import TrainingTask
@@ -58,10 +58,12 @@ def evaluate(
     """
     if split not in SPLITS:
         raise ConfigurationError(f"--split: there is no {split!r}.", f"Use {' or '.join(SPLITS)}.")
-    subject = find_subject(settings.model, adapter, proxy, trust_remote_code=settings.trust_remote_code)
-    settings = replace(settings, model=subject.model)
-    if seed is None and subject.origin is not None:
-        seed = subject.origin.seed
+    finished = find_finished_model(
+        settings.model, adapter, proxy, trust_remote_code=settings.trust_remote_code
+    )
+    settings = replace(settings, model=finished.model)
+    if seed is None and finished.origin is not None:
+        seed = finished.origin.seed
     if seed is not None:
         settings = replace(settings, seed=seed)
     with start_executor(settings.executor, 1, worker_threads(settings.threads, 1)) as executor:
@@ -76,16 +78,16 @@ def evaluate(
             interval_seed=settings.seed,
         )
         progress.start(f"Scoring the {split} examples")
-        task = replace(prepared.training_task, adapter=subject.adapter)
-        executor.open(TrainingPlace(task.steered_by(subject.steering) if subject.steering else task))
+        task = replace(prepared.training_task, adapter=finished.adapter)
+        executor.open(TrainingPlace(task.steered_by(finished.steering) if finished.steering else task))
         scored: Scored = scored_answer(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
     by_labels = bool(metric) and get_metric(metric).by_labels
     labels = [label.text for label in prepared.training_task.labels] if by_labels else []
-    diagnostics = subject.origin.warnings(prepared.dataset, settings.seed) if subject.origin else []
+    diagnostics = finished.origin.warnings(prepared.dataset, settings.seed) if finished.origin else []
     return Evaluation(
-        model=subject.named,
-        adapter="" if proxy else subject.adapter,
+        model=finished.named,
+        adapter="" if proxy else finished.adapter,
         dataset=prepared.task.dataset,
         split=split,
         score=scored.score,

@@ -82,7 +82,7 @@ class Obeying:
         return self._state.is_ended
 
     def obey(self, search: Steerable) -> None:
-        """Carry out what waits, in the order in which it was told."""
+        """Carry out what waits, in the order in which it was given."""
         known = {one.instruction.id for one in self._state.obeyed}
         for instruction_id, read in waiting(self._folder):
             if isinstance(read, str):
@@ -104,27 +104,29 @@ class Obeying:
         places = {trial.spec.pipeline.id: place for place, trial in enumerate(trials)}
         yield from (places[added] for added in self._state.added if added in places)
 
-    def _carry_out(self, told: Instruction, search: Steerable) -> None:
+    def _carry_out(self, instruction: Instruction, search: Steerable) -> None:
         do = {
             "stop-trial": self._stop,
             "add-pipeline": self._add,
             "extend-budget": self._extend,
             "end-now": self._end,
-        }[told.kind]
+        }[instruction.kind]
         try:
-            effect, refused = do(told, search), False
+            effect, refused = do(instruction, search), False
         except _Refused as reason:
-            effect, refused = f"{told.kind} {reason}.", True
-        self._state.obeyed.append(Obeyed(told, time.time(), self._budget_tracker.elapsed(), effect, refused))
+            effect, refused = f"{instruction.kind} {reason}.", True
+        self._state.obeyed.append(
+            Obeyed(instruction, time.time(), self._budget_tracker.elapsed(), effect, refused)
+        )
         self._save()
         self._progress.log(f"{'Not done' if refused else 'By hand'}: {effect}")
-        if told.kind == "end-now" and not refused:
+        if instruction.kind == "end-now" and not refused:
             search.give_up()
 
-    def _stop(self, told: Instruction, search: Steerable) -> str:
-        place = next((i for i, trial in enumerate(search.trials) if trial.spec.run == told.run), None)
+    def _stop(self, instruction: Instruction, search: Steerable) -> str:
+        place = next((i for i, trial in enumerate(search.trials) if trial.spec.run == instruction.run), None)
         if place is None:
-            raise _Refused(f"names no trial of this search: {told.run[:40]}")
+            raise _Refused(f"names no trial of this search: {instruction.run[:40]}")
         trial = search.trials[place]
         name = f"trial {trial.spec.run[:8]} ({trial.spec.pipeline.method})"
         if trial.run is None and not trial.running:
@@ -133,14 +135,14 @@ class Obeying:
             raise _Refused(TOO_LATE)
         if not trial.goes_on and not trial.is_stopped:
             raise _Refused(f"is for {name}, which has ended")
-        search.stop(place, told)
+        search.stop(place, instruction)
         share = trial.share
         return f"{name} was stopped at {share:.0%} of its full length."
 
-    def _add(self, told: Instruction, search: Steerable) -> str:
+    def _add(self, instruction: Instruction, search: Steerable) -> str:
         self._check_searching()
-        assert told.pipeline is not None
-        pipeline = self._complete(told.pipeline)
+        assert instruction.pipeline is not None
+        pipeline = self._complete(instruction.pipeline)
         name = f"a pipeline of {pipeline.method}"
         known = next((one for one in search.trials if one.spec.pipeline == pipeline), None)
         if known is not None and not known.goes_on:
@@ -154,11 +156,11 @@ class Obeying:
         self.wants_search = True
         return f"{name} was added; it is trained next, as far as the budget allows."
 
-    def _extend(self, told: Instruction, search: Steerable) -> str:
+    def _extend(self, instruction: Instruction, search: Steerable) -> str:
         self._check_searching()
         before = self._budget_tracker.budget
         try:
-            budget = Budget.parse(told.budget)
+            budget = Budget.parse(instruction.budget)
         except BudgetError as error:
             raise _Refused(f"names no budget: {error.what.removeprefix('--budget ').rstrip('.')}") from None
         if budget.kind != before.kind:
@@ -170,7 +172,7 @@ class Obeying:
         self.wants_search = True
         return f"the budget was extended from {before.text} to {budget.text}."
 
-    def _end(self, told: Instruction, search: Steerable) -> str:
+    def _end(self, instruction: Instruction, search: Steerable) -> str:
         if not any(trial.curve for trial in search.trials):
             raise _Refused("is refused, because no trial has a point yet, so there is nothing to deliver")
         self._state.is_ended = True

@@ -17,15 +17,15 @@ from tunecast.hardware.processor import worker_threads
 from tunecast.methods.space import HEAD, TRAINING_LOSS
 from tunecast.models.delivered import DELIVERED
 from tunecast.progress import Progress
+from tunecast.proxy_tuning.loading import Expert, steering_of
 from tunecast.records import Score
 from tunecast.results import Proxy, SessionRecord
 from tunecast.session.evaluation import scored_answer
+from tunecast.session.finished_model import FinishedModel, find_finished_model
 from tunecast.session.folder import OutputFolder
 from tunecast.session.judge import Judge
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
-from tunecast.session.subject import Subject, find_subject
-from tunecast.steering.loading import Expert, steering_of
 from tunecast.training.answers import most_answers
 from tunecast.untrusted import read_object
 
@@ -82,12 +82,14 @@ def deliver_proxy(
     if known is not None and known.get("key") == key:
         return
     proxy = Proxy(str(folder.path / DELIVERED), settings.model)
-    subject = find_subject(settings.proxy_for, proxy=proxy, trust_remote_code=settings.trust_remote_code)
-    scores = _scores(folder, settings, record, subject, key, progress)
+    finished = find_finished_model(
+        settings.proxy_for, proxy=proxy, trust_remote_code=settings.trust_remote_code
+    )
+    scores = _scores(folder, settings, record, finished, key, progress)
     judge = Judge(record.objective)
     best = min(scores, key=lambda alpha: judge.badness(scores[alpha]))
     listed = [AlphaScore(alpha, score.loss, score.metric) for alpha, score in scores.items()]
-    _write(folder.path, key, subject, best, listed)
+    _write(folder.path, key, finished, best, listed)
     progress.log(f"Proxy for {settings.proxy_for}: alpha {best:g}. Folder: {folder.path / PROXY}")
 
 
@@ -122,7 +124,7 @@ def _scores(
     folder: OutputFolder,
     settings: SessionSettings,
     record: SessionRecord,
-    subject: Subject,
+    finished: FinishedModel,
     key: Mapping[str, Any],
     progress: Progress,
 ) -> Mapping[float, Score]:
@@ -131,10 +133,10 @@ def _scores(
     known = _known(folder.path / SCORES_FILE, key)
     if set(ALPHAS) <= set(known):
         return known
-    prepared = prepare_task(replace(settings, model=subject.model, objective=record.objective), progress)
-    task = replace(prepared.training_task, adapter=subject.adapter)
-    assert subject.steering is not None
-    task = task.steered_by(subject.steering)
+    prepared = prepare_task(replace(settings, model=finished.model, objective=record.objective), progress)
+    task = replace(prepared.training_task, adapter=finished.adapter)
+    assert finished.steering is not None
+    task = task.steered_by(finished.steering)
     limit = most_answers(task, by_labels=Judge(record.objective).by_labels) if metric else 0
     request = ScoreModel(None, 0, "validation", metric=metric, generate_limit=limit)
     threads = worker_threads(settings.threads, 1)
@@ -164,20 +166,20 @@ def _known(file: Path, key: Mapping[str, Any]) -> dict[float, Score]:
 def _write(
     folder: Path,
     key: Mapping[str, Any],
-    subject: Subject,
+    finished: FinishedModel,
     alpha: float,
     scores: list[AlphaScore],
 ) -> None:
     """Write the folder; ``proxy.json`` comes last and says that it is complete."""
-    from tunecast.steering import logits, standalone
+    from tunecast.proxy_tuning import logits, standalone
 
-    steering, target = subject.steering, folder / PROXY
+    steering, target = finished.steering, folder / PROXY
     assert steering is not None
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     shutil.copy(logits.__file__, target / "proxy_logits.py")
     script = Path(standalone.__file__).read_text(encoding="utf-8")
-    script = script.replace("from tunecast.steering.logits import", "from proxy_logits import")
+    script = script.replace("from tunecast.proxy_tuning.logits import", "from proxy_logits import")
     (target / "generate.py").write_text(script, encoding="utf-8")
     content = {
         "asked": key["large"],

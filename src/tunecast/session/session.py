@@ -38,7 +38,6 @@ from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.guard_scoring import GuardScorer
 from tunecast.session.instructions import obeyed_texts
 from tunecast.session.longer_run import longer_run, with_more_data
-from tunecast.session.loop import Search
 from tunecast.session.obeying import Obeying
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
@@ -49,6 +48,7 @@ from tunecast.session.run_factory import (
     sized_validation,
 )
 from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.search_loop import Search
 from tunecast.session.seating import Seating, leave_out_whole
 from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text

@@ -12,7 +12,7 @@ from tunecast.methods import get_method
 from tunecast.methods.rates import is_steady
 from tunecast.records import Outcome, Point, Run
 from tunecast.session.judge import Judge
-from tunecast.session.stand import Stand
+from tunecast.session.trial_progress import TrialProgress
 from tunecast.training.checkpoint import CheckpointFolder, StepReport
 from tunecast.training.plan import TrialPlan
 from tunecast.training.training_task import TrainingTask, TrialSpec
@@ -45,7 +45,7 @@ class Trial:
     """What :meth:`Loss.measure` gave at its end for each validation example; None in a resumed session."""
     effort: float = 1.0
     """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
-    _known: Stand | None = field(default=None, repr=False)
+    _known: TrialProgress | None = field(default=None, repr=False)
 
     @cached_property
     def plan(self) -> TrialPlan:
@@ -87,7 +87,7 @@ class Trial:
         """The step of its next point, None at the end."""
         if not self.is_feasible or self.is_stopped_early or self.is_stopped:
             return None
-        return self._stand.following
+        return self._progress.following
 
     @property
     def is_stopped_early(self) -> bool:
@@ -112,7 +112,7 @@ class Trial:
     @property
     def points_to_end(self) -> int:
         """Points that it has not reached yet."""
-        return self._stand.points_left
+        return self._progress.points_left
 
     @property
     def ends_next(self) -> bool:
@@ -122,7 +122,7 @@ class Trial:
     @property
     def resume_step(self) -> int:
         """The step to continue from; earlier than :attr:`step` if that checkpoint is gone."""
-        return self._stand.resume_step
+        return self._progress.resume_step
 
     @property
     def branching_step(self) -> int:
@@ -200,7 +200,7 @@ class Trial:
     @property
     def checkpoint_bytes(self) -> int:
         """Bytes of its checkpoints when it was last committed."""
-        return self._stand.size_bytes
+        return self._progress.size_bytes
 
     @property
     def checkpoints(self) -> CheckpointFolder:
@@ -212,8 +212,8 @@ class Trial:
         self._known = None
 
     @property
-    def _stand(self) -> Stand:
+    def _progress(self) -> TrialProgress:
         if self._known is None or self._known.run is not self.run:
             folder = self.checkpoints if self.spec.folder else None
-            self._known = Stand.of(self.run, self.step, self.plan.grid, folder)
+            self._known = TrialProgress.of(self.run, self.step, self.plan.grid, folder)
         return self._known

@@ -121,13 +121,13 @@ class Store:
         has more points.
         """
         new_runs, _ = self._add([run_rows(run)], overwrite=True)
-        for told in self._watchers:
-            told(run)
+        for watcher in self._watchers:
+            watcher(run)
         return new_runs > 0
 
-    def watch(self, told: Callable[[Run], None]) -> None:
-        """Have ``told`` called with every run that :meth:`put` has written."""
-        self._watchers.append(told)
+    def watch(self, watcher: Callable[[Run], None]) -> None:
+        """Have ``watcher`` called with every run that :meth:`put` has written."""
+        self._watchers.append(watcher)
 
     def put_all(self, many: Iterable[Run]) -> None:
         """Write many runs, as :meth:`put` does, in one transaction."""

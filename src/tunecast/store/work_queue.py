@@ -198,8 +198,8 @@ class WorkQueue:
             rows = connection.execute(answered.where(*mine)).all()
             return _members(connection, place), [(row.number, row.answer) for row in rows]
 
-    def told(self, worker: str) -> bytes:
-        """Return what a worker has told with its state; empty if it has left."""
+    def message(self, worker: str) -> bytes:
+        """Return what a worker sent with its state; empty if it has left."""
         with self._reading() as connection:
             return connection.scalar(sa.select(workers.c.content).where(workers.c.id == worker)) or b""
 

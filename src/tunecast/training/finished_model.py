@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunecast.data import Example
-    from tunecast.steering.loading import Steering
+    from tunecast.proxy_tuning.loading import Steering
 
 
 def load_finished(
@@ -45,7 +45,7 @@ def load_finished(
         found = _adapted(found, model, adapter, device)
     if steering is None:
         return found
-    from tunecast.steering.loading import steered
+    from tunecast.proxy_tuning.loading import steered
 
     return steered(
         steering,

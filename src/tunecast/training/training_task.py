@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast.models.load import ResolvedModel
+from tunecast.proxy_tuning.loading import Steering
 from tunecast.records import ModelFacts, Pipeline, stable_hash
-from tunecast.steering.loading import Steering
 from tunecast.training.losses import COMPLETION
 from tunecast.training.plan import HALVINGS, TrialPlan, nested_subset, plan_trial
 

@@ -14,19 +14,19 @@ from tunecast.hardware.dtype import choose_dtype
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
 from tunecast.models.delivered import delivered_folder
 from tunecast.paths import expanded
+from tunecast.proxy_tuning.loading import Steering, find_expert, steering_of
 from tunecast.ranges import MAX_LENGTH
 from tunecast.results import Answer, Proxy
 from tunecast.session.prepare import choose_device
 from tunecast.session.provenance import Origin
 from tunecast.session.settings import SessionSettings
-from tunecast.steering.loading import Steering, find_expert, steering_of
 from tunecast.training.compute import Compute
 from tunecast.training.finished_model import load_finished
 from tunecast.training.generate import Sampling, generate
 
 
 @dataclass(frozen=True)
-class Subject:
+class FinishedModel:
     """A finished model.
 
     Args:
@@ -44,9 +44,9 @@ class Subject:
     origin: Origin | None
 
 
-def find_subject(
+def find_finished_model(
     model: str, adapter: str = "", proxy: Proxy | None = None, *, trust_remote_code: bool = False
-) -> Subject:
+) -> FinishedModel:
     """Find a finished model.
 
     Args:
@@ -72,17 +72,17 @@ def find_subject(
         expert = find_expert(proxy)
         steering = steering_of(model, expert, proxy.alpha, trust_remote_code=trust_remote_code)
         origin = Origin.read(Path(expert.adapter or expert.model))
-        return Subject(model, expert.model, expert.adapter, steering, origin)
+        return FinishedModel(model, expert.model, expert.adapter, steering, origin)
     origin = Origin.read(expanded(adapter or model))
     if adapter:
         read_adapter("--adapter", Path(adapter))
     elif is_adapter:
         adapter, model = str(expanded(model)), base_of(expanded(model))
-    return Subject(model, model, adapter, None, origin)
+    return FinishedModel(model, model, adapter, None, origin)
 
 
 def answers(
-    subject: Subject,
+    finished: FinishedModel,
     prompts: Sequence[str],
     settings: SessionSettings,
     max_new_tokens: int,
@@ -101,7 +101,7 @@ def answers(
     """
     import torch
 
-    resolved = models.resolve(subject.model)
+    resolved = models.resolve(finished.model)
     code = settings.trust_remote_code
     facts = models.describe(resolved, trust_remote_code=code)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=code)
@@ -115,15 +115,15 @@ def answers(
     ]
     model = load_finished(
         resolved,
-        subject.adapter,
-        subject.steering,
+        finished.adapter,
+        finished.steering,
         tokenizer,
         examples,
         dtype=getattr(torch, dtype),
         device=device,
         trust_remote_code=code,
     )
-    context = subject.steering.context if subject.steering else facts.context
+    context = finished.steering.context if finished.steering else facts.context
     if context:  # a prompt that is cut is worse than an answer that is
         max_new_tokens = min(max_new_tokens, context // 2)
     room = (context or MAX_LENGTH) - max_new_tokens

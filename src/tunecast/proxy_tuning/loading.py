@@ -14,16 +14,16 @@ from tunecast.models.delivered import delivered_folder
 from tunecast.models.describe import describe
 from tunecast.models.load import ResolvedModel, load_model, load_tokenizer, resolve
 from tunecast.paths import expanded
+from tunecast.proxy_tuning.prompts import own_prompts
+from tunecast.proxy_tuning.vocabulary import SAME_TOKENIZER, shared_tokens
 from tunecast.ranges import check_range
 from tunecast.results import Proxy
-from tunecast.steering.prompts import own_prompts
-from tunecast.steering.vocabulary import SAME_TOKENIZER, shared_tokens
 
 if TYPE_CHECKING:
     import torch
 
     from tunecast.data import Example
-    from tunecast.steering.model import SteeredModel
+    from tunecast.proxy_tuning.model import SteeredModel
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def steered(
         ModelError: A model cannot be loaded.
         DataError: An example has several answers, and the chat templates differ.
     """
-    from tunecast.steering.model import SteeredModel
+    from tunecast.proxy_tuning.model import SteeredModel
 
     members, prompts = [], []
     for model in (steering.large, steering.small):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tunecast.steering.logits import ProxyLogits, Reader, State, combined
-from tunecast.steering.prompts import OwnPrompts
+from tunecast.proxy_tuning.logits import ProxyLogits, Reader, State, combined
+from tunecast.proxy_tuning.prompts import OwnPrompts
 
 
 @dataclass
@@ -34,7 +34,7 @@ class SteeredModel(torch.nn.Module):
         anti_expert: The small model before its finetuning.
         alpha: How strongly the small models steer; it may be changed later.
         vocabulary: Number of tokens that the models share; see
-            :func:`~tunecast.steering.vocabulary.shared_tokens`.
+            :func:`~tunecast.proxy_tuning.vocabulary.shared_tokens`.
         stop: End-of-turn token of the expert.
         prompts: For base, expert and anti-expert, how to write prompts in the model's own template; None if
             it is the expert's.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunecast.steering.logits import ProxyLogits
+from tunecast.proxy_tuning.logits import ProxyLogits
 
 
 class ProxyModel:

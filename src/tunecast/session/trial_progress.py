@@ -11,7 +11,7 @@ from tunecast.training.checkpoint import CheckpointFolder
 
 
 @dataclass(frozen=True)
-class Stand:
+class TrialProgress:
     """What follows from a trial's run, its plan and its folder.
 
     Args:

@@ -23,9 +23,9 @@ from tunecast.search import History, Policy, Remaining, random_search
 from tunecast.session import loop
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
-from tunecast.session.loop import Search
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.search_loop import Search
 from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials

@@ -12,7 +12,7 @@ import pytest
 
 import workshop
 from tunecast import models
-from tunecast.models.recall import recall, remember
+from tunecast.models.model_cache import recall, remember
 
 LIGHT = """
 import json, sys

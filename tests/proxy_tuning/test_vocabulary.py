@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from tunecast.errors import ModelError
-from tunecast.steering.vocabulary import shared_tokens
+from tunecast.proxy_tuning.vocabulary import shared_tokens
 
 
 def test_added_tokens_at_the_end_are_cut(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import tiny
-from tunecast.steering.logits import ProxyLogits, Reader, combined
-from tunecast.steering.model import SteeredModel
+from tunecast.proxy_tuning.logits import ProxyLogits, Reader, combined
+from tunecast.proxy_tuning.model import SteeredModel
 
 PROMPTS = ("the apple is red and the house is blue", "Which colour has the river?", "a")
 Models = tuple[Any, Any, Any]
@@ -177,7 +177,7 @@ def test_rows_that_are_not_shared_are_never_chosen(models: Models, inputs: Any) 
 
 def test_the_file_stands_alone() -> None:
     """It is handed over with models, where Tunecast is not installed."""
-    import tunecast.steering.logits as logits
+    import tunecast.proxy_tuning.logits as logits
 
     text = Path(logits.__file__).read_text(encoding="utf-8")
     assert "import tunecast" not in text
