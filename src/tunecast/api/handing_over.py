@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import written_whole
 from tunecast.errors import ConfigurationError, StoreError
-from tunecast.models.delivered import DELIVERED, SESSION_FILE
+from tunecast.models.delivered import DELIVERED, SESSION_FILE, STORE_FILE
 from tunecast.progress import Progress, Silent
 from tunecast.ranges import check_range
 from tunecast.results import SessionRecord
-from tunecast.session.folder import STORE_FILE
 
 if TYPE_CHECKING:
     from tunecast.data import Dataset

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from tunecast.api.checking import check_settings, try_objective
 from tunecast.errors import ConfigurationError, disk_error
+from tunecast.models.delivered import STORE_FILE
 from tunecast.paths import expanded
 from tunecast.progress import Progress
 from tunecast.records import Pipeline, Run, Scalar
 from tunecast.results import SessionRecord
-from tunecast.session.folder import PIPELINE_FILE, STORE_FILE, OutputFolder
+from tunecast.session.folder import PIPELINE_FILE, OutputFolder
 from tunecast.session.live import LiveProgress
 from tunecast.session.settings import SessionSettings
 

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError, OutputError, StoreError
-from tunecast.models.delivered import SESSION_FILE
+from tunecast.models.delivered import SESSION_FILE, STORE_FILE
 from tunecast.records import Run
 from tunecast.results import SessionRecord
-from tunecast.session.folder import LIVE_FILE, STORE_FILE, read_session
+from tunecast.session.folder import LIVE_FILE, read_session
 from tunecast.session.live import Live, is_running, read_live
 from tunecast.session.state import SessionState, read_state
 from tunecast.store import Store, open_for_reading

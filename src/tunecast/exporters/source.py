@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.methods.pipeline_file import read_pipeline
-from tunecast.models.delivered import SESSION_FILE, delivered_folder
+from tunecast.models.delivered import SESSION_FILE, STORE_FILE, delivered_folder
 from tunecast.ranges import check_range
 from tunecast.records import Pipeline
-from tunecast.session.folder import STORE_FILE
 from tunecast.untrusted import read_object
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.untrusted import read_object
 
 SESSION_FILE = "session.json"
+STORE_FILE = "runs.sqlite"
 DELIVERED = "best"
 """Folder of the delivered model in a session's folder."""
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from tunecast.atomic import written_whole
 from tunecast.errors import OutputError, disk_error, first_line
-from tunecast.models.delivered import DELIVERED, SESSION_FILE
+from tunecast.models.delivered import DELIVERED, SESSION_FILE, STORE_FILE
 from tunecast.untrusted import Malformed, read_json
 
 LOCK_FILE = ".lock"
-STORE_FILE = "runs.sqlite"
 LIVE_FILE = "live.json"
 PIPELINE_FILE = "longer-pipeline.json"
 """The winner's pipeline with the learning rate for a longer run."""
