@@ -21,12 +21,13 @@ from tunecast.executors.base import Executor, Handle, Request, Slot, Workplace
 from tunecast.executors.requests import Advance
 from tunecast.hardware.machine import current_versions, worker_machine
 from tunecast.methods.space import baseline_pipeline, drawn_pipelines
+from tunecast.models.delivered import STORE_FILE
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Pipeline, Point, Run
 from tunecast.replay.cases import Case
 from tunecast.search import History, Policy, Remaining
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.folder import STORE_FILE, OutputFolder
+from tunecast.session.folder import OutputFolder
 from tunecast.session.live import LiveProgress
 from tunecast.session.obeying import Obeying
 from tunecast.session.prepare import PreparedTask, prepare_task
