@@ -36,6 +36,15 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
+def share_readable(folder: Path) -> None:
+    """Give a folder's files the mode that new files have: safetensors writes them for their owner alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
+
+
 def check_writable(path: Path, flag: str) -> None:
     """Check that a file can be written, before the work that produces its content.
 

@@ -22,7 +22,10 @@ def check_name(path: Path, flag: str) -> None:
         OutputError: It is not.
     """
     if path.suffix != SUFFIX:
-        raise OutputError(f"{flag} {path} does not end in {SUFFIX}.", f"Name it for example pairs{SUFFIX}.")
+        raise OutputError(
+            f"{flag} {path} does not end in {SUFFIX}.",
+            f"Name it {path.with_suffix(SUFFIX).name}, for example.",
+        )
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

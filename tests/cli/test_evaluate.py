@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from sessions import IN_PROCESS, Finished, call_main, finish
 from tunecast.training.metrics import token_f1
 
@@ -153,3 +154,31 @@ def test_the_help_names_the_executors_that_are_accepted(tiny_llama: Path, toy_da
     _, text, _ = call_main("evaluate", "--help")
     assert "local or in-process" in " ".join(text.replace("│", " ").split())
     assert "queue" not in text
+
+
+def test_other_data_are_scored_whole_on_request(with_adapter: Finished, tmp_path: Path) -> None:
+    best, rows = str(with_adapter.folder / "best"), tiny.toy_rows(40, seed=5)
+    file = tiny.write_jsonl(tmp_path / "more.jsonl", rows)
+    part = evaluated("--model", best, "--data", str(file))
+    assert part["score"]["examples"] == 8
+    assert "8 of 40 rows are scored, the test split; --split all scores every row." in part["warnings"]
+    whole = evaluated("--model", best, "--data", str(file), "--split", "all")
+    assert (whole["score"]["examples"], whole["split"]) == (40, "all")
+    assert not any("rows are scored" in text for text in whole["warnings"])
+    (tmp_path / "folder").mkdir()
+    tiny.write_jsonl(tmp_path / "folder" / "test.jsonl", rows)
+    assert evaluated("--model", best, "--data", str(tmp_path / "folder"))["score"] == whole["score"]
+
+
+def test_answers_are_lines_of_json_and_named_so(
+    with_adapter: Finished, toy_data: Path, tmp_path: Path
+) -> None:
+    best = str(with_adapter.folder / "best")
+    flags = ("--data", str(toy_data), "--objective", "token_f1", "--answers", str(tmp_path / "a.csv"))
+    code, _, err = call_main("evaluate", *IN_PROCESS, "--model", best, *flags)
+    assert (code, "does not end in .jsonl" in err, "Name it a.jsonl" in err) == (2, True, True), err
+
+
+def test_what_is_delivered_can_be_read_by_others(with_adapter: Finished) -> None:
+    for file in (with_adapter.folder / "best").iterdir():
+        assert file.stat().st_mode & 0o777 == (with_adapter.folder / "session.json").stat().st_mode & 0o777

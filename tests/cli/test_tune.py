@@ -366,11 +366,14 @@ def test_from_a_folder_of_documents_to_a_card(tiny_llama: Path, tmp_path: Path) 
     for number in range(30):
         text = f"Oil the gear of machine {number} every {number + 2} weeks, but never before noon."
         (folder / f"{number}.md").write_text(f"# Oiling machine {number}\n\n{text}\n")
+    (folder / "empty.md").write_text("")
     output = tmp_path / "out"
     given = ("--model", str(tiny_llama), "--output-dir", str(output), "--documents", str(folder))
     spent = ("--budget", "1-trials", "--no-forecast", "--final-training", "none")
     code, _, err = call_main("tune", *given, *spent, *FLAGS, *IN_PROCESS)
     assert code == 0, err
+    assert "Note: not read: empty.md has no text." in err
+    assert "Not used: 'source'" not in err
     card = (output / "best" / "README.md").read_text()
     assert "- made by: heading (30)" in card
     assert "- from 30 documents: 0.md, 1.md, " in card

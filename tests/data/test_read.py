@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from tunecast.data.read import read
+from tunecast.data.read import ALL, read
 from tunecast.errors import DataError
 
 ROWS: list[dict[str, Any]] = list(tiny.toy_rows(60))
@@ -185,3 +185,22 @@ def test_splits_without_rows_are_told(tmp_path: Path) -> None:
     file.write_text(json.dumps({"test": [], "foo": [{"prompt": "a", "completion": "b"}]}))
     with pytest.raises(DataError, match="has no rows in train, validation, test"):
         read(str(file))
+
+
+def test_what_is_scored_needs_no_other_split(tmp_path: Path) -> None:
+    tiny.write_jsonl(tmp_path / "test.jsonl", ROWS[:5])
+    dataset = read(str(tmp_path), scored="test")
+    assert len(dataset.test) == 5
+    with pytest.raises(DataError, match="no training examples"):
+        read(str(tmp_path))
+
+
+def test_all_rows_are_scored_whatever_splits_they_are_in(tmp_path: Path) -> None:
+    file = tiny.write_jsonl(tmp_path / "a.jsonl", ROWS)
+    assert len(read(str(file), scored=ALL).test) == len(ROWS)
+    (tmp_path / "folder").mkdir()
+    for name, rows in (("train", ROWS[:40]), ("test", ROWS[40:])):
+        tiny.write_jsonl(tmp_path / "folder" / f"{name}.jsonl", rows)
+    dataset = read(str(tmp_path / "folder"), scored=ALL)
+    assert len(dataset.test) == len(dataset.validation) == len(ROWS)
+    assert dataset.warnings == ()

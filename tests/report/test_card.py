@@ -109,7 +109,9 @@ def test_card_says_where_the_base_lies() -> None:
 def test_card_of_an_untouched_base() -> None:
     runs = make_runs(1)
     card = model_card(make_record(runs, winner="zero_shot"), runs[0], base_model="org/base")
-    assert "The untouched base model" in card
+    assert "# org/base, which no finetuning on" in card
+    assert "org/base itself, delivered by Tunecast." in card
+    assert front_matter(card)["tags"] == ["tunecast", "zero-shot"]
     assert "Zero-shot won" in card
     assert "## Pipeline" not in card
     assert "base_model_relation" not in front_matter(card)

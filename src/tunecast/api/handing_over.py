@@ -152,10 +152,10 @@ def push(source: str, repository: str, *, private: bool = False) -> str:
 
 def _settings_of(folder: Path) -> Mapping[str, Any]:
     """Return the configuration of the session in a folder; nothing if there is none."""
-    from tunecast.exporters.source import read_source
+    from tunecast.exporters.source import read_settings
 
     is_session = (folder / DELIVERED).is_dir() and (folder / SESSION_FILE).is_file()
-    return read_source(folder).settings if is_session else {}
+    return read_settings(folder) if is_session else {}
 
 
 def _compared_on(given: str | None, settings: Mapping[str, Any]) -> Dataset:

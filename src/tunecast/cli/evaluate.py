@@ -12,7 +12,7 @@ import typer
 from tunecast.atomic import check_writable, write_page
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
-from tunecast.json_lines import json_lines
+from tunecast.json_lines import check_name, json_lines
 from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
@@ -45,7 +45,7 @@ def command(
         None, "--data", help="File, folder, hub id, or stdlib. (default: the session's)"
     ),
     adapter: str = typer.Option("", "--adapter", help="Folder of an adapter for the model."),
-    split: str = typer.Option("test", "--split", help="test or validation."),
+    split: str = typer.Option("test", "--split", help="test, validation, or all rows of the data."),
     objective: str = typer.Option(
         None, "--objective", help="loss, or a metric to measure as well. (default: as tune)"
     ),
@@ -88,6 +88,7 @@ def command(
 
     settings = options.settings_from(values)
     if answers:
+        check_name(expanded(answers), "--answers")
         check_writable(expanded(answers), "--answers")
     with RichProgress() as progress:
         evaluation = evaluate(
@@ -118,12 +119,18 @@ def _write_answers(file: str, evaluation: Evaluation) -> None:
 
 def _of_session(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the session whose folder is given as the model; nothing for another model."""
+    from tunecast.data import AUTO
     from tunecast.session.consent import settings_of
+    from tunecast.session.folder import read_session
 
+    folder = expanded(given["model"])
     try:
-        return settings_of(expanded(given["model"]), given, OF_SESSION)
+        found = settings_of(folder, given, OF_SESSION)
+        if found.get("objective") == AUTO:  # other data are scored by what the session decided for its own
+            found["objective"] = read_session(folder).get("objective") or AUTO
     except OSError:
         return {}
+    return found
 
 
 def _print(evaluation: Evaluation) -> None:

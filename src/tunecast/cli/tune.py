@@ -113,7 +113,7 @@ def _helps(context: typer.Context) -> dict[str, str]:
 def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
     """Return the file of the documents' pairs beside the output folder; a resumed session may have it."""
     from tunecast.data.origin import read_origin
-    from tunecast.report.shown import given_or_shown
+    from tunecast.report.live import RichProgress
     from tunecast.session.settings import SessionSettings
     from tunecast.synth import SynthSettings, synthesize
 
@@ -125,9 +125,12 @@ def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
         earlier = read_origin(expanded(output))
         untouched = earlier is not None and not earlier["changed"]  # no edits are lost
         made = SynthSettings((documents,), output, model=str(values.get("model", "")), resume=untouched)
-        with given_or_shown(None) as progress:
+        with RichProgress() as progress:
             report = synthesize(made, progress)
+            dropped = [f"{count:,} {reason}" for reason, count in report.dropped.items()]
             progress.log(f"{sum(report.kept.values()):,} pairs of {documents}: {output}")
+            if dropped:
+                progress.log(f"Dropped: {', '.join(dropped)}.")
     return output
 
 

@@ -20,7 +20,10 @@ Data = Annotated[
 ]
 Documents = Annotated[
     str | None,
-    typer.Option("--documents", help="Instead of --data: a document or folder, for the pairs it states."),
+    typer.Option(
+        "--documents",
+        help="Instead of --data: a document or folder, for the pairs it states, kept in OUT-pairs.jsonl.",
+    ),
 ]
 Budget = Annotated[
     str | None, typer.Option("--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. (default: 30m)")

@@ -9,9 +9,10 @@ from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kin
 from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import LONGEST_BY_DEFAULT, fitting_length, spread
 from tunecast.data.patterns import check_pattern, reworded
-from tunecast.data.read import read, read_training
+from tunecast.data.read import ALL, read, read_training
 
 __all__ = [
+    "ALL",
     "AUTO",
     "LONGEST_BY_DEFAULT",
     "LOSS",

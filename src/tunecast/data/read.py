@@ -25,6 +25,8 @@ SPLIT_NAMES = {
     "test": "test",
 }
 
+ALL = "all"
+"""In the place of a split's name: all rows, whatever splits they are in."""
 SPLIT_COLUMN = "split"
 """Column of a single file that may say which split each row is in."""
 
@@ -35,6 +37,7 @@ def read(
     prompt_column: str | None = None,
     completion_column: str | None = None,
     seed: int = 0,
+    scored: str = "",
     progress: Progress | None = None,
 ) -> Dataset:
     """Read, check and split a dataset.
@@ -47,6 +50,8 @@ def read(
         prompt_column: Column of the prompt, if its name is not a known one.
         completion_column: Column of the completion, if its name is not a known one.
         seed: Seed of the split, if the source has no splits.
+        scored: For scoring a model without training: the split that is scored, which then is all that the
+            source needs to have, or :data:`ALL` for all rows, which then are in every split.
 
     Returns:
         The dataset in canonical form. Splits made here share no prompt.
@@ -72,8 +77,10 @@ def read(
                 f"{parts[0].place}: {len(empty)} of {total} rows have an empty completion and were left out "
                 f"({parts[0].unit}s {listed(empty)})."
             )
-    warnings.extend(_unused_columns(splits, fmt))
-    complete, shared = complete_splits(given, seed, source)
+    origin = read_origin(expanded(source)) if expanded(source).is_file() else None
+    if origin is None:  # what Tunecast wrote itself holds the source of each pair too
+        warnings.extend(_unused_columns(splits, fmt))
+    complete, shared = _complete(given, scored, seed, source)
     return Dataset(
         name=name,
         source=source,
@@ -83,8 +90,21 @@ def read(
         test=complete["test"],
         warnings=(*warnings, *shared),
         empty_rows=empty_rows,
-        origin=read_origin(expanded(source)) if expanded(source).is_file() else None,
+        origin=origin,
     )
+
+
+def _complete(
+    given: dict[str, Sequence[Example]], scored: str, seed: int, source: str
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Return the three splits, and warnings about prompts that they share; see :func:`read`."""
+    if scored == ALL:
+        rows = tuple(example for examples in given.values() for example in examples)
+    elif scored in given and "train" not in given:
+        rows = tuple(given[scored])
+    else:
+        return complete_splits(given, seed, source)
+    return dict.fromkeys(SPLITS, rows), []
 
 
 def read_training(source: str) -> tuple[Example, ...]:

@@ -17,6 +17,8 @@ from tunecast.untrusted import read_object
 if TYPE_CHECKING:
     from tunecast.data import Dataset
 
+DAMAGED = (ValueError, LookupError, TypeError)
+PIPELINE_INSTEAD = "Give the JSON file of a pipeline."
 SOURCES = "Give the output folder of tunecast tune, or the JSON file of a pipeline."
 
 
@@ -67,16 +69,29 @@ def read_source(path: Path) -> Source:
     if folder is None or not file.is_file():
         missing = "best/" if file.is_file() else file.name
         raise ConfigurationError(f"{path} is not the folder of a session: it has no {missing}.", SOURCES)
-    content = read_object(file, str(file), hint="Give the JSON file of a pipeline.")
+    content = read_object(file, str(file), hint=PIPELINE_INSTEAD)
     try:
         settings = _checked(content["configuration"])
         tested = _tested(path, settings, content.get("record"))
         fingerprint = str(content.get("dataset_fingerprint", ""))
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration):
-        raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
+    except (*DAMAGED, AttributeError, ArithmeticError, StopIteration):
+        raise ConfigurationError(f"{file} is damaged.", PIPELINE_INSTEAD) from None
     return Source(
         read_pipeline(folder / "pipeline.json", called="The pipeline"), settings, fingerprint, tested
     )
+
+
+def read_settings(folder: Path) -> Mapping[str, Any]:
+    """Read the configuration of the session in a folder, whatever it delivered.
+
+    Raises:
+        ConfigurationError: Its file is damaged.
+    """
+    file = folder / SESSION_FILE
+    try:
+        return _checked(read_object(file, str(file))["configuration"])
+    except DAMAGED:
+        raise ConfigurationError(f"{file} is damaged.", SOURCES) from None
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path
     given = delivery(run, base_model, folder)
     sections = [
         _front_matter(record, run, given),
-        f"# {_plain(given.base_model)} finetuned on {_plain(record.task.dataset)}",
+        _title(record, run, given),
         _summary(record, run, given),
         _scores(record),
         _classification(record, given),
@@ -55,6 +55,13 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def _title(record: SessionRecord, run: Run, given: Delivery) -> str:
+    model, dataset = _plain(given.base_model), _plain(record.task.dataset)
+    if run.pipeline.method == ZERO_SHOT.method:
+        return f"# {model}, which no finetuning on {dataset} improved"
+    return f"# {model} finetuned on {dataset}"
+
+
 def _front_matter(record: SessionRecord, run: Run, given: Delivery) -> str:
     import yaml
 
@@ -65,6 +72,8 @@ def _front_matter(record: SessionRecord, run: Run, given: Delivery) -> str:
         "pipeline_tag": "text-classification" if given.is_classifier else writes,
         "tags": ["tunecast", "finetuning", run.pipeline.method],
     }
+    if run.pipeline.method == ZERO_SHOT.method:
+        values["tags"].remove("finetuning")
     if given.adapter:
         values["base_model_relation"] = "adapter"
     elif run.pipeline.method != ZERO_SHOT.method:
@@ -75,16 +84,16 @@ def _front_matter(record: SessionRecord, run: Run, given: Delivery) -> str:
 
 
 def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
-    kind = "An adapter" if given.adapter else "A whole model"
+    model = _plain(given.base_model)
+    kind = f"An adapter for {model}" if given.adapter else f"A finetuned {model}"
     if run.pipeline.method == ZERO_SHOT.method:
-        kind = "The untouched base model"
+        kind = f"{model} itself, delivered"
+    else:
+        kind += ", made"
     words = verdict(record, [run])
     # The last sentence counts trials, which needs all runs; the card gives the cost under "Training".
     outcome = "\n".join(f"- {_plain(sentence)}" for sentence in words.sentences[:-1])
-    return (
-        f"{kind} for {_plain(given.base_model)}, made by Tunecast.{_how_chosen(record)}\n\n"
-        f"**{_plain(words.text)}.**\n\n{outcome}"
-    )
+    return f"{kind} by Tunecast.{_how_chosen(record)}\n\n**{_plain(words.text)}.**\n\n{outcome}"
 
 
 def _how_chosen(record: SessionRecord) -> str:

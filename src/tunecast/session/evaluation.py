@@ -7,24 +7,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.data import LOSS
+from tunecast.data import ALL, LOSS
 from tunecast.data.examples import prompt_text
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors import start_executor
 from tunecast.executors.base import Broken, Crash
 from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.hardware.processor import worker_threads
+from tunecast.paths import expanded
 from tunecast.progress import Progress
 from tunecast.results import Evaluation, GivenAnswer, Proxy, SampleOutput
 from tunecast.session.classification import classify
 from tunecast.session.finished_model import find_finished_model
-from tunecast.session.prepare import prepare_task
+from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.measurement import Scored
 from tunecast.training.metrics import get_metric
 from tunecast.training.training_task import TrainingTask
 
-SPLITS = ("test", "validation")
+SPLITS = ("test", "validation", ALL)
 
 
 def evaluate(
@@ -42,7 +43,8 @@ def evaluate(
         settings: Model, data, objective, seed and device; other settings are ignored. The folder of a session
             is the model that it delivered.
         adapter: Folder of an adapter in PEFT's format; empty for none, or if ``settings.model`` is one.
-        split: One of :data:`SPLITS`.
+        split: One of :data:`SPLITS`. ``all`` scores every row; else rows without splits are split by
+            ``seed``, as a session splits them.
         progress: Shows the stages.
         seed: Seed of the split and of the intervals. None takes the seed of the session that delivered the
             model, if its folder names one, else ``settings.seed``.
@@ -57,7 +59,7 @@ def evaluate(
             different tokens.
     """
     if split not in SPLITS:
-        raise ConfigurationError(f"--split: there is no {split!r}.", f"Use {' or '.join(SPLITS)}.")
+        raise ConfigurationError(f"--split: there is no {split!r}.", f"Use {', '.join(SPLITS)}.")
     finished = find_finished_model(
         settings.model, adapter, proxy, trust_remote_code=settings.trust_remote_code
     )
@@ -67,12 +69,12 @@ def evaluate(
     if seed is not None:
         settings = replace(settings, seed=seed)
     with start_executor(settings.executor, 1, worker_threads(settings.threads, 1)) as executor:
-        prepared = prepare_task(settings, progress)
+        prepared = prepare_task(settings, progress, scored=split)
         metric = prepared.task.metric if prepared.task.metric != LOSS else ""
         request = ScoreModel(
             None,
             0,
-            split,
+            "test" if split == ALL else split,
             metric=metric,
             generate_limit=sys.maxsize if metric else 0,
             interval_seed=settings.seed,
@@ -85,6 +87,9 @@ def evaluate(
     by_labels = bool(metric) and get_metric(metric).by_labels
     labels = [label.text for label in prepared.training_task.labels] if by_labels else []
     diagnostics = finished.origin.warnings(prepared.dataset, settings.seed) if finished.origin else []
+    is_other_data = not finished.origin or (diagnostics and settings.seed == finished.origin.seed)
+    if expanded(settings.data).is_file() and is_other_data:
+        diagnostics += _unscored(prepared, scored.score.examples, split)
     return Evaluation(
         model=finished.named,
         adapter="" if proxy else finished.adapter,
@@ -98,9 +103,18 @@ def evaluate(
     )
 
 
+def _unscored(prepared: PreparedTask, examples: int, split: str) -> list[str]:
+    """Say how to score the rows of a single file that were left out, if any were."""
+    task = prepared.training_task
+    rows = len(task.train) + len(task.validation_examples) + len(task.test_examples)
+    if split == ALL or examples == rows:
+        return []
+    return [f"{examples:,} of {rows:,} rows are scored, the {split} split; --split all scores every row."]
+
+
 def _answers(task: TrainingTask, split: str, outputs: Sequence[SampleOutput]) -> tuple[GivenAnswer, ...]:
     """Return the outputs, which are in the order of the split, with the examples that were asked."""
-    examples = task.test_examples if split == "test" else task.validation_examples
+    examples = task.validation_examples if split == "validation" else task.test_examples
     return tuple(
         GivenAnswer(example.row, prompt_text(example), one.reference, one.after, one.confidence)
         for example, one in zip(

@@ -69,11 +69,14 @@ class PreparedTask:
         return available if wanted is None else min(wanted, available)
 
 
-def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = "") -> PreparedTask:
+def prepare_task(
+    settings: SessionSettings, progress: Progress, *, dtype: str = "", scored: str = ""
+) -> PreparedTask:
     """Prepare the task of a session.
 
     Args:
         dtype: Type of the weights, for a session that began with it; empty to choose.
+        scored: What is scored without any training, as for :func:`tunecast.data.read`; empty for a session.
 
     Raises:
         DataError: The dataset cannot be used.
@@ -93,6 +96,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         prompt_column=settings.prompt_column,
         completion_column=settings.completion_column,
         seed=settings.seed,
+        scored=scored,
         progress=progress,
     )
     dataset = data.reworded(dataset, settings.pattern, settings.verbaliser)

@@ -472,10 +472,10 @@ class Session:
             self._save_state()
         plan = self._state.final
         if plan.pipeline is None:
-            if self._settings.final_training == AUTO:
-                return comparison
             text = f"The winner was not trained for longer: {plan.reason}."
             self._progress.log(f"Note: {text}")
+            if self._settings.final_training == AUTO:
+                return comparison
             return replace(comparison, warnings=(*comparison.warnings, text))
         self._budget_tracker.reserve("final training", 0.0)
         if choice.kind == "epochs":
