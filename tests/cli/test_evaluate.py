@@ -112,7 +112,7 @@ def test_mistakes_are_told(
     code, _, err = call_main(*model, "--adapter", str(tmp_path))
     assert (code, "adapter_config.json" in err) == (2, True)
     code, _, err = call_main(*model, "--split", "dev")
-    assert (code, "test or validation" in err) == (2, True)
+    assert (code, "test, validation, all" in err) == (2, True)
     shutil.copytree(with_adapter.folder / "best", tmp_path / "broken")
     (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"half")
     code, _, err = call_main(*model, "--adapter", str(tmp_path / "broken"))

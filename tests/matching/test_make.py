@@ -201,7 +201,7 @@ def test_answers_of_other_examples_are_refused(settings: MatchSettings) -> None:
     [
         ({"layout": "complex"}, "--layout: there is no 'complex'"),
         ({"explanations": "long"}, "--explanations: there is no 'long'"),
-        ({"noun": " "}, "--noun ' ' is no word for what a record describes"),
+        ({"noun": " "}, "--noun ' ' is not a word for what a record describes"),
         ({"labels": ""}, "Two tables need labels"),
         ({"errors": "answers.jsonl"}, "--errors chooses among training pairs, but all of them are used"),
         ({"output": "examples.csv"}, "does not end in .jsonl"),

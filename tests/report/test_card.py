@@ -57,7 +57,7 @@ def test_a_card_says_what_every_method_delivers(method: str) -> None:
     whole = get_method(method).delivers == "model"
     expected = ("transformers", "finetune") if whole else ("peft", "adapter")
     assert (values["library_name"], values["base_model_relation"]) == expected
-    assert ("A whole model for" in card) is whole
+    assert ("A finetuned a/b" in card) is whole
     assert ("The adapter works only" in card) is not whole
 
 
