@@ -344,6 +344,11 @@ def test_advice_names_what_would_fit() -> None:
     tight = estimate_memory(llama_3b(), replace(asked, batch_size=1)).total_bytes
     advice = what_would_fit(llama_3b(), replace(asked, device_memory_bytes=round(1.1 * tight)))
     assert advice[0].startswith("micro-batches of one example")
+    on_cpu = replace(asked, device="cpu", precision="float32")
+    whole = estimate_memory(llama_3b(), on_cpu).parts["weights"]
+    advice = what_would_fit(llama_3b(), replace(on_cpu, device_memory_bytes=round(0.9 * whole)))
+    assert len(advice) == 1
+    assert advice[0].startswith("a base model in bfloat16")
     devices = what_would_fit(llama_3b(), replace(asked, adapter=None, device_memory_bytes=3_000_000_000))
     assert devices == [] or "devices" in devices[-1] or "4-bit" in devices[-1]
 

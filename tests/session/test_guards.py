@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from tunecast import data
-from tunecast.errors import ConfigurationError, UserError
+from tunecast.errors import ConfigurationError, DataError, UserError
 from tunecast.models import load_tokenizer
 from tunecast.session.guards import MIN_EXAMPLES, Guard, affordable, read_guards
 from tunecast.session.prepare import PreparedTask
@@ -21,7 +20,7 @@ def read(prepared: PreparedTask, *sources: Path | str) -> tuple[Guard, ...]:
     )
 
 
-def test_a_guard_is_the_validation_split_of_its_data(prepared: PreparedTask, tmp_path: Path) -> None:
+def test_a_guard_is_a_whole_file_or_a_validation_split(prepared: PreparedTask, tmp_path: Path) -> None:
     rows = tiny.toy_rows(60, seed=5)
     file = tiny.write_jsonl(tmp_path / "kept.jsonl", rows)
     (tmp_path / "split").mkdir()
@@ -29,8 +28,13 @@ def test_a_guard_is_the_validation_split_of_its_data(prepared: PreparedTask, tmp
     tiny.write_jsonl(tmp_path / "split" / "validation.jsonl", rows[40:47])
     one, other = read(prepared, file, tmp_path / "split")
     assert (one.name, other.name) == ("kept", "split")
-    assert len(one.examples) == len(data.read(str(file)).validation)
+    assert {example.row for example in one.examples} == set(range(1, 61))
     assert {example.row for example in other.examples} == set(range(1, 8))
+
+
+def test_a_guard_has_more_than_one_example(prepared: PreparedTask, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="kept has a single example"):
+        read(prepared, tiny.write_jsonl(tmp_path / "kept.jsonl", tiny.toy_rows(1)))
 
 
 def test_a_suite_is_one_guard_for_each_part(prepared: PreparedTask) -> None:
@@ -65,7 +69,10 @@ def test_two_guards_of_one_name_are_refused(prepared: PreparedTask, tmp_path: Pa
         ("", ("--guard", "bad.jsonl", "empty")),
         ("not json\n", ("--guard", "bad.jsonl", "line 1")),
         (json.dumps({"frage": "a", "nummer": 3}), ("--guard", "bad.jsonl", "frage", "are for --data alone")),
-        (json.dumps({"prompt": "a", "completion": "b"}), ("--guard", "bad.jsonl", "1 distinct prompts")),
+        (
+            json.dumps({"prompt": "a", "completion": "b"}),
+            ("--guard", "bad.jsonl", "bad has a single example"),
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(

@@ -327,4 +327,5 @@ def _print(
         typer.echo(f"Would {'leave room' if estimate.tight else 'fit'}: {change}.")
     if not advice:
         outcome = "leave room" if estimate.tight else "make it fit"
-        typer.echo(f"No smaller batch, shorter sequence, quantisation or up to 64 devices would {outcome}.")
+        more = "4-bit weights or up to 64 devices" if request.device == "cuda" else "weights in bfloat16"
+        typer.echo(f"No smaller batch, sequences of half the length, or {more} would {outcome}.")

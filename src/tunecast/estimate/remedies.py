@@ -18,7 +18,8 @@ def what_would_fit(config: Any, request: Workload) -> list[str]:
     first; empty if none helps.
 
     Each is tried on top of those before: micro-batches of one example, gradient checkpointing, half the
-    sequence length, LoRA in place of full finetuning, a 4-bit base model. If none helps, more devices are.
+    sequence length, LoRA in place of full finetuning, a base model in bfloat16, on CUDA in 4 bits. If
+    none helps, more devices are.
     """
     fitting = []
     for words, changed in _changes(request):
@@ -42,6 +43,9 @@ def _changes(request: Workload) -> Iterator[tuple[str, Workload]]:
     if request.adapter is None:
         saving = replace(saving, adapter=_LORA, part=None, gradient_workspace=0.0)
         yield f"LoRA in place of full finetuning, with {words}", saving
+    if request.device == "cpu" and request.precision == "float32":
+        saving = replace(saving, precision="bfloat16")
+        yield f"a base model in bfloat16, with {words}", saving
     if request.device == "cuda" and request.precision != "4-bit":
         yield f"a 4-bit base model (QLoRA), with {words}", replace(saving, precision="4-bit")
 

@@ -20,6 +20,8 @@ from tunecast.training.losses import Loss
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
 
+MAX_EXAMPLES = 5000
+"""Maximum examples of a guard that are encoded, from which :func:`affordable` chooses."""
 MIN_EXAMPLES = 16
 """Examples of a guard that are scored in any case, if it has them."""
 
@@ -35,7 +37,7 @@ class Guard:
 def read_guards(
     sources: Sequence[str], tokenizer: Any, facts: ModelFacts, loss: Loss, seed: int
 ) -> tuple[Guard, ...]:
-    """Read guards: datasets, of which the validation split is used, parts of suites, and tasks of lm-eval.
+    """Read guards: whole files, validation splits of other datasets, parts of suites, and tasks of lm-eval.
 
     Raises:
         ConfigurationError: A source is no file, folder, id of a dataset, suite or task of lm-eval.
@@ -44,11 +46,15 @@ def read_guards(
     guards = []
     for source in sources:
         for name, examples, longest in _examples(source, tokenizer, facts, seed):
-            encoded = loss.encode(
-                data.spread(examples, seed), tokenizer, max_length=longest, architecture=facts.architecture
-            )
+            chosen = data.spread(examples, seed)[:MAX_EXAMPLES]
+            encoded = loss.encode(chosen, tokenizer, max_length=longest, architecture=facts.architecture)
             if not encoded:
                 raise DataError(f"--guard {source}: no completion of {name} fits the model's context.")
+            if len(encoded) == 1:
+                raise DataError(
+                    f"--guard {source}: {name} has a single example, which says nothing of the spread.",
+                    f"Give {MIN_EXAMPLES} examples or more.",
+                )
             guards.append(Guard(name, tuple(encoded)))
     names = [guard.name for guard in guards]
     if doubled := {name for name in names if names.count(name) > 1}:
@@ -69,7 +75,8 @@ def _examples(
         return [(name, examples, context) for name, examples in lm_eval_examples(source).items()]
     _check_source(source)
     try:
-        dataset = data.read(source, seed=seed)
+        scored = data.ALL if expanded(source).is_file() else "validation"
+        dataset = data.read(source, seed=seed, scored=scored)
     except DataError as error:
         hint = error.hint.replace(
             "name other columns with --prompt-column and --completion-column",

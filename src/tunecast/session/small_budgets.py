@@ -41,10 +41,10 @@ def check_suffices(
     end = min(_end(one, tracker.budget, runtime_model) for one in ready)
     enough = math.ceil(MARGIN * (elapsed + end + seconds_to_compare))
     raise BudgetError(
-        f"--budget {tracker.budget.text}: measuring the speed and the base model took {elapsed:.1f} s and "
-        f"comparing the leaders needs its share, so {left:.1f} s are left; a trial's first point takes about "
-        f"{step:.1f} s.",
-        f"Give at least --resume --budget {enough}s, or a smaller model.",
+        f"--budget {tracker.budget.text}: measuring the speed and scoring the base model, on guards too, "
+        f"took {elapsed:.1f} s and comparing the leaders needs its share, so {left:.1f} s are left; a "
+        f"trial's first point takes about {step:.1f} s.",
+        f"Go on with --resume --budget {enough}s or more, or give a smaller model.",
     )
 
 
