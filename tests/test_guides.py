@@ -96,7 +96,8 @@ def stage(tmp_path: Path, tiny_llama: Path, toy_data: Path) -> Path:
     tiny.write_jsonl(tmp_path / "chats.jsonl", chats)
     table(tmp_path / "sentences.csv", ("de", "en"), [tuple(row.values()) for row in rows])
     labels = [(row["prompt"], row["completion"].split()[-1]) for row in rows]
-    table(tmp_path / "tickets.csv", ("text", "label"), labels)
+    for name in ("tickets.csv", "more-tickets.csv"):
+        table(tmp_path / name, ("text", "label"), labels)
     products = [
         (number, f"{tiny.COLOURS[number % 8]} {tiny.THINGS[number % 10]} {number}") for number in range(60)
     ]
