@@ -20,13 +20,17 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def test_counts_and_the_next_command(tmp_path: Path) -> None:
+def test_counts_and_the_next_command(tmp_path: Path, tiny_llama: Path) -> None:
     (tmp_path / "a.html").write_text(samples.PAGE)
     output = str(tmp_path / "pairs.jsonl")
     said = run(str(tmp_path / "a.html"), "--output", output).splitlines()
     assert said[0].startswith("3 pairs kept of 3: ")
     assert said[1] == "made by: definition 2, question 1"
     assert said[-1] == f"Train on them: tunecast tune --model smollm2 --data {output}"
+    said = run(
+        str(tmp_path / "a.html"), "--output", output, "--resume", "--model", str(tiny_llama)
+    ).splitlines()
+    assert said[-1] == f"Train on them: tunecast tune --model {tiny_llama} --data {output}"
 
 
 def test_json(tmp_path: Path) -> None:

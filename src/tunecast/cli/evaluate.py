@@ -80,7 +80,7 @@ def command(
     values = _of_session(values) | values
     if "data" not in values:
         raise ConfigurationError(
-            "--data is missing: only the folder of a session names its data.",
+            f"--data is missing: only the folder of a session names its data, and {values['model']} is none.",
             "For example: tunecast evaluate --model smollm2 --data test.jsonl",
         )
     from tunecast.api import evaluate

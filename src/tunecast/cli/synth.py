@@ -143,7 +143,7 @@ def command(
     if as_json:
         typer.echo(json.dumps({**asdict(report), "output": output}, ensure_ascii=False))
     else:
-        _print(report, output)
+        _print(report, output, model or "smollm2")
         if audit:
             typer.echo(f"Mark a sample in a browser: {SynthFiles(expanded(output)).audit}")
 
@@ -155,7 +155,7 @@ def _refuse_without_writer(given: Mapping[str, str | None]) -> None:
         raise ConfigurationError(f"{flags[0]} needs a writer.", "Name one with --writer.")
 
 
-def _print(report: SynthReport, output: str) -> None:
+def _print(report: SynthReport, output: str, model: str) -> None:
     splits = ", ".join(f"{count:,} {split}" for split, count in report.kept.items())
     typer.echo(f"{sum(report.kept.values()):,} pairs kept of {report.made:,}: {splits}")
     for label, counts in (("made by", report.made_by), ("dropped", report.dropped)):
@@ -170,4 +170,4 @@ def _print(report: SynthReport, output: str) -> None:
         typer.echo(f"not read: {name}: {reason}")
     for note in report.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"Train on them: tunecast tune --model smollm2 --data {output}")
+    typer.echo(f"Train on them: tunecast tune --model {model} --data {output}")

@@ -126,9 +126,9 @@ def _speed_text(
     if full_length >= epoch or budget_tracker.budget.kind == "trials":
         return text
     if budget_tracker.budget.kind == "tokens":
-        return f"{text}, one with --budget {math.ceil(epoch / share)}-tokens"
+        return f"{text} (1 with --budget {math.ceil(epoch / share)}-tokens)"
     minutes = math.ceil((budget_tracker.elapsed() + epoch / share / speed) / 60)
-    return f"{text}, one with --budget {minutes}m"
+    return f"{text} (1 with --budget {minutes}m)"
 
 
 def timed_pipeline(pipeline: Pipeline, device: str) -> Pipeline:
