@@ -22,7 +22,7 @@ from tunecast.predictor import load_prior
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import DEFAULT, Context, get_strategy
-from tunecast.session import beside_search, budget_tracker, loop
+from tunecast.session import beside_search, budget_tracker, search_loop
 from tunecast.session.beside_search import BesideSearch
 from tunecast.session.budget_tracker import GRACE, BudgetTracker
 from tunecast.session.final_training import FinalTrainer
@@ -230,7 +230,7 @@ def test_five_minutes_are_used_on_slow_and_fast_machines(
     validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
     examples = len(validation.whole)
     machine = Machine(pace, scoring * examples * mean / pace, len(validation.subset) / examples)
-    for module in (budget_tracker, loop):
+    for module in (budget_tracker, search_loop):
         monkeypatch.setattr(module, "time", machine)
     spent = Spent(machine, settings, prepared, validation, full_length, *place)
     used = spent.seconds + spent.comparing
@@ -254,7 +254,7 @@ def searched_half(
     full_length = int(0.125 * (SECONDS - 5.0) * pace)
     validation = session_validation(replace(task, validation=task.validation * 8), full_length, 0)
     machine = Machine(pace, 4.0, len(validation.subset) / len(validation.whole), seed)
-    for module in (budget_tracker, loop, beside_search):
+    for module in (budget_tracker, search_loop, beside_search):
         monkeypatch.setattr(module, "time", machine)
     spent = Spent(machine, settings, prepared, validation, full_length, *place, SECONDS / 2, pipelines)
     return machine, spent

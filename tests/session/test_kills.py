@@ -14,7 +14,7 @@ from sessions import Finished
 from tunecast import api
 from tunecast.progress import SessionStatus
 from tunecast.records import Outcome
-from tunecast.session import loop
+from tunecast.session import search_loop
 from tunecast.session.settings import SessionSettings
 
 
@@ -86,7 +86,7 @@ def test_a_step_that_kills_twice_ends_its_trial(
         threads=1,
         fixed={"warmup_ratio": 0.5},
     )
-    monkeypatch.setattr(loop, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(search_loop, "POLL_SECONDS", 0.02)
     api.tune(settings, progress=told)
     assert len(told.disturbed) >= 2
     zero_shot, baseline, other = committed(folder)

@@ -20,7 +20,7 @@ from tunecast.methods.space import BASELINE
 from tunecast.progress import SessionStatus, Silent
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import History, Policy, Remaining, random_search
-from tunecast.session import loop
+from tunecast.session import search_loop
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
@@ -195,8 +195,8 @@ def test_many_steps_under_way_are_shown_together(begin: Begin, monkeypatch: pyte
     all_shown, few_shown = Told(), Told()
     search, _ = begin(4.0, random_search(), workers=2, progress=all_shown)
     search.spend()
-    monkeypatch.setattr(loop, "CROWD", 1)
-    monkeypatch.setattr(loop, "POLL_SECONDS", math.inf)
+    monkeypatch.setattr(search_loop, "CROWD", 1)
+    monkeypatch.setattr(search_loop, "POLL_SECONDS", math.inf)
     search, _ = begin(4.0, random_search(), workers=2, progress=few_shown)
     search.spend()
     assert 0 < few_shown.shown < all_shown.shown
