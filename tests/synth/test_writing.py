@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -193,12 +195,15 @@ def test_answers_before_a_failure_are_kept_and_not_asked_again(settings: SynthSe
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_kill_loses_no_answer(how: signal.Signals, settings: SynthSettings) -> None:
-    def slowly(text: str) -> Reply:
-        time.sleep(0.05)
+    asked, is_sent = itertools.count(), threading.Event()
+
+    def until_the_signal(text: str) -> Reply:
+        if next(asked) >= 14:
+            is_sent.wait(60)
         return writes_pairs(text)
 
     journal = Path(settings.output).with_name("pairs.answers.jsonl")
-    with serving(slowly) as server:
+    with serving(until_the_signal) as server:
         code = "from tunecast.cli import main; main()"
         arguments = ["synth", *settings.sources, "--output", settings.output, "--writer", server.address]
         process = subprocess.Popen(
@@ -208,6 +213,7 @@ def test_a_kill_loses_no_answer(how: signal.Signals, settings: SynthSettings) ->
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(how)
+        is_sent.set()
         _, said = process.communicate()
         assert "Traceback" not in said
         assert ("go on with --resume" in said) is (how == signal.SIGINT)
