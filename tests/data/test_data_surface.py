@@ -7,6 +7,7 @@ import tunecast.data
 
 def test_public_names() -> None:
     assert tunecast.data.__all__ == [
+        "ALL",
         "AUTO",
         "LONGEST_BY_DEFAULT",
         "LOSS",
