@@ -22,7 +22,7 @@ def test_every_place_is_in_the_source() -> None:
 
 def traced(script: str, word: str, folder: Path) -> tuple[int, list[str]]:
     """Run a script with a word on its command line; its process id and the lines of its trace."""
-    file, trace = folder / "loop.py", folder / "trace"
+    file, trace = folder / "search_loop.py", folder / "trace"
     file.write_text(script)
     process = subprocess.Popen([sys.executable, str(file), word], env=traced_to(trace))
     assert process.wait() == 0
