@@ -65,7 +65,7 @@ def test_pairs_are_written_with_their_source_and_read_as_data(settings: SynthSet
     dataset = read(str(output))
     sizes = {name: len(examples) for name, examples in dataset.splits()}
     assert sizes == report.kept
-    assert dataset.warnings == ("Only 'prompt', 'completion' are used. Not used: 'source'.",)
+    assert dataset.warnings == ()
 
 
 def test_the_same_pairs_again_and_fewer_of_them(settings: SynthSettings) -> None:
