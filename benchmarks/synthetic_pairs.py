@@ -7,8 +7,9 @@ Up to half of them are kept back for scoring. The ways: the *untouched* model, w
 that states the answer before the question (*passage*); and LoRA with the baseline's hyperparameters on pairs
 that are *extractive* (the other questions), *unfiltered* (all that the writer made in the right form) or
 *filtered* (those that the checks kept), by the number of pairs. A way that has fewer pairs than a size is
-left out there. Without --writer only the ways that need none are run. Results go to --results, one line for
-each run, and a second call goes on from there.
+left out there. What a training delivers is scored, which is the base model if validation prefers that.
+Without --writer only the ways that need none are run. Results go to --results, one line for each run, and a
+second call goes on from there.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def share_readable(folder: Path) -> None:
+def apply_umask(folder: Path) -> None:
     """Give a folder's files the mode that new files have: safetensors writes them for their owner alone."""
     mask = os.umask(0o022)
     os.umask(mask)

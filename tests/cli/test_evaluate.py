@@ -161,8 +161,8 @@ def test_other_data_are_scored_whole_on_request(with_adapter: Finished, tmp_path
     file = tiny.write_jsonl(tmp_path / "more.jsonl", rows)
     part = evaluated("--model", best, "--data", str(file))
     assert part["score"]["examples"] == 8
-    assert "8 of 40 rows are scored, the test split; --split all scores every row." in part["warnings"]
-    whole = evaluated("--model", best, "--data", str(file), "--split", "all")
+    assert "Only 8 rows are scored, the test split; --split all scores every row." in part["warnings"]
+    whole = evaluated("--model", best, "--data", str(file), "--split", "all", "--test-examples", "5")
     assert (whole["score"]["examples"], whole["split"]) == (40, "all")
     assert not any("rows are scored" in text for text in whole["warnings"])
     (tmp_path / "folder").mkdir()
@@ -182,3 +182,17 @@ def test_answers_are_lines_of_json_and_named_so(
 def test_what_is_delivered_can_be_read_by_others(with_adapter: Finished) -> None:
     for file in (with_adapter.folder / "best").iterdir():
         assert file.stat().st_mode & 0o777 == (with_adapter.folder / "session.json").stat().st_mode & 0o777
+
+
+def test_other_data_are_scored_by_the_sessions_metric_and_by_no_code_of_its_folder(
+    with_adapter: Finished, toy_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(with_adapter.folder, tmp_path / "out")
+    file = tmp_path / "out" / "session.json"
+    session = json.loads(file.read_text())
+    session["configuration"]["objective"] = "auto"
+    flags = ("evaluate", *IN_PROCESS, "--model", str(tmp_path / "out"), "--data", str(toy_data))
+    for objective, message in (("accuracy", "accuracy"), ("os:system", "session.json is damaged")):
+        file.write_text(json.dumps({**session, "objective": objective}))
+        code, _, err = call_main(*flags)
+        assert (code, message in err) == (2, True), err

@@ -18,9 +18,10 @@ from tunecast.api import export, merge
 from tunecast.data import read, reworded
 from tunecast.errors import ConfigurationError
 from tunecast.exporters import prepare_job
+from tunecast.exporters.source import read_settings, read_source
 from tunecast.methods import BASELINE
 from tunecast.methods.rates import STEPS_EXPONENT
-from tunecast.records import Pipeline
+from tunecast.records import ZERO_SHOT, Pipeline
 from tunecast.store import Store
 from tunecast.training.plan import nested_subset
 
@@ -211,3 +212,15 @@ def test_an_export_rewords_the_data_as_the_session_did(tiny_llama: Path, tmp_pat
     (tmp_path / "out" / "session.json").write_text(json.dumps(session))
     turns = [turn.content for example in prepare_job(folder).train for turn in example.turns]
     assert {text for text in turns if not text.endswith(" Good?")} == {"Yes", "No"}
+
+
+def test_the_settings_of_a_session_are_read_whatever_it_delivered(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = Path(session_folder(tmp_path / "out", tiny_llama, toy_data, ZERO_SHOT))
+    with pytest.raises(ConfigurationError, match="there is nothing to train"):
+        read_source(folder)
+    assert read_settings(folder)["model"] == str(tiny_llama)
+    (folder / "session.json").write_text('{"configuration": {"model": 3}}')
+    with pytest.raises(ConfigurationError, match=r"session\.json is damaged"):
+        read_settings(folder)

@@ -80,7 +80,7 @@ def command(
     values = _of_session(values) | values
     if "data" not in values:
         raise ConfigurationError(
-            f"--data is missing: only the folder of a session names its data, and {values['model']} is none.",
+            f"--data is missing, and {values['model']} is not the folder of a session, which names its data.",
             "For example: tunecast evaluate --model smollm2 --data test.jsonl",
         )
     from tunecast.api import evaluate
@@ -122,12 +122,13 @@ def _of_session(given: Mapping[str, Any]) -> dict[str, Any]:
     from tunecast.data import AUTO
     from tunecast.session.consent import settings_of
     from tunecast.session.folder import read_session
+    from tunecast.session.state import read_state
 
     folder = expanded(given["model"])
     try:
         found = settings_of(folder, given, OF_SESSION)
         if found.get("objective") == AUTO:  # other data are scored by what the session decided for its own
-            found["objective"] = read_session(folder).get("objective") or AUTO
+            found["objective"] = read_state(read_session(folder)).objective or AUTO
     except OSError:
         return {}
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.atomic import share_readable
+from tunecast.atomic import apply_umask
 from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, is_whole, merge_into_base
 from tunecast.exporters.new_folder import check_empty, new_folder
 from tunecast.models.adapter import base_of, read_adapter
@@ -61,7 +61,7 @@ def _merger(adapter: Path, model: str | None) -> Write:
         with quiet():
             merged.save_pretrained(folder)
         load_tokenizer(resolved).save_pretrained(folder)
-        share_readable(folder)
+        apply_umask(folder)
         (folder / CARD).write_text(_card(resolved.name, adapter), encoding="utf-8")
         for name in KEPT:
             if (adapter / name).is_file():

@@ -137,7 +137,7 @@ def read_data(source: str, settings: Mapping[str, Any]) -> Dataset:
 
     Raises:
         DataError: The data cannot be read.
-        ConfigurationError: The session's words for labels do not fit to the data.
+        ConfigurationError: The session's words for labels do not fit the data.
     """
     from tunecast import data
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunecast.atomic import share_readable
+from tunecast.atomic import apply_umask
 from tunecast.federated.settings import EQUAL, FederatedSettings
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
@@ -96,7 +96,7 @@ class FederatedMethod(ABC):
         with self.installed(site, state) as model:
             get_method(pipeline.method).save(model, folder, base_location)
         site.tokenizer.save_pretrained(folder)
-        share_readable(folder)
+        apply_umask(folder)
 
 
 def pipeline_of(settings: FederatedSettings, method: str, rate: float, **values: Any) -> Pipeline:

@@ -19,7 +19,7 @@ from tunecast.progress import Progress
 from tunecast.results import Evaluation, GivenAnswer, Proxy, SampleOutput
 from tunecast.session.classification import classify
 from tunecast.session.finished_model import find_finished_model
-from tunecast.session.prepare import PreparedTask, prepare_task
+from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.measurement import Scored
 from tunecast.training.metrics import get_metric
@@ -43,8 +43,8 @@ def evaluate(
         settings: Model, data, objective, seed and device; other settings are ignored. The folder of a session
             is the model that it delivered.
         adapter: Folder of an adapter in PEFT's format; empty for none, or if ``settings.model`` is one.
-        split: One of :data:`SPLITS`. ``all`` scores every row; else rows without splits are split by
-            ``seed``, as a session splits them.
+        split: One of :data:`SPLITS`. ``all`` scores every row, whatever ``test_examples`` is; else
+            rows without splits are split by ``seed``, as a session splits them.
         progress: Shows the stages.
         seed: Seed of the split and of the intervals. None takes the seed of the session that delivered the
             model, if its folder names one, else ``settings.seed``.
@@ -64,6 +64,8 @@ def evaluate(
         settings.model, adapter, proxy, trust_remote_code=settings.trust_remote_code
     )
     settings = replace(settings, model=finished.model)
+    if split == ALL:
+        settings = replace(settings, test_examples="all")
     if seed is None and finished.origin is not None:
         seed = finished.origin.seed
     if seed is not None:
@@ -89,7 +91,7 @@ def evaluate(
     diagnostics = finished.origin.warnings(prepared.dataset, settings.seed) if finished.origin else []
     is_other_data = not finished.origin or (diagnostics and settings.seed == finished.origin.seed)
     if expanded(settings.data).is_file() and is_other_data:
-        diagnostics += _unscored(prepared, scored.score.examples, split)
+        diagnostics += _left_out(scored.score.examples, split)
     return Evaluation(
         model=finished.named,
         adapter="" if proxy else finished.adapter,
@@ -103,13 +105,11 @@ def evaluate(
     )
 
 
-def _unscored(prepared: PreparedTask, examples: int, split: str) -> list[str]:
-    """Say how to score the rows of a single file that were left out, if any were."""
-    task = prepared.training_task
-    rows = len(task.train) + len(task.validation_examples) + len(task.test_examples)
-    if split == ALL or examples == rows:
+def _left_out(examples: int, split: str) -> list[str]:
+    """Say how to score the rows of a single file that are not in the split."""
+    if split == ALL:
         return []
-    return [f"{examples:,} of {rows:,} rows are scored, the {split} split; --split all scores every row."]
+    return [f"Only {examples:,} rows are scored, the {split} split; --split all scores every row."]
 
 
 def _answers(task: TrainingTask, split: str, outputs: Sequence[SampleOutput]) -> tuple[GivenAnswer, ...]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.atomic import share_readable
+from tunecast.atomic import apply_umask
 from tunecast.errors import ModelError
 from tunecast.hardware.machine import SecondsClock, load_average, peak_bytes, reset_peak
 from tunecast.methods import Method, get_method
@@ -209,7 +209,7 @@ class Runner:
             if is_classifier(model) and not (Path(folder) / "config.json").exists():
                 model.config.save_pretrained(folder)  # peft does not write the names of the labels
         self._tokenizer.save_pretrained(folder)
-        share_readable(Path(folder))
+        apply_umask(Path(folder))
 
     def save_base(self, folder: str) -> None:
         """Write the base model and its tokenizer."""
@@ -220,7 +220,7 @@ class Runner:
         with quiet():
             self._base_model().save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
-        share_readable(Path(folder))
+        apply_umask(Path(folder))
 
     def measure_speed(self, spec: TrialSpec, seconds: float) -> float:
         """Measure the training tokens per second of a trial, and discard the trial.
