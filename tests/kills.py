@@ -130,12 +130,16 @@ class Victim:
 
 
 class Disturbing(Silent):
-    """Disturbs the workers of a session of this process while they advance a trial; told as its progress."""
+    """Disturbs the workers of a session of this process while they advance a trial; told as its progress.
+
+    It is made before the session begins, and leaves alone what other tests have left running until then.
+    """
 
     def __init__(self, times: int = 1) -> None:
         self.lines: list[str] = []
         self.disturbed: list[psutil.Process] = []
         self._times = times
+        self._others = _workers_below(psutil.Process())
 
     def disturb(self, worker: psutil.Process, status: SessionStatus) -> bool:
         """Do something to a worker, and return whether it was done."""
@@ -148,18 +152,18 @@ class Disturbing(Silent):
         if len(self.disturbed) == self._times or not any(trial.running for trial in status.trials):
             return
         for worker in _workers_below(psutil.Process()):
-            if worker not in self.disturbed and self.disturb(worker, status):
+            if worker not in [*self._others, *self.disturbed] and self.disturb(worker, status):
                 self.disturbed.append(worker)
                 return
 
 
 def _workers_below(session: psutil.Process) -> list[psutil.Process]:
-    """The workers that the server of a session has forked; not the browser or cluster of another test."""
+    """The workers that a session's own servers have forked; not those of sessions that it has started."""
     workers = []
-    for process in session.children(recursive=True):
+    for process in session.children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process.ppid() != session.pid and "tunecast.executors.fork_server" in process.cmdline():
-                workers.append(process)
+            if "tunecast.executors.fork_server" in process.cmdline():
+                workers += process.children()
     return workers
 
 
