@@ -164,11 +164,26 @@ def test_an_accelerator_without_native_bfloat16_holds_float32(config_only: str) 
     assert assumed == float32 > float16
 
 
-def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
-    huge = json.loads(Path(config_only, "config.json").read_text())
-    huge |= {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80}
+def enlarge(folder: str, layers: int) -> None:
+    """Make a model of Llama 70B's width from a small one's configuration."""
+    file = Path(folder, "config.json")
+    huge = json.loads(file.read_text())
+    huge |= {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": layers}
     huge |= {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128}
-    Path(config_only, "config.json").write_text(json.dumps(huge))
+    file.write_text(json.dumps(huge | {"max_position_embeddings": 4096}))
+
+
+@pytest.mark.parametrize(("length", "shorter"), [("512", ", sequences of half the length,"), ("128", "")])
+def test_where_nothing_helps_only_what_was_tried_is_named(
+    config_only: str, length: str, shorter: str
+) -> None:
+    enlarge(config_only, layers=300)
+    shown = run("--model", config_only, "--batch-size", "2", "--max-length", length, "--gpu", "T4")
+    assert f"No smaller batch{shorter} or 4-bit weights or up to 64 devices would make it fit." in shown
+
+
+def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
+    enlarge(config_only, layers=80)
     shown = run("--model", config_only, *BASE, "--gpu", "H100")
     assert "Does not fit H100 SXM (85.0 GB, which is 79.2 GiB)." in shown
     assert "Would fit: a 4-bit base model (QLoRA)" in shown

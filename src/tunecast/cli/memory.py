@@ -305,6 +305,7 @@ def _print(
     seconds: tuple[float, float, float] | None,
 ) -> None:
     from tunecast.estimate.constants import HEADROOM
+    from tunecast.estimate.remedies import MIN_HALVED
 
     for part, count in sorted(estimate.parts.items(), key=lambda item: -item[1]):
         typer.echo(f"{part:<16} {count / 1e9:8.2f} GB")
@@ -328,4 +329,5 @@ def _print(
     if not advice:
         outcome = "leave room" if estimate.tight else "make it fit"
         more = "4-bit weights or up to 64 devices" if request.device == "cuda" else "weights in bfloat16"
-        typer.echo(f"No smaller batch, sequences of half the length, or {more} would {outcome}.")
+        shorter = ", sequences of half the length," if request.max_length >= MIN_HALVED else ""
+        typer.echo(f"No smaller batch{shorter} or {more} would {outcome}.")

@@ -9,6 +9,8 @@ from typing import Any
 from tunecast.estimate.peak_bytes import estimate_memory
 from tunecast.estimate.workload import Workload
 
+MIN_HALVED = 256
+"""Shortest sequences, in tokens, whose half is worth a thought."""
 _DEVICES = (2, 4, 8, 16, 32, 64)
 _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 
@@ -37,7 +39,7 @@ def _changes(request: Workload) -> Iterator[tuple[str, Workload]]:
     saving = replace(small, gradient_checkpointing=True)
     words = "gradient checkpointing and micro-batches of one example"
     yield words, saving
-    if request.max_length >= 256:
+    if request.max_length >= MIN_HALVED:
         half = replace(saving, max_length=request.max_length // 2, label_tokens=None)
         yield f"{words}, and sequences of at most {half.max_length} tokens", half
     if request.adapter is None:
