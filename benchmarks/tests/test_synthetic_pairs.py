@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from synth.servers import serving
-from synthetic_pairs import Cell, Outcome, main, read, show, with_passage
+from synthetic_pairs import MARK, RESULTS, Cell, Outcome, main, read, show, with_passage
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -71,3 +71,8 @@ def test_all_ways_are_run_once(tmp_path: Path) -> None:
     assert len(results.read_text().splitlines()) == len(found)
     assert page.read_text().startswith("Before.\n\n<!-- figures -->\n\n## model\n")
     assert "Old." not in page.read_text()
+
+
+def test_the_page_shows_the_published_results() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "documents.md").read_text()
+    assert page.endswith(f"{MARK}\n\n{show(read(RESULTS))}")
