@@ -26,7 +26,7 @@ ORDER = (
         "session",
         "executors",
     ),
-    *("federated", "search", "recommender", "predictor", "scaling", "exporters", "training", "proxy_tuning"),
+    *("search", "recommender", "federated", "predictor", "scaling", "exporters", "training", "proxy_tuning"),
     *("methods", "estimate", "models", "hardware", "data", "documents", "trackers", "store"),
 )
 """The rooms from top to bottom. The other modules of the root lie below them all."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tunecast.cli import app
-from tunecast.errors import OutputError
+from tunecast.errors import ConfigurationError, OutputError
 
 
 def run(*arguments: str) -> str:
@@ -107,9 +110,7 @@ def test_a_recommended_pipeline_can_be_trained(asked: list[str], tmp_path: Path)
 
 
 @pytest.mark.parametrize("fixture", ["tiny_llama", "tiny_gpt2"])
-def test_nothing_heavy_is_imported(
-    fixture: str, asked: list[str], request: pytest.FixtureRequest, toy_data: Path
-) -> None:
+def test_nothing_heavy_is_imported(fixture: str, asked: list[str], request: pytest.FixtureRequest) -> None:
     asked[asked.index("--model") + 1] = str(request.getfixturevalue(fixture))
     code = (
         "import sys; from typer.testing import CliRunner; from tunecast.cli import app;"
@@ -120,6 +121,42 @@ def test_nothing_heavy_is_imported(
         [sys.executable, "-c", code, *asked], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"
+
+
+def federate_options(command: str) -> dict[str, Any]:
+    """What ``tunecast federate`` reads of a command line."""
+    group = typer.main.get_command(app)
+    (name, *arguments) = shlex.split(command)[1:]
+    subcommand = group.get_command(None, name)  # type: ignore[attr-defined]
+    return dict(subcommand.make_context(name, arguments).params)
+
+
+def test_federated_methods_are_compared(asked: list[str]) -> None:
+    federated = [*asked, "--federated", "8", "--rounds", "4", "--skew", "high"]
+    text = run(*federated)
+    assert "predicted, nothing was run" in " ".join(text.split())
+    assert "Shares were learned from" in text
+    found = json.loads(run(*federated, "--json"))
+    assert found["federation"] == {"clients": 8, "rounds": 4, "share": 1.0, "skew": "high"}
+    (command,) = [line for line in text.splitlines() if "tunecast federate" in line]
+    parsed = federate_options(command.replace("DIR...", "a b"))
+    assert (parsed["rounds"], parsed["share"], parsed["device"]) == (4, 1.0, "cuda")
+    assert parsed["method"] in found["prospects"][0]["variant"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--skew", "low"], "--skew needs --federated"),
+        (["--rounds", "0"], "--rounds needs --federated"),
+        (["--federated", "8", "--top", "3"], "--top does not go with --federated"),
+        (["--federated", "8", "--fix", "lora_r=4"], "--fix does not go with --federated"),
+        (["--federated", "8", "--plot", "chart.html"], "--plot does not go with --federated"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(asked: list[str], more: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        run(*asked, *more)
 
 
 def test_a_mistake_is_one_message_and_exit_code_2(asked: list[str]) -> None:

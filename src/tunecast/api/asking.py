@@ -15,8 +15,9 @@ from tunecast.results import Answer, Evaluation, Proxy
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
-    from tunecast.recommender.question import Question
-    from tunecast.recommender.recommendation import Prospect, Recommendation
+    from tunecast.recommender.federated import FederatedRecommendation, Federation
+    from tunecast.recommender.question import Question, Situation
+    from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
 
 
 def evaluate(
@@ -98,20 +99,53 @@ def recommend(
         progress: Receives the progress of a measurement; None shows it in a terminal or a notebook.
     """
     from tunecast.predictor import load_prior
-    from tunecast.recommender.question import look
     from tunecast.recommender.recommend import recommend_pipelines
     from tunecast.report.shown import given_or_shown
 
     with given_or_shown(progress) as shown:
-        if calibrate:
-            _calibrate(question, shown)
-        situation = look(question)
-        measured = None
-        if measure:
-            from tunecast.session.measure_zero_shot import measure_zero_shot
-
-            measured = measure_zero_shot(question, situation, measure, shown)
+        situation, measured = _look_and_measure(question, measure, calibrate, shown)
     return recommend_pipelines(question, situation, load_prior(), measured)
+
+
+def recommend_federated(
+    question: Question,
+    federation: Federation,
+    *,
+    measure: str = "",
+    calibrate: bool = False,
+    progress: Progress | None = None,
+) -> FederatedRecommendation:
+    """Compare federated methods before anything runs: predicted quality, traffic, seconds and bytes.
+
+    Args:
+        question: Model, machine of a client, and data that stands for what all clients have together. What it
+            says about a single training, such as its budget and its methods, is not used.
+        federation: Clients, rounds, and how differently labels are spread.
+        measure: As for :func:`recommend`, like ``calibrate`` and ``progress``.
+    """
+    from tunecast.predictor import load_prior
+    from tunecast.recommender.federated import recommend_federated as compare
+    from tunecast.report.shown import given_or_shown
+
+    with given_or_shown(progress) as shown:
+        situation, measured = _look_and_measure(question, measure, calibrate, shown)
+    return compare(question, situation, federation, load_prior(), measured)
+
+
+def _look_and_measure(
+    question: Question, measure: str, calibrate: bool, progress: Progress
+) -> tuple[Situation, ZeroShotLoss | None]:
+    """Return what is known before anything runs, and the base model's loss if it is to be measured."""
+    from tunecast.recommender.question import look
+
+    if calibrate:
+        _calibrate(question, progress)
+    situation = look(question)
+    if not measure:
+        return situation, None
+    from tunecast.session.measure_zero_shot import measure_zero_shot
+
+    return situation, measure_zero_shot(question, situation, measure, progress)
 
 
 def _calibrate(question: Question, progress: Progress) -> None:

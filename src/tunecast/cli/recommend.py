@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunecast.cli import options
+from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
+    from tunecast.recommender.federated import FederatedRecommendation
     from tunecast.recommender.recommendation import Prospect, Recommendation
+
+NOT_FEDERATED = "does not go with --federated"
 
 
 def command(
@@ -31,7 +37,7 @@ def command(
         str, typer.Option("--budget", help="Longest that one training may take: 30m, 2h, 2M-tokens.")
     ] = "",
     price: Annotated[float | None, typer.Option("--price", help="Price of the machine per hour.")] = None,
-    top: Annotated[int, typer.Option("--top", help="Pipelines to recommend.")] = 5,
+    top: Annotated[int | None, typer.Option("--top", help="Pipelines to recommend. (default: 5)")] = None,
     methods: Annotated[
         str | None,
         typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)"),
@@ -39,7 +45,9 @@ def command(
     fix: Annotated[
         list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
     ] = None,
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the training examples.")] = 3.0,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Passes over the training examples. (default: 3)")
+    ] = None,
     max_length: options.MaxLength = None,
     measure: Annotated[
         str, typer.Option("--measure", help="Measure the zero-shot loss for this long, such as 30s.")
@@ -53,6 +61,30 @@ def command(
             "--plot", click_type=options.PATH, help="Write the chart of quality against seconds as HTML."
         ),
     ] = None,
+    federated: Annotated[
+        int | None,
+        typer.Option(
+            "--federated",
+            metavar="CLIENTS",
+            help="Compare the methods of tunecast federate for this many clients, who share --data.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="With --federated: rounds of training. (default: 10)")
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            "--share", help="With --federated: share of clients that train in a round. (default: 1)"
+        ),
+    ] = None,
+    skew: Annotated[
+        str | None,
+        typer.Option(
+            "--skew",
+            help="With --federated: low, medium or high, for how labels differ. (default: medium)",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
@@ -61,10 +93,20 @@ def command(
 ) -> None:
     """Predict quality, hours, memory and money of finetunings, and say which to run."""
     options.keep_numpy_single_threaded()
-    from tunecast.api import recommend
+    from tunecast.api.asking import recommend, recommend_federated
     from tunecast.atomic import check_writable
+    from tunecast.recommender.federated import Federation
     from tunecast.recommender.question import Question
+    from tunecast.report.live import RichProgress
 
+    if federated is None:
+        _refuse({"--rounds": rounds, "--share": share, "--skew": skew}, "needs --federated")
+    else:
+        _refuse({"--budget": budget, "--price": price, "--top": top, "--methods": methods}, NOT_FEDERATED)
+        _refuse({"--fix": fix, "--epochs": epochs, "--plot": plot}, NOT_FEDERATED)
+        _refuse({"--gpus-per-trial": gpus_per_trial, "--prompt-column": prompt_column}, NOT_FEDERATED)
+        _refuse({"--completion-column": completion_column}, NOT_FEDERATED)
+        _refuse({"--trust-remote-code": trust_remote_code}, NOT_FEDERATED)
     question = Question(
         model=model,
         data=data,
@@ -72,28 +114,30 @@ def command(
         memory_gb=memory_gb,
         budget=budget,
         price=price,
-        top=top,
         methods=options.names("--methods", methods, "lora,ia3"),
         fixed=options.fixed_values(fix or []),
-        epochs=epochs,
         max_length=max_length,
         seed=seed,
         prompt_column=prompt_column,
         completion_column=completion_column,
         trust_remote_code=bool(trust_remote_code),
-        gpus_per_trial=1 if gpus_per_trial is None else gpus_per_trial,
+        **_stated(top=top, epochs=epochs, gpus_per_trial=gpus_per_trial),
     )
     if plot is not None:
         check_writable(plot, "--plot")
-    if measure or calibrate:
-        from tunecast.report.live import RichProgress
-
-        with RichProgress() as progress:
+    with RichProgress() if measure or calibrate else nullcontext() as progress:
+        if federated is not None:
+            federation = Federation(federated, **_stated(rounds=rounds, share=share, skew=skew))
+            compared = recommend_federated(
+                question, federation, measure=measure, calibrate=calibrate, progress=progress
+            )
+        else:
             found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
-    else:
-        found = recommend(question)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        answer = found if federated is None else compared
+        typer.echo(json.dumps(answer.as_json(), indent=2))
+    elif federated is not None:
+        _print_federated(compared, model)
     else:
         _print(found)
     # The chart comes last: if it cannot be written after all, the answer is on the screen.
@@ -102,6 +146,22 @@ def command(
 
         write_prospects(found, plot)
         typer.echo(f"Chart: {plot}", err=True)
+
+
+def _stated(**values: Any) -> dict[str, Any]:
+    """Leave out what was not given, so that the defaults hold."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse(given: Mapping[str, object], reason: str) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        ConfigurationError: One was given.
+    """
+    for name, value in given.items():
+        if value is not None and value is not False and value not in ("", []):
+            raise ConfigurationError(f"{name} {reason}.", "Leave one of them out.")
 
 
 def _cost_line(best: Prospect) -> str:
@@ -167,5 +227,49 @@ def _print(found: Recommendation) -> None:
         f"  {one.dataset}: {one.distance:.2f} deviations away, {one.runs} runs" for one in found.neighbours
     ]
     lines += [f"Note: {warning}" for warning in found.warnings]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True, highlight=False)
+
+
+def _print_federated(found: FederatedRecommendation, model: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from tunecast.report.numbers import duration
+
+    console, asked = Console(), found.federation
+    title = (
+        f"{found.dataset} on {found.model}, {asked.clients:,} clients with {found.target}: "
+        "predicted, nothing was run"
+    )
+    table = Table(title=Text(title, style="table.title"))
+    for column in ("kept", "90%", "loss", "MB", "time", "GB"):
+        table.add_column(column, justify="right")
+    table.add_column("method", no_wrap=True)
+    for one in found.prospects:
+        table.add_row(
+            f"{one.kept:.0%}",
+            f"{100 * one.kept_low:.0f}-{one.kept_high:.0%}",
+            f"{one.predicted_loss:.2f}",
+            f"{one.total_bytes / 1e6:,.3g}",
+            duration(one.seconds),
+            f"{one.memory_gb:.1f}" if one.fits else f"{one.memory_gb:.1f} (!)",
+            one.variant,
+        )
+    best = found.prospects[0]
+    start = found.zero_shot_loss
+    lines = [
+        f"Untouched model: test loss {start.value:.2f}, {start.source}. LoRA on all data in one place, with "
+        f"a pass for each round: {found.centralised_loss:.2f}, predicted.",
+        f"Kept is the share of that gain after {asked.rounds:,} rounds. MB are those of all clients and "
+        "rounds, both ways; time and GB are one client's.",
+        found.studied,
+        *(["(!) More than a client's device holds."] if not all(one.fits for one in found.prospects) else []),
+        "Run the first by:",
+        f"  tunecast federate --model {model} --validation FILE --clients DIR... {best.flags}",
+        *(f"Note: {warning}" for warning in found.warnings),
+    ]
+    console.print(table)
     for line in lines:
         console.print(line, markup=False, soft_wrap=True, highlight=False)

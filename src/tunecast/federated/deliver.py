@@ -32,7 +32,7 @@ def deliver(
     unfinished.mkdir()
     with quiet():
         method.save(site, folder.best(), unfinished, _base_location(site, unfinished))
-    pipeline = method.pipeline(site)
+    pipeline = method.pipeline(site.facts)
     written = {"method": pipeline.method, **pipeline.hyperparameters}
     (unfinished / "pipeline.json").write_text(json.dumps(written, indent=2), encoding="utf-8")
     text = card(settings, site.resolved.name, history.records, best)

@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.federated.method import (
+    NUMBER_BYTES,
     Contribution,
     FederatedMethod,
     Joined,
+    Traffic,
     derived_seed,
     not_finite,
     pipeline_of,
 )
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
-from tunecast.records import Pipeline
-from tunecast.training.zeroth_order import ZerothOrder
+from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
+    from tunecast.training.zeroth_order import ZerothOrder
 
 CLIPPED = 1000.0
 """Largest slope that counts in a seed's history, as in the paper's code."""
@@ -64,7 +66,7 @@ class FedKSeed(FederatedMethod):
         count, steps = self.settings.seeds, self.settings.steps
         drawn = received.get("drawn", draw.integers(count, size=steps, dtype=np.uint32))
         taken: list[tuple[int, np.float32]] = []
-        pipeline = self.pipeline(site)
+        pipeline = self.pipeline(site.facts)
         with self.installed(site, received) as model:
             optimizer, seeds = self._optimizer(model, pipeline), self.pool()
             for place in drawn:
@@ -107,10 +109,15 @@ class FedKSeed(FederatedMethod):
             np.add.at(joined["times"], drawn, 1)
         return Joined(joined)
 
+    def traffic(self, model: ModelFacts, number: int) -> Traffic:
+        """Return the bytes of K scalars, and of a number and a slope for each step, whatever the model."""
+        drawn = self.settings.steps if self.settings.pro else 0
+        return Traffic(NUMBER_BYTES * (self.settings.seeds + drawn), 2 * NUMBER_BYTES * self.settings.steps)
+
     @contextmanager
     def installed(self, site: Site, state: Arrays) -> Iterator[Any]:
         """Rebuild the weights on a copy of the base, with a step for each scalar that is not 0."""
-        pipeline = self.pipeline(site)
+        pipeline = self.pipeline(site.facts)
         # A copy in float32: MeZO itself would train the base, which the next round starts from.
         model = get_method("full").attach(site.base, pipeline, self.settings.seed).eval()
         optimizer, seeds = self._optimizer(model, pipeline), self.pool()
@@ -119,9 +126,9 @@ class FedKSeed(FederatedMethod):
             optimizer.replay(int(seeds[place]), float(scalars[place]))
         yield model
 
-    def pipeline(self, site: Site) -> Pipeline:
+    def pipeline(self, model: ModelFacts) -> Pipeline:
         """Return MeZO's pipeline, with the settings' rate or its usual one."""
-        rate = self.settings.learning_rate or get_method("mezo").central_rate(site.facts)
+        rate = self.settings.learning_rate or get_method("mezo").central_rate(model)
         return pipeline_of(self.settings, "mezo", rate, perturbation=self.settings.perturbation)
 
     def pool(self) -> np.ndarray:
@@ -131,6 +138,8 @@ class FedKSeed(FederatedMethod):
         return draw.permutation(seeds)[: self.settings.seeds]
 
     def _optimizer(self, model: Any, pipeline: Pipeline) -> ZerothOrder:
+        from tunecast.training.zeroth_order import ZerothOrder
+
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return ZerothOrder(trained, pipeline.number("learning_rate"), self.settings.perturbation)
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.federated.method import (
+    NUMBER_BYTES,
     Contribution,
     FederatedMethod,
     Joined,
+    Traffic,
     derived_seed,
     mean,
     pipeline_of,
@@ -24,7 +26,8 @@ from tunecast.federated.method import (
 )
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
-from tunecast.records import Pipeline
+from tunecast.methods.lora import Lora
+from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
@@ -56,7 +59,7 @@ class FedAvgLora(FederatedMethod):
             for name, parameter in trained.items():
                 parameter.requires_grad_(name in self._moving(trained))
             seed = derived_seed(self.settings, number, client)
-            train_locally(site, model, self.pipeline(site), examples, self.settings.local_epochs, seed)
+            train_locally(site, model, self.pipeline(site.facts), examples, self.settings.local_epochs, seed)
             return {name: _array(parameter) for name, parameter in self._moving(trained).items()}
 
     def refusal(self, site: Site, state: Arrays, reply: Arrays, number: int) -> str:
@@ -74,6 +77,14 @@ class FedAvgLora(FederatedMethod):
                 joined[first], joined[second] = mean_product(full, first, second)
         return Joined(joined, bias(joined, full))
 
+    def traffic(self, model: ModelFacts, number: int) -> Traffic:
+        """Return the bytes of the adapter both ways, without an A that is not sent."""
+        pairs = adapted_matrices(model, self.pipeline(model))
+        first, second = (NUMBER_BYTES * self.settings.lora_r * sum(side) for side in zip(*pairs, strict=True))
+        frozen = self.settings.aggregation == "freeze-a"
+        up = second + (0 if frozen else first)
+        return Traffic(up + (first if frozen and self.sends_all else 0), up)
+
     @contextmanager
     def installed(self, site: Site, state: Arrays) -> Iterator[Any]:
         """Attach the adapter to the base, and take it off again."""
@@ -87,7 +98,7 @@ class FedAvgLora(FederatedMethod):
 
     @contextmanager
     def _attached(self, site: Site) -> Iterator[Any]:
-        pipeline = self.pipeline(site)
+        pipeline = self.pipeline(site.facts)
         method = get_method(pipeline.method)
         model = method.attach(site.base, pipeline, self.settings.seed)
         try:
@@ -95,9 +106,9 @@ class FedAvgLora(FederatedMethod):
         finally:
             method.detach(model)
 
-    def pipeline(self, site: Site) -> Pipeline:
+    def pipeline(self, model: ModelFacts) -> Pipeline:
         """Return LoRA's pipeline, with the settings' rate or its usual one."""
-        rate = self.settings.learning_rate or get_method("lora").central_rate(site.facts)
+        rate = self.settings.learning_rate or get_method("lora").central_rate(model)
         chosen = self.settings
         return pipeline_of(chosen, "lora", rate, lora_r=chosen.lora_r, lora_alpha=chosen.lora_alpha)
 
@@ -105,6 +116,18 @@ class FedAvgLora(FederatedMethod):
         """Return what clients train and send."""
         frozen = self.settings.aggregation == "freeze-a"
         return {name: array for name, array in arrays.items() if not (frozen and FACTOR_A in name)}
+
+
+def adapted_matrices(model: ModelFacts, pipeline: Pipeline) -> list[tuple[int, int]]:
+    """Return inputs and outputs of every matrix that LoRA adapts: by formula, else from a skeleton."""
+    from tunecast.estimate.forms import is_known
+    from tunecast.models.layer_specs import matrices
+
+    if is_known(model):
+        return [*matrices(model).of("all-linear")] * model.layers
+    skeleton = Lora().without_weights(model, pipeline)
+    shapes = {name: tuple(parameter.shape) for name, parameter in _trained(skeleton).items()}
+    return [(shapes[first][1], shapes[second][0]) for first, second in _pairs(shapes)]
 
 
 def mean_product(

@@ -17,12 +17,15 @@ from tunecast.federated.settings import EQUAL, FederatedSettings
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
 from tunecast.methods.space import BASELINE
-from tunecast.records import Pipeline, Scalar
+from tunecast.records import ModelFacts, Pipeline, Scalar
 from tunecast.training.live_trial import LiveTrial
 from tunecast.training.plan import plan_trial
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
+
+NUMBER_BYTES = 4
+"""Bytes of one number in a message: all are float32 or uint32."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ class Joined:
 
     state: Arrays
     bias: float | None = None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of the arrays that one client receives (``down``) and sends (``up``) in a round."""
+
+    down: int
+    up: int
 
 
 class FederatedMethod(ABC):
@@ -83,16 +94,20 @@ class FederatedMethod(ABC):
         """Return the state after a round. There may be no contributions; their order does not matter."""
 
     @abstractmethod
+    def traffic(self, model: ModelFacts, number: int) -> Traffic:
+        """Return what a client receives and sends in round ``number``, by the model's shapes alone."""
+
+    @abstractmethod
     def installed(self, site: Site, state: Arrays) -> AbstractContextManager[Any]:
         """Yield the model of a state, to score or to save; the base is as before afterwards."""
 
     @abstractmethod
-    def pipeline(self, site: Site) -> Pipeline:
+    def pipeline(self, model: ModelFacts) -> Pipeline:
         """Return the pipeline that clients train by."""
 
     def save(self, site: Site, state: Arrays, folder: Path, base_location: str) -> None:
         """Write the model of a state as transformers and peft load it, with its tokenizer."""
-        pipeline = self.pipeline(site)
+        pipeline = self.pipeline(site.facts)
         with self.installed(site, state) as model:
             get_method(pipeline.method).save(model, folder, base_location)
         site.tokenizer.save_pretrained(folder)
@@ -123,6 +138,11 @@ def train_locally(
     plan = plan_trial(lengths, pipeline, seed=seed, full_length_tokens=tokens)
     trial = LiveTrial(model, pipeline, plan, examples, site.compute, site.loss, seed=seed)
     trial.advance(plan.total_steps)
+
+
+def number_drawn(share: float, clients: int) -> int:
+    """Return how many of the clients train in a round, at least one."""
+    return max(1, round(share * clients))
 
 
 def derived_seed(settings: FederatedSettings, number: int, client: str) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from tunecast.atomic import written_whole
 from tunecast.errors import ConfigurationError, DataError, ModelError, OutputError, UserError
-from tunecast.federated.method import Contribution, FederatedMethod, weights
+from tunecast.federated.method import Contribution, FederatedMethod, number_drawn, weights
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Arrays, Site
 from tunecast.progress import Progress, Silent
@@ -255,7 +255,7 @@ def sifted(
 
 def drawn_clients(names: Sequence[str], settings: FederatedSettings, number: int) -> list[str]:
     """Draw the clients of a round by the seed, at least one if there is any."""
-    count = max(1, round(settings.share * len(names)))
+    count = number_drawn(settings.share, len(names))
     order = np.random.default_rng([settings.seed, number, 7]).permutation(len(names))
     return sorted(sorted(names)[int(place)] for place in order[:count])
 

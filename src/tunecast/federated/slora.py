@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunecast.federated.lora import FACTOR_A, FACTOR_B, FedAvgLora, split_product
+from tunecast.federated.lora import FACTOR_A, FACTOR_B, FedAvgLora, adapted_matrices, split_product
 from tunecast.federated.method import (
+    NUMBER_BYTES,
     Contribution,
     FederatedMethod,
     Joined,
+    Traffic,
     derived_seed,
     mean,
     pipeline_of,
@@ -29,7 +31,7 @@ from tunecast.federated.method import (
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Arrays, Site
 from tunecast.methods import get_method
-from tunecast.records import Pipeline
+from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +80,7 @@ class SLora(FederatedMethod):
                 trained.register_hook(partial(_masked, self._mask(name, trained)))
             seed = derived_seed(self.settings, number, client)
             train_locally(
-                site, model, self._sparse_pipeline(site), examples, self.settings.local_epochs, seed
+                site, model, self._sparse_pipeline(site.facts), examples, self.settings.local_epochs, seed
             )
             changes = {name: model.get_parameter(_weight(name)).detach() - start[name] for name in received}
             return {
@@ -99,26 +101,36 @@ class SLora(FederatedMethod):
         joined = {name: mean(contributions, name) for name in state} if contributions else state
         return Joined(self._factors(site, joined) if number == self.settings.first_rounds else joined)
 
+    def traffic(self, model: ModelFacts, number: int) -> Traffic:
+        """Return the bytes of the chosen entries in stage 1, of the adapter in stage 2."""
+        if not self._is_sparse(number):
+            return self._adapters.traffic(model, number)
+        pairs = adapted_matrices(model, self.pipeline(model))
+        moved = NUMBER_BYTES * sum(self._number_of_places(inputs * outputs) for inputs, outputs in pairs)
+        return Traffic(moved, moved)
+
     def installed(self, site: Site, state: Arrays) -> AbstractContextManager[Any]:
         """Yield the base with changed entries, or with the adapter."""
         adapted = any(FACTOR_B in name for name in state)
         return self._adapters.installed(site, state) if adapted else self._changed(site, state)
 
-    def pipeline(self, site: Site) -> Pipeline:
+    def pipeline(self, model: ModelFacts) -> Pipeline:
         """Return the pipeline of stage 2, whose result is delivered."""
-        return self._adapters.pipeline(site)
+        return self._adapters.pipeline(model)
 
     def places(self, name: str, entries: int) -> np.ndarray:
         """Return the chosen entries of a flat matrix, ascending. Every side derives them from the seed."""
         draw = np.random.default_rng([self.settings.seed, zlib.crc32(name.encode())])
-        chosen = draw.choice(entries, max(1, round(self.settings.density * entries)), False, shuffle=False)
-        return np.sort(chosen)
+        return np.sort(draw.choice(entries, self._number_of_places(entries), False, shuffle=False))
+
+    def _number_of_places(self, entries: int) -> int:
+        return max(1, round(self.settings.density * entries))
 
     def _is_sparse(self, number: int) -> bool:
         return number <= self.settings.first_rounds
 
-    def _sparse_pipeline(self, site: Site) -> Pipeline:
-        rate = self.settings.sparse_rate or get_method("full").central_rate(site.facts)
+    def _sparse_pipeline(self, model: ModelFacts) -> Pipeline:
+        rate = self.settings.sparse_rate or get_method("full").central_rate(model)
         return pipeline_of(self.settings, "full", rate)
 
     @contextmanager
@@ -126,7 +138,7 @@ class SLora(FederatedMethod):
         """Yield a copy of the base with changed entries."""
         import torch
 
-        model = get_method("full").attach(site.base, self._sparse_pipeline(site), self.settings.seed)
+        model = get_method("full").attach(site.base, self._sparse_pipeline(site.facts), self.settings.seed)
         with torch.no_grad():
             for name in state:
                 weight = model.get_parameter(_weight(name))

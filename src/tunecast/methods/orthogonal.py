@@ -107,7 +107,7 @@ class BOFT(PeftMethod):
         """
         block = int(pipeline.number("boft_block_size", 4))
         alike = Pipeline(OFT.name, {**pipeline.hyperparameters, "oft_block_size": block})
-        adapted = OFT()._without_weights(model, alike)
+        adapted = OFT().without_weights(model, alike)
         layers = [module for module in adapted.modules() if hasattr(module, "oft_R")]
         return sum(layer.in_features * block + layer.out_features for layer in layers)
 

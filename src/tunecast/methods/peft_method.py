@@ -89,10 +89,11 @@ class PeftMethod(Method):
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on the meta device, with the adapter attached to a model without weights."""
-        adapted = self._without_weights(model, pipeline)
+        adapted = self.without_weights(model, pipeline)
         return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
-    def _without_weights(self, model: ModelFacts, pipeline: Pipeline) -> Any:
+    def without_weights(self, model: ModelFacts, pipeline: Pipeline) -> Any:
+        """Return a model without weights that has the adapter of a pipeline."""
         import torch
         from peft import get_peft_model
 

@@ -55,6 +55,7 @@ class Costs:
     Args:
         config: Gives the transformers configuration; called only where formulas do not suffice.
         devices: Devices that each training is spread over; bytes are those of one.
+        dtype: Type of weights and compute; empty for the target's usual one.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Costs:
         config: Callable[[], Any],
         efficiency: Efficiency,
         devices: int = 1,
+        dtype: str = "",
     ) -> None:
         self._model = model
         self._lengths = lengths
@@ -72,7 +74,7 @@ class Costs:
         self._load_config = config
         self._efficiency = efficiency
         self._devices = devices
-        self.dtype = target.dtype(model.width)
+        self.dtype = dtype or target.dtype(model.width)
 
     @cached_property
     def _config(self) -> Any:

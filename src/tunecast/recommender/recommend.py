@@ -18,7 +18,12 @@ from tunecast.recommender.candidates import grid, rates
 from tunecast.recommender.costs import Cost, Costs
 from tunecast.recommender.explanations import basis, overrides, reasons
 from tunecast.recommender.question import Question, Situation
-from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
+from tunecast.recommender.recommendation import (
+    Prospect,
+    Recommendation,
+    ZeroShotLoss,
+    predicted_zero_shot,
+)
 from tunecast.records import Pipeline
 
 EXPECTED_EVALUATION = 0.26
@@ -186,8 +191,7 @@ class Recommender:
         """The base model's loss: measured if possible, else predicted."""
         if self._measured is not None:
             return self._measured
-        predicted = self._quality.zero_shot(self._task)
-        return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
+        return predicted_zero_shot(self._quality, self._task)
 
     def by_epochs(self, pipeline: Pipeline) -> Mapping[float, Prospect]:
         """Predict a pipeline for each number of epochs in :data:`PASSES`, whatever the budget."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from tunecast.estimate.constants import MAX_SHARE, MIN_SHARE
 from tunecast.predictor.known_tasks import Neighbour
+from tunecast.predictor.quality import Quality
+from tunecast.predictor.task import TaskDescription
 from tunecast.records import Pipeline, Score
 
 
@@ -99,6 +101,12 @@ class ZeroShotLoss:
         low = score.loss if score.loss_low is None else score.loss_low
         high = score.loss if score.loss_high is None else score.loss_high
         return cls(score.loss, "measured", low, high)
+
+
+def predicted_zero_shot(quality: Quality, task: TaskDescription) -> ZeroShotLoss:
+    """Predict the loss of a task's base model."""
+    found = quality.zero_shot(task)
+    return ZeroShotLoss(found.loss, "predicted", found.low, found.high)
 
 
 @dataclass(frozen=True)
