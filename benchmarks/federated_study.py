@@ -30,7 +30,7 @@ from tunecast.federated.registry import federated_method
 from tunecast.federated.rounds import RoundsFolder, run_rounds
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Site, load_site
-from tunecast.recommender.federated import VARIANTS as FEDERATED
+from tunecast.recommender.federated_study import VARIANTS as FEDERATED
 
 SMALLEST_CLIENT = 4
 MAX_DRAWS = 5000

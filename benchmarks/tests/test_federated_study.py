@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import tunecast.recommender.federated as recommended
+import tunecast.recommender.federated_study as recommended
 from federated_study import (
     CENTRALISED,
     LOCAL,

@@ -12,16 +12,8 @@ from tunecast.errors import ConfigurationError
 from tunecast.federated.registry import federated_method
 from tunecast.federated.settings import FederatedSettings
 from tunecast.predictor import load_prior
-from tunecast.recommender.federated import (
-    SKEWS,
-    VARIANTS,
-    FederatedRecommendation,
-    Federation,
-    Study,
-    rebuilt_directions,
-    recommend_federated,
-    study_of_package,
-)
+from tunecast.recommender.federated import FederatedRecommendation, rebuilt_directions, recommend_federated
+from tunecast.recommender.federated_study import SKEWS, VARIANTS, Federation, Study, study_of_package
 from tunecast.recommender.question import Question, Situation, look
 from tunecast.recommender.recommendation import ZeroShotLoss
 

@@ -15,7 +15,8 @@ from tunecast.results import Answer, Evaluation, Proxy
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
-    from tunecast.recommender.federated import FederatedRecommendation, Federation
+    from tunecast.recommender.federated import FederatedRecommendation
+    from tunecast.recommender.federated_study import Federation
     from tunecast.recommender.question import Question, Situation
     from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
 

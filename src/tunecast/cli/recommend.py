@@ -95,7 +95,7 @@ def command(
     options.keep_numpy_single_threaded()
     from tunecast.api.asking import recommend, recommend_federated
     from tunecast.atomic import check_writable
-    from tunecast.recommender.federated import Federation
+    from tunecast.recommender.federated_study import Federation
     from tunecast.recommender.question import Question
     from tunecast.report.live import RichProgress
 
