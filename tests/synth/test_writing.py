@@ -195,7 +195,7 @@ def test_answers_before_a_failure_are_kept_and_not_asked_again(settings: SynthSe
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_kill_loses_no_answer(how: signal.Signals, settings: SynthSettings) -> None:
-    """The signal comes while the command waits: elsewhere Python can lose an interruption."""
+    """The signal comes while all further answers are awaited."""
     answered = 14
     asked, is_sent = itertools.count(), threading.Event()
 
