@@ -40,6 +40,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast_benchmarks.page_figures import replace_figures
 
 RESULTS = Path(__file__).parent / "results" / "entity_matching.jsonl"
 DOMAINS = {
@@ -59,7 +60,6 @@ BATCH = 8
 SHARED = ("optim", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm")
 """Hyperparameters of the baseline that every method has."""
 HELD_OUT = ("test", "validation")
-MARK = "<!-- figures -->"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     stream.write(json.dumps(asdict(cell) | {"f1": known[cell]}) + "\n")
                 print(cell, known[cell], flush=True)
     if chosen.page:
-        before, _, _ = chosen.page.read_text().partition(MARK)
-        chosen.page.write_text(f"{before}{MARK}\n\n{facts(chosen.tasks)}\n{show(known)}")
+        replace_figures(chosen.page, f"{facts(chosen.tasks)}\n{show(known)}")
 
 
 def cells(model: str, seed: int) -> Iterator[Cell]:

@@ -31,11 +31,11 @@ from tunecast.federated.rounds import RoundsFolder, run_rounds
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Site, load_site
 from tunecast.recommender.federated_study import VARIANTS as FEDERATED
+from tunecast_benchmarks.page_figures import replace_figures
 
 SMALLEST_CLIENT = 4
 MAX_DRAWS = 5000
 RESULTS = Path(__file__).parent / "results" / "federated_study.jsonl"
-MARK = "<!-- figures -->"
 CENTRALISED, LOCAL = "centralised", "local only"
 VARIANTS: dict[str, Mapping[str, Any]] = {**FEDERATED, CENTRALISED: {}, LOCAL: {}}
 COLUMNS = (
@@ -53,6 +53,10 @@ COLUMNS = (
 Line = dict[str, Any]
 
 
+class TooFewExamplesError(ValueError):
+    """No split gives every client enough examples."""
+
+
 def label(example: Example) -> str:
     return example.turns[-1].content
 
@@ -61,7 +65,7 @@ def dirichlet_split(labels: Sequence[str], clients: int, concentration: float, s
     """Split places by label, as FedKSeed's code does: full clients get no more, and small ones draw again.
 
     Raises:
-        ValueError: Some client was too small in every draw.
+        TooFewExamplesError: Some client was too small in every draw.
     """
     draw = np.random.default_rng([seed, int(1000 * concentration)])
     for _ in range(MAX_DRAWS):
@@ -76,7 +80,9 @@ def dirichlet_split(labels: Sequence[str], clients: int, concentration: float, s
                 part.extend(int(place) for place in chosen)
         if min(map(len, parts)) >= SMALLEST_CLIENT:
             return parts
-    raise ValueError(f"{len(labels)} examples are too few for {clients} clients of {SMALLEST_CLIENT}.")
+    raise TooFewExamplesError(
+        f"{len(labels)} examples are too few for {clients} clients of {SMALLEST_CLIENT}."
+    )
 
 
 class Fixed(Client):
@@ -248,8 +254,7 @@ def main() -> None:
     elif options.export:
         export(done, options.export)
     elif options.page:
-        before, _, _ = options.page.read_text().partition(MARK)
-        options.page.write_text(f"{before}{MARK}\n\n{table(done)}\n")
+        replace_figures(options.page, f"{table(done)}\n")
     elif not (options.model and options.task):
         parser.error("--model and --task are needed to run anything")
     else:
@@ -271,7 +276,12 @@ def run_all(options: argparse.Namespace, done: Sequence[Line]) -> None:
                 if here in known:
                     continue
                 known.add(here)
-                line = cell(options, site, variant, concentration, seed)
+                try:
+                    line = cell(options, site, variant, concentration, seed)
+                except TooFewExamplesError as error:
+                    known.remove(here)  # a centralised cell can do with another split
+                    print(f"{variant} {concentration}: {error}", flush=True)
+                    continue
                 with options.output.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(f"{variant} {concentration}: {line['losses']} in {line['seconds']:.0f} s", flush=True)

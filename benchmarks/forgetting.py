@@ -32,6 +32,7 @@ from tunecast.training.distillation import demonstrated
 from tunecast.training.losses.labels import completion_ids
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast_benchmarks.page_figures import replace_figures
 
 RESULTS = Path(__file__).parent / "results" / "forgetting.jsonl"
 TASKS = ("cola", "tweet_emotion", "e2e_nlg", "multi30k_de_en", "atis_sql")
@@ -43,7 +44,6 @@ TESTED = 16
 SHOTS = (0, 5)
 ROOM = 64
 """Positions that are kept free for virtual tokens."""
-MARK = "<!-- figures -->"
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.write(json.dumps(asdict(cell) | {"changes": known[cell]}) + "\n")
         print(cell, known[cell], flush=True)
     if chosen.page:
-        before, _, _ = chosen.page.read_text().partition(MARK)
-        chosen.page.write_text(f"{before}{MARK}\n\n{show(known)}")
+        replace_figures(chosen.page, show(known))
 
 
 def cells(model: str, tasks: Sequence[str], seeds: int) -> Iterator[Cell]:

@@ -39,6 +39,7 @@ from tunecast.training.label_likelihood import choose_labels
 from tunecast.training.plan import nested_subset
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast_benchmarks.page_figures import replace_figures
 
 RESULTS = Path(__file__).parent / "results" / "low_resource.jsonl"
 OUT_OF_DOMAIN = {"cola": "", "abt_buy_match": "amazon_google_match"}
@@ -52,7 +53,6 @@ TESTED = 200
 LOSSES = ("completion", "labels", "distillation", "head")
 RATES = {"full": 0.1, "lora": 1.0}
 """Learning rates as multiples of the rate that suits an adapter on the model."""
-MARK = "<!-- figures -->"
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 stream.write(json.dumps(asdict(cell) | asdict(known[cell])) + "\n")
             print(cell, known[cell], flush=True)
     if chosen.page:
-        before, _, _ = chosen.page.read_text().partition(MARK)
-        chosen.page.write_text(f"{before}{MARK}\n\n{show(known)}")
+        replace_figures(chosen.page, show(known))
 
 
 def cells(model: str, tasks: Iterable[str], seeds: int) -> Iterator[Cell]:

@@ -38,6 +38,7 @@ from tunecast.training.finished_model import load_finished
 from tunecast.training.generate import padded
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast_benchmarks.page_figures import replace_figures
 
 RESULTS = Path(__file__).parent / "results" / "proxy_tuning.jsonl"
 SMALL = "nano-16m"
@@ -50,7 +51,6 @@ EXAMPLES = 160
 TESTED = 32
 """Test examples, and validation examples by which alpha is chosen."""
 TIMED_TOKENS = 48
-MARK = "<!-- figures -->"
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     stream.write(json.dumps(asdict(cell) | asdict(known[cell])) + "\n")
                 print(cell, known[cell], flush=True)
     if chosen.page:
-        before, _, _ = chosen.page.read_text().partition(MARK)
-        chosen.page.write_text(f"{before}{MARK}\n\n{show(known)}")
+        replace_figures(chosen.page, show(known))
 
 
 def cells(tasks: Sequence[str]) -> Iterator[Cell]:

@@ -30,6 +30,7 @@ from tunecast.methods import BASELINE
 from tunecast.progress import Silent
 from tunecast.session.settings import SessionSettings
 from tunecast.synth import SynthFiles, SynthReport, SynthSettings, WriterSettings, synthesize
+from tunecast_benchmarks.page_figures import replace_figures
 
 RESULTS = Path(__file__).parent / "results" / "synthetic_pairs.jsonl"
 SIZES = (100, 300, 1000)
@@ -38,7 +39,6 @@ VALIDATED = 50
 EPOCHS = 3.0
 METRIC = "token_f1"
 TRAINED = ("extractive", "unfiltered", "filtered")
-MARK = "<!-- figures -->"
 Row = Mapping[str, Any]
 
 
@@ -155,8 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 stream.write(json.dumps(asdict(cell) | asdict(known[cell])) + "\n")
             print(cell, known[cell], flush=True)
     if chosen.page:
-        before, _, _ = chosen.page.read_text().partition(MARK)
-        chosen.page.write_text(f"{before}{MARK}\n\n{show(known)}")
+        replace_figures(chosen.page, show(known))
 
 
 def read(file: Path) -> dict[Cell, Outcome]:

@@ -41,6 +41,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
+from tunecast_benchmarks.page_figures import replace_figures
 from tunecast_benchmarks.small_studies import plain_pipeline, usual_rate, validated_alike
 
 RESULTS = Path(__file__).parent / "results" / "where_to_train.jsonl"
@@ -53,7 +54,6 @@ RATES = (0.3, 1.0, 3.0)
 KEPT = 0.2
 """Share of the entries of each matrix that a mask lets through."""
 PLACEMENTS = 3
-MARK = "<!-- figures -->"
 
 
 class RandomMask(GradientMask):
@@ -164,8 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         stream.write(json.dumps({**asdict(cell), **outcome}) + "\n")
                     print(cell, outcome, flush=True)
     if chosen.page:
-        before, _, _ = chosen.page.read_text().partition(MARK)
-        chosen.page.write_text(f"{before}{MARK}\n\n{show(known)}")
+        replace_figures(chosen.page, show(known))
 
 
 def read(file: Path) -> dict[Cell, Outcome]:

@@ -1,24 +1,27 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import tiny
 import tunecast.recommender.federated_study as recommended
 from federated_study import (
     CENTRALISED,
     LOCAL,
-    MARK,
     RESULTS,
     SMALLEST_CLIENT,
     Line,
     dirichlet_split,
     export,
     kept_gains,
+    main,
     place,
     read,
     table,
 )
+from tunecast_benchmarks.page_figures import MARK
 
 
 def line(variant: str, losses: list[float], **values: object) -> Line:
@@ -44,6 +47,24 @@ def test_every_place_goes_to_one_client_and_no_client_is_too_small() -> None:
 def test_too_many_clients_are_refused() -> None:
     with pytest.raises(ValueError, match="10 examples are too few for 8 clients"):
         dirichlet_split(["a"] * 10, 8, 1.0, seed=0)
+
+
+def test_a_split_that_cannot_be_drawn_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tiny.build_llama(tmp_path / "model"), tmp_path / "study.jsonl"
+    data = tmp_path / "toy.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in tiny.toy_rows(30, seed=0)))
+    arguments = ["--model", str(model), "--task", str(data), "--output", str(output), "--examples", "20"]
+    arguments += ["--validation", "5", "--rounds", "1", "--concentrations", "10"]
+    arguments += ["--variants", "centralised", "fedavg-lora"]
+    monkeypatch.setattr("sys.argv", ["federated_study.py", *arguments, "--clients", "8"])
+    main()
+    assert "fedavg-lora 10.0: 20 examples are too few for 8 clients of 4." in capsys.readouterr().out
+    assert not output.exists()
+    monkeypatch.setattr("sys.argv", ["federated_study.py", *arguments, "--clients", "2"])
+    main()
+    assert [one["variant"] for one in read(output)] == ["centralised", "fedavg-lora"]
 
 
 def test_kept_is_the_share_of_the_centralised_gain_by_the_best_round_so_far() -> None:

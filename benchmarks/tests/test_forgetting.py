@@ -9,7 +9,6 @@ import pytest
 
 import tiny
 from forgetting import (
-    MARK,
     RESULTS,
     SHOTS,
     TASKS,
@@ -28,6 +27,7 @@ from forgetting import (
 )
 from tunecast.data.encode import IGNORED
 from tunecast.methods.space import check_pipeline
+from tunecast_benchmarks.page_figures import MARK
 
 
 @pytest.fixture(scope="module")

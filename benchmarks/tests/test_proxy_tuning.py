@@ -7,6 +7,7 @@ import pytest
 import proxy_tuning
 import tiny
 from proxy_tuning import LARGE, SMALL, Cell, Outcome, cells, gap_closed, main, read, show
+from tunecast_benchmarks.page_figures import MARK
 
 
 def test_the_expert_comes_first_and_every_large_model_has_three_rows() -> None:
@@ -50,7 +51,7 @@ def test_rows_are_measured_and_kept(
     monkeypatch.setattr(proxy_tuning, "TESTED", 6)
     monkeypatch.setattr(proxy_tuning, "TASKS", {"toy.jsonl": "token_f1"})
     results, page = tmp_path / "results.jsonl", tmp_path / "page.md"
-    page.write_text(f"# Page\n\n{proxy_tuning.MARK}\n\nold\n")
+    page.write_text(f"# Page\n\n{MARK}\n\nold\n")
     places = ["--models", str(tmp_path / "models"), "--tasks", str(tmp_path / "tasks")]
     main([*places, "--results", str(results), "--page", str(page)])
     known = read(results)

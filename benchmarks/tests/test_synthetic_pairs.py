@@ -8,7 +8,8 @@ import pytest
 
 import tiny
 from synth.servers import serving
-from synthetic_pairs import MARK, RESULTS, Cell, Outcome, main, read, show, with_passage
+from synthetic_pairs import RESULTS, Cell, Outcome, main, read, show, with_passage
+from tunecast_benchmarks.page_figures import MARK
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:

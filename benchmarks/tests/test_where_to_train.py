@@ -15,11 +15,11 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask
+from tunecast_benchmarks.page_figures import MARK
 from where_to_train import (
     ARMS,
     CONTROLS,
     KEPT,
-    MARK,
     RATES,
     TASKS,
     Arm,

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tunecast.recommender.federated import FederatedRecommendation
     from tunecast.recommender.recommendation import Prospect, Recommendation
 
-NOT_FEDERATED = "does not go with --federated"
-
 
 def command(
     model: Annotated[
@@ -102,11 +100,20 @@ def command(
     if federated is None:
         _refuse({"--rounds": rounds, "--share": share, "--skew": skew}, "needs --federated")
     else:
-        _refuse({"--budget": budget, "--price": price, "--top": top, "--methods": methods}, NOT_FEDERATED)
-        _refuse({"--fix": fix, "--epochs": epochs, "--plot": plot}, NOT_FEDERATED)
-        _refuse({"--gpus-per-trial": gpus_per_trial, "--prompt-column": prompt_column}, NOT_FEDERATED)
-        _refuse({"--completion-column": completion_column}, NOT_FEDERATED)
-        _refuse({"--trust-remote-code": trust_remote_code}, NOT_FEDERATED)
+        single: dict[str, object] = {
+            "--budget": budget,
+            "--price": price,
+            "--top": top,
+            "--methods": methods,
+            "--fix": fix,
+            "--epochs": epochs,
+            "--plot": plot,
+            "--gpus-per-trial": gpus_per_trial,
+            "--prompt-column": prompt_column,
+            "--completion-column": completion_column,
+            "--trust-remote-code": trust_remote_code,
+        }
+        _refuse(single, "does not go with --federated")
     question = Question(
         model=model,
         data=data,

@@ -214,7 +214,7 @@ class _Asked:
         """Return the seconds that a client computes on average, their log deviation, and its bytes."""
         settings, asked = method.settings, self._federation
         cost = self._costs.of(method.pipeline(self._model))
-        part = asked.trained / asked.clients
+        part = asked.trained_share
         if settings.method == "fedkseed":
             on_cpu = self._situation.target.machine.device == "cpu"
             drawn = part * rebuilt_directions(settings, asked.trained) * self._model.parameters
@@ -234,13 +234,10 @@ class _Asked:
 
 def client_bytes(method: FederatedMethod, model: ModelFacts) -> int:
     """Return the bytes that a client receives and sends if it trains in all rounds."""
-    settings = method.settings
-    first = settings.first_rounds if settings.method == "slora" else 0
-    stages = [
-        (first, method.traffic(model, 1)),
-        (settings.rounds - first, method.traffic(model, settings.rounds)),
-    ]
-    return sum(rounds * (moved.down + moved.up) for rounds, moved in stages)
+    rounds = method.settings.rounds
+    first = method.first_delivered - 1  # rounds of a stage that is not delivered
+    moved = [(first, method.traffic(model, 1)), (rounds - first, method.traffic(model, rounds))]
+    return sum(count * (traffic.down + traffic.up) for count, traffic in moved)
 
 
 def rebuilt_directions(settings: FederatedSettings, trained: int) -> float:

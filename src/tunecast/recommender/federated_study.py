@@ -55,6 +55,11 @@ class Federation:
         """Clients that train in a round."""
         return number_drawn(self.share, self.clients)
 
+    @property
+    def trained_share(self) -> float:
+        """Share of the clients that train in a round, of whole clients."""
+        return self.trained / self.clients
+
     def __post_init__(self) -> None:
         if self.clients < 2:
             raise ConfigurationError(
@@ -129,8 +134,8 @@ class Study:
 
         Rounds beyond the study's are taken for its last: shares saturate, which a line does not.
         """
-        rounds, share = min(asked.rounds, self.rounds), asked.trained / asked.clients
-        features = _features(variant, asked.clients, SKEWS[asked.skew], share, rounds)
+        rounds = min(asked.rounds, self.rounds)
+        features = _features(variant, asked.clients, SKEWS[asked.skew], asked.trained_share, rounds)
         middle = float(np.clip(features @ self.coefficients, 0.0, 1.0))
         width = NORMAL_90 * self.deviation
         return middle, max(0.0, middle - width), min(1.0, middle + width)
@@ -143,10 +148,10 @@ class Study:
             notes.append(
                 f"The study has {low} to {high} clients; shares for {asked.clients:,} are extrapolated."
             )
-        if asked.share < 0.9 * self.share:
+        if asked.trained_share < 0.9 * self.share:
             notes.append(
                 f"In the study at least {self.share:.0%} of the clients train in a round; shares for "
-                f"{asked.share:.0%} are extrapolated."
+                f"{asked.trained_share:.0%} are extrapolated."
             )
         if asked.rounds > self.rounds:
             notes.append(
