@@ -51,7 +51,7 @@ def test_records_of_prompts() -> None:
 
 
 def test_labels_are_cut_where_they_differ() -> None:
-    labels = (EncodedLabel("Yes.", (5, 6, 9, 2)), EncodedLabel("No.", (5, 7, 9, 2)))
+    labels = (EncodedLabel("Yes.", (5, 6, 9, 2), "Yes."), EncodedLabel("No.", (5, 7, 9, 2), "No."))
     assert [label.ids for label in first_tokens(labels)] == [(5, 6), (5, 7)]
 
 

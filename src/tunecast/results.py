@@ -207,6 +207,19 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class ChosenLabel:
+    """The label that a model chose for a prompt.
+
+    Args:
+        probability: Its probability among all labels, 0 to 1.
+    """
+
+    prompt: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The score of a model on a dataset, as ``tunecast evaluate`` prints it.
 

@@ -8,7 +8,7 @@ import pytest
 
 from tunecast.data.examples import Turn
 from tunecast.data.files import Table
-from tunecast.data.formats import EXPECTED, PAIRS, convert, detect
+from tunecast.data.formats import EXPECTED, PAIRS, convert, detect, read_prompts
 from tunecast.errors import DataError
 
 
@@ -197,3 +197,18 @@ def test_blank_assistant_turns_of_a_conversation_are_not_trained() -> None:
     row = {"messages": [*MESSAGES, MESSAGES[0], {"role": "assistant", "content": " "}]}
     examples, _ = convert(table(row), detect(table(row)))
     assert examples[0].turns == (Turn(*USER), Turn(*ANSWER))
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"id": 1, "text": "a"}, "a"),
+        ({"source": "x", "prompt": "a"}, "a"),
+        ({"Body": "a"}, "a"),
+        ({"instruction": "a", "input": "b"}, "a\n\nb"),
+        ({"instruction": "a", "input": ""}, "a"),
+        ({"prompt": 3}, "3"),
+    ],
+)
+def test_prompts_without_completions(row: dict[str, object], prompt: str) -> None:
+    assert read_prompts(Table("texts.csv", "line", [(2, row)])) == [prompt]

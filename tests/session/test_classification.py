@@ -87,6 +87,7 @@ def test_all_measures_stand_wherever_the_result_is(
     code, out, _ = sessions.call_main("tune", "--resume", "--output-dir", str(finished.folder))
     assert code == 0
     assert f"On the test split: {line}." in out
+    assert f"To label texts: tunecast classify --model {finished.folder} --data FILE" in out
     for file in ("report.html", "best/README.md"):
         assert "Classification" in (finished.folder / file).read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.ranges import check_range
 from tunecast.records import Machine, Pipeline
-from tunecast.results import Answer, Evaluation, Proxy
+from tunecast.results import Answer, ChosenLabel, Evaluation, Proxy
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
@@ -76,16 +76,58 @@ def generate(
     check_range("answer_tokens", max_new_tokens, called="--max-new-tokens")
     check_range("temperature", temperature)
     check_range("top_p", top_p)
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise ConfigurationError(
-            "There is no prompt to answer, or one is empty.", "Give --prompt TEXT, or lines on stdin."
-        )
+    _check_prompts(prompts)
     settings = SessionSettings(
         model, "", seed=seed, device=device, dtype=dtype, trust_remote_code=trust_remote_code
     )
     finished = find_finished_model(model, adapter, proxy, trust_remote_code=trust_remote_code)
     drawn = (temperature, top_p) if temperature else None
     return answers(finished, prompts, settings, max_new_tokens, drawn)
+
+
+def classify(
+    model: str,
+    prompts: Sequence[str],
+    *,
+    labels: Sequence[str] = (),
+    adapter: str = "",
+    pattern: str = "",
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> list[ChosenLabel]:
+    """Choose the likeliest label for prompts, in their order, without generating.
+
+    Args:
+        model: As for :func:`generate`, like ``adapter``, ``device`` and ``dtype``.
+        prompts: What a user says, one turn each.
+        labels: The labels to choose from, as the model writes them. Empty takes those that it was trained on,
+            which the folder of a session or of its model names.
+        pattern: Text around every prompt, with ``{prompt}`` in its place; empty takes that of the training.
+        progress: Receives the progress; None shows it in a terminal or a notebook.
+
+    Raises:
+        UserError: A problem that the user can fix, such as labels that are not known.
+    """
+    from tunecast.report.shown import given_or_shown
+    from tunecast.session.finished_model import chosen_labels, find_finished_model
+    from tunecast.session.settings import SessionSettings
+
+    _check_prompts(prompts)
+    settings = SessionSettings(
+        model, "", pattern=pattern, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+    )
+    finished = find_finished_model(model, adapter, trust_remote_code=trust_remote_code)
+    with given_or_shown(progress) as shown:
+        return chosen_labels(finished, prompts, labels, settings, shown)
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise ConfigurationError(
+            "There is no prompt to answer, or one is empty.", "Give --prompt TEXT, or lines on stdin."
+        )
 
 
 def recommend(

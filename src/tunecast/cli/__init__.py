@@ -50,6 +50,7 @@ def _root(
 def _register() -> None:
     """Attach every command. A new command is one file and one line here."""
     from tunecast.cli import (
+        classify,
         collect,
         compare,
         dashboard,
@@ -73,6 +74,7 @@ def _register() -> None:
     app.command("train")(train.command)
     app.command("evaluate")(evaluate.command)
     app.command("generate")(generate.command)
+    app.command("classify")(classify.command)
     app.command("synth")(synth.command)
     app.command("recommend")(recommend.command)
     app.command("export")(export.command)

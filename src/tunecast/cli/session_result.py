@@ -212,6 +212,7 @@ def print_record(record: SessionRecord) -> None:
         *([f"On the test split: {classification_line(classified)}."] if classified else []),
         *filter(None, [guard_line(record)]),
         f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
+        *_labelling(record),
         f"Report: {record.output_dir}/report.html",
         *test_disagreement(record),
         *(forecast_sentences(record.forecast) if record.forecast else ()),
@@ -219,6 +220,20 @@ def print_record(record: SessionRecord) -> None:
         *([longer_sentence(longer), longer_command(longer, record.configuration)] if longer else []),
     ):
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _labelling(record: SessionRecord) -> list[str]:
+    """Say how a classifier labels texts; one with a head is loaded by the code on its card."""
+    from tunecast.methods.space import HEAD, TRAINING_LOSS
+
+    winner = record.find_contender(record.winner)
+    if winner is None or winner.classification is None:
+        return []
+    if winner.pipeline.hyperparameters.get(TRAINING_LOSS) == HEAD:
+        return []
+    return [
+        f"To label texts: {shlex.join(['tunecast', 'classify', '--model', record.output_dir])} --data FILE"
+    ]
 
 
 def _table(record: SessionRecord) -> Table:

@@ -5,6 +5,7 @@ from tunecast.data.check import CheckReport, Lengths, check
 from tunecast.data.describe import describe
 from tunecast.data.encode import EncodedExample, encode, encode_prompt, encoding_warnings, kept_examples
 from tunecast.data.examples import Dataset, Example, Turn, reference
+from tunecast.data.formats import read_prompts
 from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kind
 from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import LONGEST_BY_DEFAULT, fitting_length, spread
@@ -39,6 +40,7 @@ __all__ = [
     "fitting_length",
     "kept_examples",
     "read",
+    "read_prompts",
     "read_training",
     "reference",
     "reworded",

@@ -10,6 +10,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tunecast.data.examples import Example, Turn
@@ -99,6 +100,54 @@ def detect(table: Table, prompt_column: str | None = None, completion_column: st
         f"{table.place}, {table.unit} {number}: no known format has the columns {_columns(row)}.",
         f"{EXPECTED} For example: {example}" if len(row) > 1 else EXPECTED,
     )
+
+
+def read_prompts(table: Table, prompt_column: str | None = None) -> list[str]:
+    """Return the prompts of rows that need no completion, to be answered by a model.
+
+    Args:
+        prompt_column: The column that holds them. None takes the instruction with its input, else the column
+            ``prompt``, else the only one that usually holds prompts, else the only one.
+
+    Raises:
+        DataError: The column does not exist or cannot be told, or rows have no prompt.
+    """
+    head = table.rows[0][1]
+    prompt_of = _prompt_reader(table, head, prompt_column)
+    problems = Problems(table.place, table.unit)
+    prompts = []
+    for number, row in table.rows:
+        try:
+            prompts.append(prompt_of(row))
+        except ShapeError as error:
+            problems.add(number, str(error))
+            continue
+        if not prompts[-1].strip():
+            problems.add(number, "the prompt is empty")
+    problems.raise_any(
+        f"Repair or remove the bad {table.unit}s, or name another column with --prompt-column."
+    )
+    return prompts
+
+
+def _prompt_reader(
+    table: Table, head: Mapping[str, Any], prompt_column: str | None
+) -> Callable[[Mapping[str, Any]], str]:
+    names = _by_lower_name(head)
+    if prompt_column is None:
+        extra = next((names[name] for name in ALPACA_INPUTS if name in names), None)
+        if "instruction" in names and extra is not None:
+            return partial(_instruction, instruction=names["instruction"], extra=extra)
+        known = [names[prompt] for prompt in dict.fromkeys(prompt for prompt, _ in PAIRS) if prompt in names]
+        likely = [names["prompt"]] if "prompt" in names else known or list(names.values())
+        prompt_column = likely[0] if len(likely) == 1 else None
+    if prompt_column is None or prompt_column not in head:
+        given = "" if prompt_column is None else f" {prompt_column!r}"
+        raise DataError(
+            f"{table.place}: there is no column{given} of prompts; the columns are {_columns(head)}.",
+            "Name one of them with --prompt-column.",
+        )
+    return partial(_value, column=prompt_column)
 
 
 def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:
@@ -267,12 +316,17 @@ def _text(column: str) -> Format:
 
 def _alpaca(instruction: str, context: str | None, output: str) -> Format:
     def turns(row: Mapping[str, Any]) -> list[Turn]:
-        extra = as_text(row.get(context), f"column {context!r}") if context is not None else ""
-        parts = [part for part in (_value(row, instruction), extra) if part.strip()]
-        return [Turn("user", "\n\n".join(parts), False), Turn("assistant", _value(row, output), True)]
+        prompt = _instruction(row, instruction, context)
+        return [Turn("user", prompt, False), Turn("assistant", _value(row, output), True)]
 
     columns = (instruction, output) if context is None else (instruction, context, output)
     return Format("alpaca", columns, turns)
+
+
+def _instruction(row: Mapping[str, Any], instruction: str, extra: str | None) -> str:
+    """Return an instruction and the input below it, if there is one."""
+    given = as_text(row.get(extra), f"column {extra!r}") if extra is not None else ""
+    return "\n\n".join(part for part in (_value(row, instruction), given) if part.strip())
 
 
 def _conversation(name: str, column: str) -> Format:

@@ -20,10 +20,12 @@ class EncodedLabel:
     Args:
         text: The label without surrounding white space.
         ids: Its tokens, as they are trained: with the end-of-turn token, where the tokenizer has one.
+        completion: Its most frequent spelling as a completion, with white space.
     """
 
     text: str
     ids: tuple[int, ...]
+    completion: str
 
 
 def encode_labels(
@@ -49,7 +51,7 @@ def encode_labels(
                 "Rename one of them, choose another model, or give --kind short-answers.",
             )
         found[ids] = name
-    return tuple(EncodedLabel(name, ids) for ids, name in found.items())
+    return tuple(EncodedLabel(name, ids, spellings[name]) for ids, name in found.items())
 
 
 def _answering(example: Example, answer: str) -> Example:

@@ -347,7 +347,10 @@ class FinalScoring:
             json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
         )
         fingerprint = self.prepared.dataset.fingerprint
-        Origin(self.settings.seed, self.prepared.task.dataset, fingerprint).write(temporary)
+        labels = tuple(label.completion for label in self.prepared.training_task.labels)
+        Origin(
+            self.settings.seed, self.prepared.task.dataset, fingerprint, labels, self.settings.pattern
+        ).write(temporary)
         # Sync before session.json marks the session as complete: a lost best/ would not be written again.
         for place in (*temporary.rglob("*"), temporary):
             sync(place)

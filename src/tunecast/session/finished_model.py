@@ -1,28 +1,34 @@
-"""Finds the finished model that the user names, and has it answer prompts."""
+"""Finds the finished model that the user names, and has it answer prompts or choose their labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunecast import models
-from tunecast.data import encode_prompt
-from tunecast.data.examples import Example, Turn
+from tunecast.data import Example, Turn, encode_labels, encode_prompt
+from tunecast.data.patterns import PLACE
 from tunecast.errors import ConfigurationError
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
 from tunecast.models.delivered import delivered_folder
 from tunecast.paths import expanded
+from tunecast.progress import Progress
 from tunecast.proxy_tuning.loading import Steering, find_expert, steering_of
 from tunecast.ranges import MAX_LENGTH
-from tunecast.results import Answer, Proxy
+from tunecast.results import Answer, ChosenLabel, Proxy
 from tunecast.session.prepare import choose_device
 from tunecast.session.provenance import Origin
 from tunecast.session.settings import SessionSettings
 from tunecast.training.compute import Compute
 from tunecast.training.finished_model import load_finished
 from tunecast.training.generate import Sampling, generate
+from tunecast.training.label_likelihood import choose_labels
+
+CHUNK = 64
+"""Prompts between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,100 @@ def answers(
     Raises:
         ModelError: The model cannot be loaded.
     """
+    examples = [_asking(prompt) for prompt in prompts]
+    loaded = _load(finished, examples, settings)
+    if loaded.context:  # a prompt that is cut is worse than an answer that is
+        max_new_tokens = min(max_new_tokens, loaded.context // 2)
+    sampling = Sampling(*drawn) if drawn else None
+    texts = generate(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.prompts(examples, max_new_tokens),
+        loaded.compute,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+    )
+    return [Answer(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def chosen_labels(
+    finished: FinishedModel,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    settings: SessionSettings,
+    progress: Progress,
+) -> list[ChosenLabel]:
+    """Load a finished model in this process and choose a label for each prompt by label likelihood.
+
+    Args:
+        prompts: What a user says, one turn each.
+        labels: The labels to choose from, as the model was trained to write them; empty takes those that it
+            was trained on.
+        settings: Device, type of weights, pattern, and whether code that comes with a model may run.
+
+    Raises:
+        ConfigurationError: There are fewer than two labels.
+        DataError: Two labels are the same tokens to the model.
+        ModelError: The model cannot be loaded.
+    """
+    known = finished.origin.labels if finished.origin else ()
+    wanted = tuple(dict.fromkeys(labels or known))
+    if len(wanted) < 2:
+        raise ConfigurationError(
+            f"--model {finished.named}: its labels are not known.",
+            "Give two or more, each with --label, as the model writes them. Models that were finetuned for a "
+            "classification know theirs.",
+        )
+    pattern = settings.pattern or (finished.origin.pattern if finished.origin else "")
+    texts = [pattern.replace(PLACE, prompt) for prompt in prompts] if pattern else prompts
+    examples = [_asking(text) for text in texts]
+    loaded = _load(finished, examples, settings)
+    encoded = encode_labels(
+        [label.strip() for label in wanted],
+        [_asking(texts[0], label) for label in wanted],
+        loaded.tokenizer,
+        architecture=loaded.compute.architecture,
+    )
+    ids = [label.ids for label in encoded]
+    asked = loaded.prompts(examples, max(map(len, ids)))
+    found = []
+    progress.start("Choosing labels", len(asked), "texts")
+    for start in range(0, len(asked), CHUNK):
+        _, chosen, probability = choose_labels(
+            loaded.model, asked[start : start + CHUNK], ids, loaded.compute
+        )
+        found += [
+            ChosenLabel(prompt, encoded[label].text, float(one))
+            for prompt, label, one in zip(prompts[start : start + CHUNK], chosen, probability, strict=True)
+        ]
+        progress.advance(len(chosen))
+    progress.finish()
+    return found
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A finished model in memory, and what it needs to read prompts.
+
+    Args:
+        context: Most tokens that it can read and write; None without a limit.
+    """
+
+    model: Any
+    tokenizer: Any
+    compute: Compute
+    context: int | None
+
+    def prompts(self, examples: Sequence[Example], answer_tokens: int) -> list[tuple[int, ...]]:
+        """Encode prompts so that answers of so many tokens have room after them."""
+        room = max(1, (self.context or MAX_LENGTH) - answer_tokens)
+        of = self.compute.architecture
+        return [
+            encode_prompt(example, self.tokenizer, max_length=room, architecture=of) for example in examples
+        ]
+
+
+def _load(finished: FinishedModel, examples: Sequence[Example], settings: SessionSettings) -> _Loaded:
     import torch
 
     resolved = models.resolve(finished.model)
@@ -109,10 +209,6 @@ def answers(
     dtype = settings.dtype if settings.dtype != "auto" else choose_dtype(device, facts.width)
     compute = Compute(device, dtype, facts.architecture, tokenizer.pad_token_id)
     compute.seed(settings.seed)
-    examples = [
-        Example((Turn("user", prompt, False), Turn("assistant", "-", True)), row)
-        for row, prompt in enumerate(prompts, start=1)
-    ]
     model = load_finished(
         resolved,
         finished.adapter,
@@ -123,14 +219,11 @@ def answers(
         device=device,
         trust_remote_code=code,
     )
-    context = finished.steering.context if finished.steering else facts.context
-    if context:  # a prompt that is cut is worse than an answer that is
-        max_new_tokens = min(max_new_tokens, context // 2)
-    room = (context or MAX_LENGTH) - max_new_tokens
-    asked = [
-        encode_prompt(example, tokenizer, max_length=room, architecture=facts.architecture)
-        for example in examples
-    ]
-    sampling = Sampling(*drawn) if drawn else None
-    texts = generate(model, tokenizer, asked, compute, max_new_tokens=max_new_tokens, sampling=sampling)
-    return [Answer(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    return _Loaded(
+        model, tokenizer, compute, finished.steering.context if finished.steering else facts.context
+    )
+
+
+def _asking(prompt: str, answer: str = "-") -> Example:
+    """Return a prompt as an example. By default, the answer only stands for the one that is asked for."""
+    return Example((Turn("user", prompt, False), Turn("assistant", answer, True)), 1)

@@ -20,11 +20,16 @@ class Origin:
         seed: Seed of the session, which also split the dataset.
         dataset: The dataset's name.
         dataset_fingerprint: Hash of all its examples, by split.
+        labels: Completions that a classifier chooses from, as they were trained, white space included; empty
+            for other models.
+        pattern: Text around every prompt of a classifier, with ``{prompt}`` in its place; empty for none.
     """
 
     seed: int
     dataset: str
     dataset_fingerprint: str
+    labels: tuple[str, ...] = ()
+    pattern: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
@@ -36,7 +41,13 @@ class Origin:
         """Read it from a model's folder; None if there is none, or a file of another program."""
         try:
             content = read_json(folder / FILE)
-            return cls(int(content["seed"]), str(content["dataset"]), str(content["dataset_fingerprint"]))
+            return cls(
+                int(content["seed"]),
+                str(content["dataset"]),
+                str(content["dataset_fingerprint"]),
+                tuple(str(label) for label in content.get("labels", [])),
+                str(content.get("pattern", "")),
+            )
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

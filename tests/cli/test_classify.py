@@ -1,0 +1,120 @@
+"""``tunecast classify``: labels are those that the evaluation of the same model chooses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from sessions import IN_PROCESS, Finished, call_main, finish
+
+FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "6")
+WORDS = ("--pattern", "Good: {prompt}", "--verbaliser", "Yes=good,No=bad")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences whose last word tells their label."""
+    file = tmp_path_factory.mktemp("moods") / "moods.csv"
+    words = (("red", "bad"), ("green", "good"), ("blue", "bad"))
+    rows = [(f"{number} is {words[number % 3][0]}", words[number % 3][1]) for number in range(240)]
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("text", "label"), *rows])
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_llama: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("classified") / "out"
+    return finish(
+        folder,
+        tiny_llama,
+        table,
+        *FLAGS,
+        *WORDS,
+        "--fix",
+        "learning_rate=0.02",
+        "--fix",
+        "training_loss=labels",
+    )
+
+
+def classified(*flags: str) -> str:
+    code, out, err = call_main("classify", *flags, "--device", "cpu")
+    assert code == 0, err
+    return out
+
+
+def test_labels_and_probabilities_are_those_of_the_evaluation(
+    finished: Finished, table: Path, tmp_path: Path
+) -> None:
+    answers, output = tmp_path / "answers.jsonl", tmp_path / "labelled.csv"
+    code, _, err = call_main(
+        "evaluate", "--model", str(finished.folder), "--split", "all", "--answers", str(answers), *IN_PROCESS
+    )
+    assert code == 0, err
+    evaluated = [json.loads(line) for line in answers.read_text().splitlines()]
+    out = classified("--model", str(finished.folder), "--data", str(table), "--output", str(output))
+    assert out == ""
+    with output.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with table.open(newline="") as stream:
+        given = list(csv.DictReader(stream))
+    assert [{name: row[name] for name in ("text", "label")} for row in rows] == given
+    assert {row["predicted_label"] for row in rows} == {"Yes", "No"}
+    # Rows of a file begin below its header.
+    by_row = {one["row"]: one for one in evaluated}
+    assert len(by_row) == len(rows)
+    for number, row in enumerate(rows, start=2):
+        assert row["predicted_label"] == by_row[number]["answer"]
+        assert float(row["probability"]) == pytest.approx(by_row[number]["confidence"], abs=1e-3)
+
+
+def test_texts_are_labelled_one_a_line(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = classified(
+        "--model", str(finished.folder / "best"), "--prompt", "7 is green", "--prompt", "8 is\nred"
+    )
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [line[0] for line in lines] == ["Yes", "No"]
+    assert [line[2] for line in lines] == ["7 is green", "8 is red"]
+    assert all(0 < float(line[1]) <= 1 for line in lines)
+
+
+def test_labels_can_be_given(tiny_llama: Path) -> None:
+    flags = ("--model", str(tiny_llama), "--label", "up", "--label", "down", "--label", "left")
+    first, second = json.loads(classified(*flags, "--prompt", "Where?", "--prompt", "Where to?", "--json"))
+    assert {first["label"], second["label"]} <= {"up", "down", "left"}
+    assert first["prompt"] == "Where?"
+    assert 0 < first["probability"] < 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "message"),
+    [
+        ('{"prompt": "a"}\n', (), "its labels are not known"),
+        ('{"prompt": "a"}\n', ("--label", "up"), "its labels are not known"),
+        ('{"prompt": "a"}\n', ("--label", "up", "--label", " up"), "are the same"),
+        (
+            '{"prompt": "a"}\n{"prompt": ""}\n',
+            ("--label", "up", "--label", "down"),
+            "line 2: the prompt is empty",
+        ),
+        ('{"question": "a", "text": "b"}\n', (), "there is no column of prompts; the columns are"),
+        ('{"prompt": "a"}\n', ("--prompt-column", "body"), "there is no column 'body' of prompts"),
+        ('{"prompt": "a", "probability": 1}\n', (), "already has a column 'probability'"),
+        ('{"prompt": "a"}\n', ("--prompt", "b"), "--data and --prompt were both given"),
+        ('{"prompt": "a"}\n', ("--output", "labelled.txt"), "does not end in .csv or .jsonl"),
+        ('{"prompt": "a"}\n', ("--pattern", "Good?"), "has {prompt} in it 0 times"),
+    ],
+)
+def test_what_cannot_be_labelled(
+    rows: str, flags: tuple[str, ...], message: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text(rows)
+    code, out, err = call_main("classify", "--model", str(tiny_llama), "--data", str(file), *flags)
+    assert (code, out) == (2, ""), err
+    assert message in " ".join(err.split())
+    assert [one.name for one in tmp_path.iterdir()] == ["texts.jsonl"]
