@@ -88,7 +88,7 @@ def test_the_shipped_runs_have_seconds_and_metrics() -> None:
     assert 4 * len(measured) >= len(completed)
     assert all(test.metric_examples <= 100 for test in measured)
     telling = [test for test in measured if test.metric_examples >= MIN_METRIC_EXAMPLES]
-    assert 4 * len(telling) >= len(completed)
+    assert len(telling) >= 1_000
 
 
 def test_the_shipped_runs_come_from_the_plans_and_from_no_held_back_task() -> None:

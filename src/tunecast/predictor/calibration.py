@@ -15,6 +15,8 @@ EDGES = (1e-9, 0.2, 0.7)
 """Shares of the schedule that separate the stages: before the first point, early, middle, late."""
 PSEUDO_ROWS = 10.0
 """The number of rows that the regressor's own variance counts as."""
+WITHIN_CUT = 8.0
+"""Deviations at which errors about their task's mean are cut, so that one failed trial does not decide."""
 
 
 def stage(share: Floats) -> Ints:
@@ -65,7 +67,7 @@ class Calibration:
             square = np.minimum(z**2, cut**2)
             counted = weight[chosen]
             inflation[number] = (counted @ square + PSEUDO_ROWS) / (counted.sum() + PSEUDO_ROWS)
-            shared[number] = _shared_part(z, examples.group[chosen])
+            shared[number] = _shared_part(z, examples.group[chosen], float(inflation[number]))
         return cls(inflation, shared)
 
     @classmethod
@@ -84,14 +86,16 @@ class Calibration:
         return whole, whole * self.shared[stages]
 
 
-def _shared_part(z: Floats, group: Ints) -> float:
-    """Return the intraclass correlation of standardised errors: mean product in groups over mean square."""
-    products, pairs = 0.0, 0
+def _shared_part(z: Floats, group: Ints, whole: float) -> float:
+    """Return the share of variance that rows of a group have in common: 1 less that within over ``whole``.
+
+    Differences between trials of a task are judged by the variance within, so that one is estimated directly.
+    """
+    squares, freedom = 0.0, 0
     for number in np.unique(group):
-        inside = np.clip(z[group == number], -4.0, 4.0)
-        products += float(inside.sum() ** 2 - (inside**2).sum())
-        pairs += len(inside) * (len(inside) - 1)
-    if pairs == 0:
+        inside = z[group == number]
+        squares += float(np.minimum((inside - inside.mean()) ** 2, WITHIN_CUT**2).sum())
+        freedom += len(inside) - 1
+    if freedom == 0:
         return 0.5
-    square = float((np.clip(z, -4.0, 4.0) ** 2).mean())
-    return float(np.clip(products / pairs / max(square, 1e-9), 0.0, 0.9))
+    return float(np.clip(1.0 - squares / freedom / whole, 0.0, 0.9))

@@ -20,7 +20,7 @@ from tunecast.predictor.language_law import excess_share, ln_language_loss
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import ModelFacts, Pipeline, Point
 
-FEATURES_VERSION = 4
+FEATURES_VERSION = 5
 """Incremented when a feature is added or changes its meaning."""
 MIN_LOSS = 0.01
 """Floor of losses in nats per label token before taking logarithms: a memorised task has a loss of 0."""
@@ -50,7 +50,7 @@ RANKS = ("lora_r", "target_r", "lokr_r", "budget_r")
 """Hyperparameters that are an adapter's rank, by method."""
 OPTIMIZERS = ("adafactor", "sgd", "lion", "muon")
 """AdamW is the one without its own feature."""
-SCHEDULES = ("linear", "constant")
+SCHEDULES = ("linear", "constant", "warmup_stable_decay")
 
 PIPELINE = (
     *(f"method_{name}" for name in METHODS),
@@ -121,6 +121,7 @@ SETTING = (
     "log_pretraining_ratio",
     "log_language_loss",
     "language_left",
+    "encoder_decoder",
 )
 """Features that all trials of a session share."""
 CURVE = (
@@ -313,6 +314,7 @@ def _task_row(task: TaskDescription, mean_tokens: float) -> list[float]:
         math.log(model.likely_pretraining_tokens / model.parameters),
         ln_language_loss(model),
         excess_share(model),
+        float(model.architecture == "encoder-decoder"),
     ]
 
 

@@ -26,7 +26,7 @@ from tunecast.recommender.recommendation import (
 )
 from tunecast.records import Pipeline
 
-EXPECTED_EVALUATION = 0.26
+EXPECTED_EVALUATION = 0.23
 """Seconds of all evaluations of a trial over those of its training: the median of the recorded runs."""
 MIN_STEPS = 16
 """With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
