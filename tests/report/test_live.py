@@ -349,3 +349,13 @@ def test_parts_of_a_stage_are_named_as_they_begin() -> None:
     progress.advance(1, "not worth a line")
     progress.finish()
     assert stream.getvalue().splitlines() == ["reading", "reading: converting a.gguf, once", "reading: 0.0 s"]
+
+
+def test_the_hint_comes_once_when_a_session_has_begun() -> None:
+    stream = io.StringIO()
+    progress = RichProgress(stream, hint="Watch it")
+    progress.start("Reading data and model")
+    assert "Watch it" not in stream.getvalue()
+    for _ in range(2):
+        progress.show(STATUS)
+    assert stream.getvalue().count("Watch it\n") == 1

@@ -42,9 +42,7 @@ def run_session(
     if notify is not None:
         check_notify(notify)
     try:
-        with RichProgress() as progress:
-            if watch := _watch_command(output_dir):
-                progress.log(f"Watch it in a browser: {watch}")
+        with RichProgress(hint=_watching(output_dir)) as progress:
             record = session(progress)
     except KeyboardInterrupt:
         typer.echo(_interrupted(expanded(output_dir), go_on), err=True)
@@ -77,11 +75,11 @@ def _tell(notify: str | None, output_dir: str, failure: str) -> None:
         typer.echo(f"Note: --notify: {reason}. The session is not affected.", err=True)
 
 
-def _watch_command(output_dir: str) -> str:
-    """Return the command that shows the session in a browser; empty if its extra is not installed."""
+def _watching(output_dir: str) -> str:
+    """Say how to watch the session in a browser; empty if that extra is not installed."""
     if any(find_spec(library) is None for library in ("fastapi", "uvicorn")):
         return ""
-    return shlex.join(["tunecast", "dashboard", output_dir])
+    return f"Watch it in a browser: {shlex.join(['tunecast', 'dashboard', output_dir])}"
 
 
 def _interrupted(folder: Path, go_on: str) -> str:

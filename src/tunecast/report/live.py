@@ -256,12 +256,18 @@ class QuietConsole(Console):
 
 
 class RichProgress:
-    """Progress for people, on stderr. As a context manager it restores the cursor, even on Ctrl-C."""
+    """Progress for people, on stderr. As a context manager it restores the cursor, even on Ctrl-C.
+
+    Args:
+        stream: Where to print; None for stderr.
+        hint: A line to print once, when a session has begun.
+    """
 
     def __init__(
         self,
         stream: TextIO | None = None,
         *,
+        hint: str = "",
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
     ) -> None:
@@ -273,6 +279,7 @@ class RichProgress:
         self._status: SessionStatus | None = None
         self._live: Live | None = None
         self._updated = -math.inf
+        self._hint = hint
         self._broken = False
 
     def __enter__(self) -> RichProgress:
@@ -322,6 +329,9 @@ class RichProgress:
     @_harmless
     def show(self, status: SessionStatus) -> None:
         """Show the status of the tuning session."""
+        hint, self._hint = self._hint, ""
+        if hint:
+            self._say(hint)
         self._status = status
         if self._terminal:
             self._show_live()
