@@ -98,6 +98,7 @@ def stage(tmp_path: Path, tiny_llama: Path, toy_data: Path) -> Path:
     labels = [(row["prompt"], row["completion"].split()[-1]) for row in rows]
     for name in ("tickets.csv", "more-tickets.csv"):
         table(tmp_path / name, ("text", "label"), labels)
+    table(tmp_path / "new-tickets.csv", ("number", "text"), list(enumerate(text for text, _ in labels[:9])))
     products = [
         (number, f"{tiny.COLOURS[number % 8]} {tiny.THINGS[number % 10]} {number}") for number in range(60)
     ]
