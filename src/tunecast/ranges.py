@@ -25,7 +25,7 @@ _GIGABYTES = 1e9
 
 AT_LEAST: Mapping[str, tuple[float, float]] = {
     "seed": (0, MAX_SEED),
-    "seeds": (1, 10_000),
+    "seeds": (1, 1_000_000),
     "workers": (1, 1_024),
     "gpus_per_trial": (1, 1_000),
     "threads": (1, 10_000),
@@ -41,6 +41,9 @@ AT_LEAST: Mapping[str, tuple[float, float]] = {
     "price": (0, 1e9),
     "clients": (1, 1_000_000),
     "rounds": (1, 100_000),
+    "steps": (1, 1e9),
+    "lora_r": (1, MAX_HYPERPARAMETER),
+    "lora_alpha": (1, MAX_HYPERPARAMETER),
     "alpha": (0, 10),
     "temperature": (0, 100),
     "answer_tokens": (1, 1e7),
@@ -51,11 +54,18 @@ AT_LEAST: Mapping[str, tuple[float, float]] = {
 """Smallest and largest value by the name of a setting."""
 ABOVE_ZERO: Mapping[str, float] = {
     "epochs": 10_000,
+    "local_epochs": 10_000,
+    "learning_rate": MAX_HYPERPARAMETER,
+    "sparse_rate": MAX_HYPERPARAMETER,
+    "perturbation": MAX_HYPERPARAMETER,
+    "round_seconds": MAX_SECONDS,
+    "wait_seconds": MAX_SECONDS,
     "keep_gb": _GIGABYTES,
     "max_memory_gb": _GIGABYTES,
     "memory_gb": _GIGABYTES,
     "top_p": 1,
     "share": 1,
+    "density": 1,
     "value": 1e6,
     "max_observed": 1e18,
     "data_size": 1e18,

@@ -13,7 +13,7 @@ from tunecast.errors import ConfigurationError
 
 
 def test_rounds_of_zero_get_one_message() -> None:
-    with pytest.raises(ConfigurationError, match="--rounds 0: it must be at least 1"):
+    with pytest.raises(ConfigurationError, match="--rounds must be at least 1, not 0"):
         run("--rounds", "0", "--clients", "a", "b")
 
 

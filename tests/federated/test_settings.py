@@ -13,13 +13,13 @@ from tunecast.federated.settings import FederatedSettings
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rounds": 0}, "--rounds 0: it must be at least 1"),
+        ({"rounds": 0}, "--rounds must be at least 1, not 0"),
         ({"method": "fedkseeds"}, "--method fedkseeds: there is no such value.\nDid you mean fedkseed?"),
         ({"aggregation": "mean"}, "--aggregation mean"),
-        ({"share": 0.0}, "--share 0: it must lie in 0 to 1"),
-        ({"density": 1.5}, "--density 1.5"),
-        ({"perturbation": float("nan")}, "--perturbation nan: it must be a number above 0"),
-        ({"learning_rate": -1.0}, "--learning-rate -1"),
+        ({"share": 0.0}, "--share must be above 0, not 0"),
+        ({"density": 1.5}, "--density must be at most 1, not 1.5"),
+        ({"perturbation": float("nan")}, "--perturbation must be a finite number, not nan"),
+        ({"learning_rate": -1.0}, "--learning-rate must be above 0, not -1"),
         ({"method": "slora", "rounds": 1}, "--method slora needs rounds for both"),
         ({"method": "slora", "rounds": 3, "sparse_rounds": 3}, "leaves none for one of them"),
     ],

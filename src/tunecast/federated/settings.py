@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.ranges import check_range
 
 METHODS = ("fedkseed", "slora", "fedavg-lora")
 AGGREGATIONS = ("average", "freeze-a", "product")
 EXAMPLES, EQUAL = "examples", "equal"
+NUMBERS = (
+    *(
+        "rounds",
+        "clients",
+        "share",
+        "round_seconds",
+        "wait_seconds",
+        "learning_rate",
+        "batch_size",
+        "local_epochs",
+    ),
+    *(
+        "max_length",
+        "lora_r",
+        "lora_alpha",
+        "density",
+        "sparse_rate",
+        "seeds",
+        "steps",
+        "perturbation",
+        "seed",
+    ),
+)
+"""Fields whose range :func:`tunecast.ranges.check_range` knows."""
 
 
 @dataclass(frozen=True)
@@ -74,28 +98,8 @@ class FederatedSettings:
         _one_of("--method", self.method, METHODS)
         _one_of("--aggregation", self.aggregation, AGGREGATIONS)
         _one_of("--weighting", self.weighting, (EXAMPLES, EQUAL))
-        for name in (
-            "rounds",
-            "clients",
-            "batch_size",
-            "max_length",
-            "lora_r",
-            "lora_alpha",
-            "seeds",
-            "steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{flag(name)} {getattr(self, name)}: it must be at least 1.")
-        positive = ("round_seconds", "wait_seconds", "local_epochs", "perturbation")
-        for name in (*positive, "learning_rate", "sparse_rate"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"{flag(name)} {value:g}: it must be a number above 0.")
-        for name in ("share", "density"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigurationError(
-                    f"{flag(name)} {getattr(self, name):g}: it must lie in 0 to 1, 0 excluded."
-                )
+        for name in NUMBERS:
+            check_range(name, getattr(self, name))
         if self.method == "slora" and not 1 <= self.first_rounds < self.rounds:
             raise ConfigurationError(
                 f"--method slora needs rounds for both of its stages; --sparse-rounds {self.first_rounds} of "
@@ -118,11 +122,6 @@ class FederatedSettings:
         values = json.loads(text)
         known = {field.name for field in fields(FederatedSettings)}
         return FederatedSettings(**{name: value for name, value in values.items() if name in known})
-
-
-def flag(field: str) -> str:
-    """Return the option of a field, such as ``--batch-size``."""
-    return f"--{field.replace('_', '-')}"
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
