@@ -9,7 +9,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError
 from tunecast.federated.method import FederatedMethod
 from tunecast.federated.registry import federated_method
-from tunecast.federated.settings import FederatedSettings, flag
+from tunecast.federated.settings import FederatedSettings
 from tunecast.methods import BASELINE
 from tunecast.predictor import Prior
 from tunecast.predictor.prediction import NORMAL_90
@@ -207,7 +207,10 @@ class _Asked:
             seconds_high=seconds * math.exp(NORMAL_90 * deviation),
             memory_gb=held / 1e9,
             fits=held <= self._costs.limit_bytes,
-            flags=" ".join(f"{flag(name)} {value}" for name, value in {**VARIANTS[variant], **named}.items()),
+            flags=" ".join(
+                f"--{name.replace('_', '-')} {value}"
+                for name, value in {**VARIANTS[variant], **named}.items()
+            ),
         )
 
     def _client_cost(self, method: FederatedMethod) -> tuple[float, float, int]:
