@@ -34,6 +34,7 @@ def test_public_names() -> None:
         "fitting_length",
         "kept_examples",
         "read",
+        "read_prompts",
         "read_training",
         "reference",
         "reworded",
