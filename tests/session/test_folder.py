@@ -143,3 +143,16 @@ def test_a_folder_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=f"{name} is a folder, where a file is needed"):
         OutputFolder(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["best/model.bin", "trials/notes.txt", "report.html"])
+def test_what_no_session_wrote_is_not_replaced(name: str, tmp_path: Path) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match=r"which a session would replace, but no session\.json"):
+        OutputFolder(tmp_path)
+    assert mine.read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == [name.split("/")[0]]
+    (tmp_path / "session.json").write_text("{}")
+    OutputFolder(tmp_path).close()

@@ -149,7 +149,8 @@ def _check_places(path: Path) -> None:
     """Check that what a session writes at its end has its place, before the session begins.
 
     Raises:
-        OutputError: A file stands in the place of a folder, or a folder in that of a file.
+        OutputError: A file stands in the place of a folder, or a folder in that of a file; or a new session
+            would replace what no session wrote.
     """
     for name in (DELIVERED, "trials"):
         if os.path.lexists(path / name) and not os.path.isdir(path / name):
@@ -157,6 +158,22 @@ def _check_places(path: Path) -> None:
     for name in ("report.html", SESSION_FILE, STORE_FILE, LOCK_FILE):
         if os.path.isdir(path / name):
             raise OutputError(f"--output-dir {path}: {name} is a folder, where a file is needed.", _MOVE)
+    if os.path.lexists(path / SESSION_FILE):
+        return
+    for name in (DELIVERED, "trials", "report.html"):
+        if os.path.lexists(path / name) and not _is_empty_folder(path / name):
+            raise OutputError(
+                f"--output-dir {path} has {name}, which a session would replace, but no {SESSION_FILE}: no "
+                "session wrote it.",
+                _MOVE,
+            )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    try:
+        return not os.listdir(path)
+    except OSError:  # a file, or a folder that cannot be read
+        return False
 
 
 _MOVE = "Move it away, or choose another folder."
