@@ -93,16 +93,24 @@ def test_labels_can_be_given(tiny_llama: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "flags", "message"),
     [
-        ('{"prompt": "a"}\n', (), "its labels are not known"),
-        ('{"prompt": "a"}\n', ("--label", "up"), "its labels are not known"),
-        ('{"prompt": "a"}\n', ("--label", "up", "--label", " up"), "are the same"),
+        ('{"prompt": "a"}\n', (), "are not known"),
+        ('{"prompt": "a"}\n', ("--label", "up"), "leaves nothing to choose from"),
+        ('{"prompt": "a"}\n', ("--label", "up", "--label", " up"), "leaves nothing to choose from"),
+        ('{"prompt": "a"}\n', ("--label", "up", "--label", ""), "leaves nothing to choose from"),
+        ('{"prompt": "a"}\n', ("--label", "up", "--label", "\udcff"), "A label is not UTF-8"),
+        ('{"prompt": "a"}\n{"probability": 1}\n', (), "already has a column 'probability'"),
+        ('{"prompt": "a"}\n', ("--output", "l.csv", "--json"), "--json prints what --output writes"),
         (
             '{"prompt": "a"}\n{"prompt": ""}\n',
             ("--label", "up", "--label", "down"),
             "line 2: the prompt is empty",
         ),
-        ('{"question": "a", "text": "b"}\n', (), "there is no column of prompts; the columns are"),
-        ('{"prompt": "a"}\n', ("--prompt-column", "body"), "there is no column 'body' of prompts"),
+        (
+            '{"question": "a", "text": "b"}\n',
+            (),
+            "any of the columns 'text', 'question' may hold the prompts",
+        ),
+        ('{"prompt": "a"}\n', ("--prompt-column", "body"), "has no column 'body' of prompts"),
         ('{"prompt": "a", "probability": 1}\n', (), "already has a column 'probability'"),
         ('{"prompt": "a"}\n', ("--prompt", "b"), "--data and --prompt were both given"),
         ('{"prompt": "a"}\n', ("--output", "labelled.txt"), "does not end in .csv or .jsonl"),
@@ -118,3 +126,33 @@ def test_what_cannot_be_labelled(
     assert (code, out) == (2, ""), err
     assert message in " ".join(err.split())
     assert [one.name for one in tmp_path.iterdir()] == ["texts.jsonl"]
+
+
+def test_odd_cells_reach_the_output(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = [{"text": "a", "more": {"b": [1, None]}, "bad": "\ud800"}, {"text": "c", "done": True, "id": 3}]
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--model", str(tiny_llama), "--data", str(data), "--label", "up", "--label", "down")
+    table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
+    for output in (table, lines):
+        classified(*flags, "--output", str(output))
+    with table.open(newline="", encoding="utf-8") as stream:
+        first, second = csv.DictReader(stream)
+    assert list(first) == ["text", "more", "bad", "done", "id", "predicted_label", "probability"]
+    assert (first["more"], second["done"], second["id"]) == ('{"b": [1, null]}', "true", "3")
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [{name: one[name] for name in row} for one, row in zip(written, rows, strict=True)] == rows
+    assert written[0]["predicted_label"] == first["predicted_label"]
+
+
+def test_dates_of_parquet_are_written_in_words(tiny_llama: Path, tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data, output = tmp_path / "texts.parquet", tmp_path / "out.jsonl"
+    pq.write_table(pa.table({"text": ["a"], "day": [datetime.date(2026, 1, 2)]}), data)
+    flags = ("--data", str(data), "--label", "up", "--label", "down", "--output", str(output))
+    classified("--model", str(tiny_llama), *flags)
+    assert json.loads(output.read_text())["day"] == "2026-01-02"

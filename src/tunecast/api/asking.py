@@ -115,6 +115,7 @@ def classify(
     from tunecast.session.settings import SessionSettings
 
     _check_prompts(prompts)
+    _check_text(labels, "A label")
     settings = SessionSettings(
         model, "", pattern=pattern, device=device, dtype=dtype, trust_remote_code=trust_remote_code
     )
@@ -128,6 +129,16 @@ def _check_prompts(prompts: Sequence[str]) -> None:
         raise ConfigurationError(
             "There is no prompt to answer, or one is empty.", "Give --prompt TEXT, or lines on stdin."
         )
+    _check_text(prompts, "A prompt")
+
+
+def _check_text(texts: Sequence[str], what: str) -> None:
+    """Refuse bytes of other encodings, which Python reads as halves of surrogate pairs."""
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise ConfigurationError(
+                f"{what} is not UTF-8: {text[:40]!r}.", "Convert it, with iconv for example."
+            )
 
 
 def recommend(

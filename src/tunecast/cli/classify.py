@@ -9,16 +9,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunecast.atomic import check_writable, write_page
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError, OutputError
-from tunecast.json_lines import json_lines
+from tunecast.json_lines import encoded, json_lines
 from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
+
+if TYPE_CHECKING:
+    from tunecast.results import ChosenLabel
 
 ADDED = ("predicted_label", "probability")
 """Columns that the output file has after those of the data."""
@@ -38,7 +41,9 @@ def command(
     prompt_column: options.PromptColumn = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", help="A label to choose from. Repeatable. (default: those of the training)"),
+        typer.Option(
+            "--label", help="A label to choose from. Repeatable. (default: those it was trained on)"
+        ),
     ] = None,
     adapter: str = typer.Option("", "--adapter", help="Folder of an adapter for the model."),
     pattern: options.Pattern = None,
@@ -53,10 +58,12 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Choose the likeliest label of every text: one line with label, probability and text."""
-    if data is not None and prompt:
-        raise ConfigurationError("--data and --prompt were both given.", "Give one of them.")
-    file = _checked_output(output)
-    rows, prompts = _read(data, prompt, prompt_column)
+    _check_together(data, prompt, prompt_column, output, as_json)
+    file = _checked_output(output, data)
+    from tunecast.session.finished_model import find_finished_model
+
+    trained = find_finished_model(model, adapter, trust_remote_code=bool(trust_remote_code)).origin
+    rows, prompts = _read(data, prompt, prompt_column or (trained.prompt_column if trained else "") or None)
     from tunecast.api import classify
 
     chosen = classify(
@@ -70,9 +77,7 @@ def command(
         trust_remote_code=bool(trust_remote_code),
     )
     if file is not None:
-        added = [dict(zip(ADDED, (one.label, round(one.probability, 4)), strict=True)) for one in chosen]
-        labelled = [{**row, **more} for row, more in zip(rows, added, strict=True)]
-        write_page(file, _as_text(labelled, file.suffix), "--output")
+        write_page(file, _as_text(rows, chosen, file.suffix.lower()), "--output")
         typer.echo(f"{len(chosen)} labels: {file}", err=True)
     elif as_json:
         typer.echo(json.dumps([asdict(one) for one in chosen], indent=2, ensure_ascii=False))
@@ -81,14 +86,28 @@ def command(
             typer.echo(f"{one.label}\t{one.probability:.2f}\t{' '.join(one.prompt.split())}")
 
 
-def _checked_output(output: str) -> Path | None:
+def _check_together(
+    data: str | None, prompt: Sequence[str] | None, prompt_column: str | None, output: str, as_json: bool
+) -> None:
+    """Refuse options that contradict each other."""
+    if data is not None and prompt:
+        raise ConfigurationError("--data and --prompt were both given.", "Give one of them.")
+    if prompt_column and data is None:
+        raise ConfigurationError("--prompt-column has no effect without --data.", "Leave it out.")
+    if output and as_json:
+        raise ConfigurationError("--json prints what --output writes to a file.", "Give one of them.")
+
+
+def _checked_output(output: str, data: str | None) -> Path | None:
     if not output:
         return None
     file = expanded(output)
-    if file.suffix not in SUFFIXES:
+    if file.suffix.lower() not in SUFFIXES:
         raise OutputError(
             f"--output {output} does not end in .csv or .jsonl.", "Name it labelled.csv, for example."
         )
+    if data is not None and file.resolve() == expanded(data).resolve():
+        raise OutputError(f"--output {output} is the file of --data.", "Choose another name.")
     check_writable(file, "--output")
     return file
 
@@ -107,20 +126,26 @@ def _read(
     if len(tables) > 1:
         raise ConfigurationError(f"--data {data} has several splits.", "Give a file with one list of rows.")
     rows = [row for _, row in tables[0].rows]
-    if taken := [name for name in ADDED if name in rows[0]]:
+    if taken := [name for name in ADDED if any(name in row for row in rows)]:
         raise ConfigurationError(
             f"--data {data} already has a column {taken[0]!r}, which the output would have.", "Rename it."
         )
     return rows, read_prompts(tables[0], prompt_column)
 
 
-def _as_text(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
+def _as_text(rows: Sequence[Mapping[str, Any]], chosen: Sequence[ChosenLabel], suffix: str) -> str:
+    """Return rows with their labels as the text of a file; what JSON has no form for is written in words."""
+    labels = [dict(zip(ADDED, (one.label, round(one.probability, 4)), strict=True)) for one in chosen]
+    plain = [json.loads(json.dumps(row, default=str)) | more for row, more in zip(rows, labels, strict=True)]
     if suffix != ".csv":
-        return json_lines(rows).decode()
+        return json_lines(plain).decode()
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n"
-    )
+    names = [*dict.fromkeys(name for row in rows for name in row), *ADDED]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in plain)
+    return encoded(text.getvalue()).decode()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | dict | list) else value

@@ -83,7 +83,7 @@ def command(
             method=method or "",
             peft_config=peft_config,
             fixed=options.fixed_values(fix or []),
-            gpu=gpu or "",
+            gpu=gpu,
             batch_size=batch_size,
             max_length=max_length,
             optimizer=optimizer or "",

@@ -223,11 +223,12 @@ def print_record(record: SessionRecord) -> None:
 def _labelling(record: SessionRecord) -> list[str]:
     """Say how a classifier labels texts; one with a head is loaded by the code on its card."""
     from tunecast.methods.space import HEAD, TRAINING_LOSS
+    from tunecast.session.provenance import Origin
 
-    winner = record.find_contender(record.winner)
-    if winner is None or winner.classification is None:
-        return []
-    if winner.pipeline.hyperparameters.get(TRAINING_LOSS) == HEAD:
+    winner, folder = record.find_contender(record.winner), expanded(record.output_dir)
+    origin = Origin.read(folder / "best")
+    has_head = winner is not None and winner.pipeline.hyperparameters.get(TRAINING_LOSS) == HEAD
+    if has_head or origin is None or not origin.labels:
         return []
     return [
         f"To label texts: {shlex.join(['tunecast', 'classify', '--model', record.output_dir])} --data FILE"

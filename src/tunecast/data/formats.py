@@ -32,6 +32,9 @@ PAIRS = (
 # fmt: on
 """Column names that mean (prompt, completion), in order of precedence."""
 
+PROMPTS = ("prompt", "text", "sentence", "question", "query", "instruction")
+"""Column names that can only mean prompts, even where no column of completions is beside them."""
+
 CONVERSATIONS = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt"}
 """Columns of messages, with the name of the format."""
 
@@ -106,14 +109,13 @@ def read_prompts(table: Table, prompt_column: str | None = None) -> list[str]:
     """Return the prompts of rows that need no completion, to be answered by a model.
 
     Args:
-        prompt_column: The column that holds them. None takes the instruction with its input, else the column
-            ``prompt``, else the only one that usually holds prompts, else the only one.
+        prompt_column: The column that holds them. None takes the instruction with its input, else the only
+            column of :data:`PROMPTS`, else the only one.
 
     Raises:
         DataError: The column does not exist or cannot be told, or rows have no prompt.
     """
-    head = table.rows[0][1]
-    prompt_of = _prompt_reader(table, head, prompt_column)
+    prompt_of = _prompt_reader(table, prompt_column)
     problems = Problems(table.place, table.unit)
     prompts = []
     for number, row in table.rows:
@@ -130,24 +132,26 @@ def read_prompts(table: Table, prompt_column: str | None = None) -> list[str]:
     return prompts
 
 
-def _prompt_reader(
-    table: Table, head: Mapping[str, Any], prompt_column: str | None
-) -> Callable[[Mapping[str, Any]], str]:
+def _prompt_reader(table: Table, prompt_column: str | None) -> Callable[[Mapping[str, Any]], str]:
+    head = table.rows[0][1]
     names = _by_lower_name(head)
-    if prompt_column is None:
-        extra = next((names[name] for name in ALPACA_INPUTS if name in names), None)
-        if "instruction" in names and extra is not None:
-            return partial(_instruction, instruction=names["instruction"], extra=extra)
-        known = [names[prompt] for prompt in dict.fromkeys(prompt for prompt, _ in PAIRS) if prompt in names]
-        likely = [names["prompt"]] if "prompt" in names else known or list(names.values())
-        prompt_column = likely[0] if len(likely) == 1 else None
-    if prompt_column is None or prompt_column not in head:
-        given = "" if prompt_column is None else f" {prompt_column!r}"
+    if prompt_column is not None:
+        if prompt_column in head:
+            return partial(_value, column=prompt_column)
         raise DataError(
-            f"{table.place}: there is no column{given} of prompts; the columns are {_columns(head)}.",
-            "Name one of them with --prompt-column.",
+            f"{table.place} has no column {prompt_column!r} of prompts; it has {_columns(head)}.",
+            "Name one of those with --prompt-column.",
         )
-    return partial(_value, column=prompt_column)
+    extra = next((names[name] for name in ALPACA_INPUTS if name in names), None)
+    if "instruction" in names and extra is not None:
+        return partial(_instruction, instruction=names["instruction"], extra=extra)
+    likely = [names[name] for name in PROMPTS if name in names] or list(names.values())
+    if len(likely) == 1:
+        return partial(_value, column=likely[0])
+    raise DataError(
+        f"{table.place}: any of the columns {listed(map(repr, likely), 10)} may hold the prompts.",
+        "Name one of them with --prompt-column.",
+    )
 
 
 def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:

@@ -20,7 +20,7 @@ class EncodedLabel:
     Args:
         text: The label without surrounding white space.
         ids: Its tokens, as they are trained: with the end-of-turn token, where the tokenizer has one.
-        completion: Its most frequent spelling as a completion, with white space.
+        completion: Its most frequent spelling as a completion, white space included.
     """
 
     text: str

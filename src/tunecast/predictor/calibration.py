@@ -16,7 +16,7 @@ EDGES = (1e-9, 0.2, 0.7)
 PSEUDO_ROWS = 10.0
 """The number of rows that the regressor's own variance counts as."""
 WITHIN_CUT = 8.0
-"""Deviations at which errors about their task's mean are cut, so that one failed trial does not decide."""
+"""Stated deviations at which errors about their task's mean are cut."""
 
 
 def stage(share: Floats) -> Ints:

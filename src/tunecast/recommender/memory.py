@@ -32,7 +32,7 @@ class MemoryQuestion:
         method: A finetuning method; empty for LoRA.
         peft_config: An ``adapter_config.json`` that describes the adapter instead; None for none.
         fixed: Hyperparameters by name; others are the baseline's.
-        gpu: An accelerator such as ``H100``; empty for this machine.
+        gpu: An accelerator such as ``H100``; None for this machine.
         batch_size: Examples per step; None for the baseline's.
         max_length: Longest sequence in tokens; None for 512, or the context if that is shorter.
         optimizer: The optimiser's name; empty for the method's.
@@ -47,7 +47,7 @@ class MemoryQuestion:
     method: str = ""
     peft_config: Path | None = None
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
-    gpu: str = ""
+    gpu: str | None = None
     batch_size: int | None = None
     max_length: int | None = None
     optimizer: str = ""
@@ -103,7 +103,8 @@ def predict_memory(question: MemoryQuestion) -> MemoryAnswer:
     """Predict the memory of a finetuning by part, from shapes alone.
 
     Raises:
-        ConfigurationError: The method is unknown, or cannot run here or on this model.
+        ConfigurationError: The method or the accelerator is unknown, or the method cannot run here or on this
+            model, or ``peft_config`` cannot be read.
         ModelError: The model cannot be used.
     """
     from tunecast.estimate import estimate_memory, what_would_fit
@@ -111,13 +112,13 @@ def predict_memory(question: MemoryQuestion) -> MemoryAnswer:
     from tunecast.models import check_length, describe_config, load_config, resolve
 
     name = question.method or DEFAULT_METHOD
-    restrictions = Restrictions((name,), dict(question.fixed), elsewhere=bool(question.gpu))
+    restrictions = Restrictions((name,), dict(question.fixed), elsewhere=question.gpu is not None)
     check_names(restrictions)
     resolved = resolve(question.model)
     config = load_config(resolved)
     facts = describe_config(config, resolved.name)
     check_length(question.max_length, facts)
-    if not question.gpu and get_method(name).applies_elsewhere(facts) is None:
+    if question.gpu is None and get_method(name).applies_elsewhere(facts) is None:
         _check_here(get_method(name), facts)
     pipeline = baseline_pipeline(facts, restrictions)
     target = _target(question.gpu, facts)
@@ -129,7 +130,7 @@ def predict_memory(question: MemoryQuestion) -> MemoryAnswer:
         target.name,
         workload,
         estimate,
-        _step_seconds(config, workload, question.gpu) if question.gpu else None,
+        None if question.gpu is None else _step_seconds(config, workload, question.gpu),
         what_would_fit(config, workload) if estimate.tight or not estimate.fits else [],
     )
 
@@ -186,9 +187,9 @@ def _workload(question: MemoryQuestion, pipeline: Pipeline, facts: ModelFacts, t
     return replace(found, **asked)
 
 
-def _target(gpu: str, facts: ModelFacts) -> _Target:
+def _target(gpu: str | None, facts: ModelFacts) -> _Target:
     """Return the named accelerator, or the device of this machine that training would take."""
-    if gpu:
+    if gpu is not None:
         from tunecast.hardware.local_machine import target_of
 
         asked = target_of(gpu, None)

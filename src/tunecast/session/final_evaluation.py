@@ -349,7 +349,12 @@ class FinalScoring:
         fingerprint = self.prepared.dataset.fingerprint
         labels = tuple(label.completion for label in self.prepared.training_task.labels)
         Origin(
-            self.settings.seed, self.prepared.task.dataset, fingerprint, labels, self.settings.pattern
+            self.settings.seed,
+            self.prepared.task.dataset,
+            fingerprint,
+            labels,
+            self.settings.pattern,
+            self.settings.prompt_column or "",
         ).write(temporary)
         # Sync before session.json marks the session as complete: a lost best/ would not be written again.
         for place in (*temporary.rglob("*"), temporary):

@@ -10,6 +10,7 @@ from typing import Any
 from tunecast import models
 from tunecast.data import Example, Turn, encode_labels, encode_prompt
 from tunecast.data.patterns import PLACE
+from tunecast.data.problems import listed
 from tunecast.errors import ConfigurationError
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
@@ -141,14 +142,7 @@ def chosen_labels(
         DataError: Two labels are the same tokens to the model.
         ModelError: The model cannot be loaded.
     """
-    known = finished.origin.labels if finished.origin else ()
-    wanted = tuple(dict.fromkeys(labels or known))
-    if len(wanted) < 2:
-        raise ConfigurationError(
-            f"--model {finished.named}: its labels are not known.",
-            "Give two or more, each with --label, as the model writes them. Models that were finetuned for a "
-            "classification know theirs.",
-        )
+    wanted = _wanted_labels(finished, labels)
     pattern = settings.pattern or (finished.origin.pattern if finished.origin else "")
     texts = [pattern.replace(PLACE, prompt) for prompt in prompts] if pattern else prompts
     examples = [_asking(text) for text in texts]
@@ -174,6 +168,31 @@ def chosen_labels(
         progress.advance(len(chosen))
     progress.finish()
     return found
+
+
+def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
+    """Return the labels to choose from, each as the model was trained to write it, if it was.
+
+    Raises:
+        ConfigurationError: There are fewer than two, or one is blank.
+    """
+    known = finished.origin.labels if finished.origin else ()
+    if not given and not known:
+        raise ConfigurationError(
+            f"The labels of {finished.named} are not known.",
+            "Give each with --label, as the model writes it. Models that a session of this version chose by "
+            "a metric of labels know theirs.",
+        )
+    trained = {label.strip(): label for label in known}
+    asked = dict.fromkeys(label.strip() for label in given or known)
+    if "" in asked or len(asked) < 2:
+        raise ConfigurationError(
+            f"--label: {listed(map(repr, given), 5)} leaves nothing to choose from.",
+            "Give two or more different labels.",
+        )
+    # With spelled labels the choice is between the tokens that were trained.
+    spelled = {label.strip(): label for label in given}
+    return [trained.get(label, spelled.get(label, label)) for label in asked]
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,8 @@ def _check_places(path: Path) -> None:
     for name in (DELIVERED, "trials", "report.html"):
         if os.path.lexists(path / name) and not _is_empty_folder(path / name):
             raise OutputError(
-                f"--output-dir {path} has {name}, which a session would replace, but no {SESSION_FILE}: no "
-                "session wrote it.",
+                f"--output-dir {path} has {name}, which a session would replace, but no {SESSION_FILE} that "
+                "shows that a session wrote it.",
                 _MOVE,
             )
 

@@ -23,6 +23,7 @@ class Origin:
         labels: Completions that a classifier chooses from, as they were trained, white space included; empty
             for other models.
         pattern: Text around every prompt of a classifier, with ``{prompt}`` in its place; empty for none.
+        prompt_column: The column of the prompts that the user named; empty if it was detected.
     """
 
     seed: int
@@ -30,6 +31,7 @@ class Origin:
     dataset_fingerprint: str
     labels: tuple[str, ...] = ()
     pattern: str = ""
+    prompt_column: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
@@ -47,6 +49,7 @@ class Origin:
                 str(content["dataset_fingerprint"]),
                 tuple(str(label) for label in content.get("labels", [])),
                 str(content.get("pattern", "")),
+                str(content.get("prompt_column", "")),
             )
         except (OSError, ValueError, TypeError, KeyError):
             return None
