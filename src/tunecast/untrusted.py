@@ -241,10 +241,18 @@ def _yaml_loader() -> type[Any]:
                     raise yaml.MarkedYAMLError(
                         problem=f"an integer of {len(node.value):,} digits", problem_mark=node.start_mark
                     )
-                if "\0" in node.value or any("\ud800" <= letter <= "\udfff" for letter in node.value):
+                if "\0" in node.value or has_surrogates(node.value):
                     raise yaml.MarkedYAMLError(
                         problem="a character that no text has", problem_mark=node.start_mark
                     )
             return super().construct_scalar(node)
 
     return Limited
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether a text holds halves of surrogate pairs, which are not Unicode.
+
+    JSON escapes can write them, and Python reads bytes of other encodings on a command line as such.
+    """
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -11,7 +11,7 @@ import pytest
 from sessions import IN_PROCESS, Finished, call_main, finish
 
 FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "6")
-WORDS = ("--pattern", "Good: {prompt}", "--verbaliser", "Yes=good,No=bad")
+WORDS = ("--pattern", "Good: {prompt}", "--verbaliser", "Yes=good,No=bad", "--prompt-column", "body")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = (("red", "bad"), ("green", "good"), ("blue", "bad"))
     rows = [(f"{number} is {words[number % 3][0]}", words[number % 3][1]) for number in range(240)]
     with file.open("w", newline="") as stream:
-        csv.writer(stream).writerows([("text", "label"), *rows])
+        csv.writer(stream).writerows([("body", "label"), *rows])
     return file
 
 
@@ -62,7 +62,7 @@ def test_labels_and_probabilities_are_those_of_the_evaluation(
         rows = list(csv.DictReader(stream))
     with table.open(newline="") as stream:
         given = list(csv.DictReader(stream))
-    assert [{name: row[name] for name in ("text", "label")} for row in rows] == given
+    assert [{name: row[name] for name in ("body", "label")} for row in rows] == given
     assert {row["predicted_label"] for row in rows} == {"Yes", "No"}
     # Rows of a file begin below its header.
     by_row = {one["row"]: one for one in evaluated}

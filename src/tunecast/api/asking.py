@@ -13,6 +13,7 @@ from tunecast.ranges import check_range
 from tunecast.records import Machine, Pipeline
 from tunecast.results import Answer, ChosenLabel, Evaluation, Proxy
 from tunecast.session.settings import SessionSettings
+from tunecast.untrusted import has_surrogates
 
 if TYPE_CHECKING:
     from tunecast.recommender.federated import FederatedRecommendation
@@ -133,9 +134,8 @@ def _check_prompts(prompts: Sequence[str]) -> None:
 
 
 def _check_text(texts: Sequence[str], what: str) -> None:
-    """Refuse bytes of other encodings, which Python reads as halves of surrogate pairs."""
     for text in texts:
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        if has_surrogates(text):
             raise ConfigurationError(
                 f"{what} is not UTF-8: {text[:40]!r}.", "Convert it, with iconv for example."
             )

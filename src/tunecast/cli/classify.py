@@ -60,10 +60,9 @@ def command(
     """Choose the likeliest label of every text: one line with label, probability and text."""
     _check_together(data, prompt, prompt_column, output, as_json)
     file = _checked_output(output, data)
-    from tunecast.session.finished_model import find_finished_model
-
-    trained = find_finished_model(model, adapter, trust_remote_code=bool(trust_remote_code)).origin
-    rows, prompts = _read(data, prompt, prompt_column or (trained.prompt_column if trained else "") or None)
+    if data is not None and prompt_column is None:
+        prompt_column = _trained_column(model, adapter)
+    rows, prompts = _read(data, prompt, prompt_column)
     from tunecast.api import classify
 
     chosen = classify(
@@ -110,6 +109,14 @@ def _checked_output(output: str, data: str | None) -> Path | None:
         raise OutputError(f"--output {output} is the file of --data.", "Choose another name.")
     check_writable(file, "--output")
     return file
+
+
+def _trained_column(model: str, adapter: str) -> str | None:
+    """Return the column of prompts that the model's training was told; None if it was detected."""
+    from tunecast.session.finished_model import find_finished_model
+
+    origin = find_finished_model(model, adapter).origin
+    return (origin.prompt_column or None) if origin else None
 
 
 def _read(

@@ -223,10 +223,11 @@ def print_record(record: SessionRecord) -> None:
 def _labelling(record: SessionRecord) -> list[str]:
     """Say how a classifier labels texts; one with a head is loaded by the code on its card."""
     from tunecast.methods.space import HEAD, TRAINING_LOSS
+    from tunecast.models.delivered import DELIVERED
     from tunecast.session.provenance import Origin
 
-    winner, folder = record.find_contender(record.winner), expanded(record.output_dir)
-    origin = Origin.read(folder / "best")
+    winner = record.find_contender(record.winner)
+    origin = Origin.read(expanded(record.output_dir) / DELIVERED)
     has_head = winner is not None and winner.pipeline.hyperparameters.get(TRAINING_LOSS) == HEAD
     if has_head or origin is None or not origin.labels:
         return []

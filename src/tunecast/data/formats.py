@@ -17,6 +17,7 @@ from tunecast.data.examples import Example, Turn
 from tunecast.data.files import Table
 from tunecast.data.problems import Problems, listed
 from tunecast.errors import DataError
+from tunecast.untrusted import has_surrogates
 
 # fmt: off
 PAIRS = (
@@ -291,8 +292,7 @@ def as_text(value: Any, where: str) -> str:
         ShapeError: The cell holds a list or an object, or is not Unicode text.
     """
     if isinstance(value, str):
-        # JSON escapes can encode half of a surrogate pair, which tokenizers reject.
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        if has_surrogates(value):  # tokenizers reject them
             raise ShapeError(f"{where} holds an unpaired surrogate, which is not Unicode text")
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):

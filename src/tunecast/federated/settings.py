@@ -12,27 +12,23 @@ METHODS = ("fedkseed", "slora", "fedavg-lora")
 AGGREGATIONS = ("average", "freeze-a", "product")
 EXAMPLES, EQUAL = "examples", "equal"
 NUMBERS = (
-    *(
-        "rounds",
-        "clients",
-        "share",
-        "round_seconds",
-        "wait_seconds",
-        "learning_rate",
-        "batch_size",
-        "local_epochs",
-    ),
-    *(
-        "max_length",
-        "lora_r",
-        "lora_alpha",
-        "density",
-        "sparse_rate",
-        "seeds",
-        "steps",
-        "perturbation",
-        "seed",
-    ),
+    "rounds",
+    "clients",
+    "share",
+    "round_seconds",
+    "wait_seconds",
+    "learning_rate",
+    "batch_size",
+    "local_epochs",
+    "max_length",
+    "lora_r",
+    "lora_alpha",
+    "density",
+    "sparse_rate",
+    "seeds",
+    "steps",
+    "perturbation",
+    "seed",
 )
 """Fields whose range :func:`tunecast.ranges.check_range` knows."""
 

@@ -184,15 +184,13 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
             "a metric of labels know theirs.",
         )
     trained = {label.strip(): label for label in known}
-    asked = dict.fromkeys(label.strip() for label in given or known)
-    if "" in asked or len(asked) < 2:
+    spelled = {label.strip(): trained.get(label.strip(), label) for label in given or known}
+    if "" in spelled or len(spelled) < 2:
         raise ConfigurationError(
-            f"--label: {listed(map(repr, given), 5)} leaves nothing to choose from.",
+            f"--label: {listed(map(repr, spelled), 5)} leaves nothing to choose from.",
             "Give two or more different labels.",
         )
-    # With spelled labels the choice is between the tokens that were trained.
-    spelled = {label.strip(): label for label in given}
-    return [trained.get(label, spelled.get(label, label)) for label in asked]
+    return list(spelled.values())
 
 
 @dataclass(frozen=True)
