@@ -42,7 +42,6 @@ INFERENCE = "inference"
 HELD = (INFERENCE, "mezo", "mezo_lora", "mezo_prefix", "lora")
 STEPS = 3
 SPEED_SECONDS = 20.0
-POINTS = 4
 
 
 def prepared(arguments: argparse.Namespace) -> TrainingTask:
@@ -120,10 +119,10 @@ def trained(
         long = TrialSpec("", chosen, arguments.seed, round(10**4 * per_step), len(task.train), "")
         steps = max(1, int(60 * arguments.minutes * runner.measure_speed(long, SPEED_SECONDS) / per_step))
     spec = TrialSpec(
-        "", chosen, arguments.seed, round(steps * per_step), len(task.train), folder, 1, even_points=POINTS
+        "", chosen, arguments.seed, round(steps * per_step), len(task.train), folder, 1, even_points=arguments.points
     )
     after, losses, points = 0, [], []
-    for step in task.plan(spec).grid[-POINTS:]:
+    for step in task.plan(spec).grid[-arguments.points :]:
         measured = runner.advance(spec, after, step)
         if measured.point is None:
             return {"pipeline": dict(chosen.hyperparameters), "error": str(measured.error)}
@@ -176,6 +175,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--tested", type=int, default=300)
     parser.add_argument("--validated", type=int, default=64, help="validation examples of each point")
+    parser.add_argument("--points", type=int, default=4, help="losses measured on the way")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)

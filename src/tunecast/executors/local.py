@@ -239,6 +239,27 @@ class LocalExecutor(Executor):
         return crash
 
 
+class KeptExecutor:
+    """An executor with one worker, kept with its imported libraries from workplace to workplace."""
+
+    def __init__(self) -> None:
+        self._executor: LocalExecutor | None = None
+        self._threads = 0
+
+    def get(self, threads: int) -> LocalExecutor:
+        """Return the executor, or another one if the number of threads has changed."""
+        if self._executor is None or self._threads != threads:
+            self.close()
+            self._executor, self._threads = LocalExecutor(1, threads), threads
+        return self._executor
+
+    def close(self) -> None:
+        """End the worker process, if there is one."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+
 class _Worker:
     def __init__(self, server: ForkServer, opening: Opening, inherited: Sequence[int]) -> None:
         self.connection, self.process = server.fork(inherited)

@@ -20,7 +20,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors.base import Broken, broken
 from tunecast.executors.leases import Heartbeat, Pace, patiently
-from tunecast.executors.local import LocalExecutor
+from tunecast.executors.local import KeptExecutor, LocalExecutor
 from tunecast.executors.pool import Asked, unlike
 from tunecast.executors.shared_folder import SharedFolder, shared_dir_of
 from tunecast.hardware.machine import current_versions
@@ -104,8 +104,7 @@ class QueueWorker:
         self._host = socket.gethostname()
         self._passed_over: set[str] = set()
         """Workplaces that this worker cannot serve."""
-        self._local: LocalExecutor | None = None
-        self._threads = 0
+        self._kept = KeptExecutor()
         self._busy_at = time.monotonic()
 
     def run(self) -> None:
@@ -126,8 +125,7 @@ class QueueWorker:
                 else:
                     pace.start()
         finally:
-            if self._local is not None:
-                self._local.close()
+            self._kept.close()
 
     def _find(self) -> Offer | None:
         """Return the session with the fewest workers, of those that this worker can serve."""
@@ -164,7 +162,7 @@ class QueueWorker:
         workplace = self._folder.unseal(offer.id, sealed)
         worker = secrets.token_hex(8)
         patiently(lambda: self._queue.join(worker, offer.id, self._host), offer.lease_seconds)
-        local = self._local_executor(workplace.threads)
+        local = self._kept.get(workplace.threads)
         heartbeat = Heartbeat(lambda: self._queue.keep_worker(worker), offer.lease_seconds)
         try:
             local.open(workplace)
@@ -181,14 +179,6 @@ class QueueWorker:
             local.end_workers()
             patiently(lambda: self._queue.leave(worker), offer.lease_seconds)
         return True
-
-    def _local_executor(self, threads: int) -> LocalExecutor:
-        """Return the executor of this worker's process; it keeps the libraries from session to session."""
-        if self._local is None or self._threads != threads:
-            if self._local is not None:
-                self._local.close()
-            self._local, self._threads = LocalExecutor(1, threads), threads
-        return self._local
 
     def _answer_requests(self, offer: Offer, worker: str, local: LocalExecutor, heartbeat: Heartbeat) -> None:
         """Answer requests until the session ends, has taken this worker for lost, or asks nothing for long.

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError, UserError
 from tunecast.executors.base import Broken, Slot, broken, loading_error
-from tunecast.executors.local import LocalExecutor
+from tunecast.executors.local import KeptExecutor
 from tunecast.executors.pool import Asked, unlike
 from tunecast.executors.shared_folder import SharedFolder
 
@@ -65,8 +65,7 @@ class Supervisor:
         self._end = threading.Event()
         self._given_up = 0
         """All requests up to this number were given up."""
-        self._local: LocalExecutor | None = None
-        self._threads = 0
+        self._kept = KeptExecutor()
 
     def stay(self) -> None:
         """Return when this actor has left; the caller gets an error if it dies."""
@@ -80,19 +79,18 @@ class Supervisor:
                 self._place = Place(**place)
                 self._folder = _checked_folder(self._place)
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_accelerators(self._place.gpus))
-                local = self._local_executor(self._place.threads)
-                local.open(self._folder.unseal(self._place.id, workplace))
+                self._local = self._kept.get(self._place.threads)
+                self._local.open(self._folder.unseal(self._place.id, workplace))
             except UserError as error:
                 return host, broken(error)
             except Exception as error:  # such as a module that is missing on this node
                 return host, broken(loading_error(broken(error)))
-            return Opened(host, local.slots[0], tuple(limits(host)[0]))
+            return Opened(host, self._local.slots[0], tuple(limits(host)[0]))
 
     def perform(self, number: int, sealed: bytes) -> Any:
         """Answer a request; None if it belongs to the setup, or was given up."""
         with self._turn:
             local = self._local
-            assert local is not None
             asked: Asked = self._folder.unseal(f"{self._place.id}/{number}", sealed)
             try:
                 if asked.is_setup:
@@ -115,18 +113,8 @@ class Supervisor:
         """End the worker process."""
         self._given_up = 2**62
         with self._turn:
-            if self._local is not None:
-                self._local.close()
-                self._local = None
+            self._kept.close()
         self._end.set()
-
-    def _local_executor(self, threads: int) -> LocalExecutor:
-        """Return the executor of this actor's worker; it keeps the libraries from workplace to workplace."""
-        if self._local is None or self._threads != threads:
-            if self._local is not None:
-                self._local.close()
-            self._local, self._threads = LocalExecutor(1, threads), threads
-        return self._local
 
 
 def limits(where: str) -> tuple[list[str], int]:
