@@ -105,12 +105,14 @@ def train(arguments: argparse.Namespace) -> None:
     for way in arguments.way:
         method, _, steps = way.partition(":")
         chosen = pipeline(task, method, arguments)
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as passing:
+            folder = arguments.keep / way if arguments.keep else Path(passing)
+            folder.mkdir(parents=True, exist_ok=True)
             report(arguments, {"way": way, **trained(runner, chosen, int(steps or 0), folder, arguments)})
 
 
 def trained(
-    runner: Runner, chosen: Pipeline, steps: int, folder: str, arguments: argparse.Namespace
+    runner: Runner, chosen: Pipeline, steps: int, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Train to the end, measuring points on the way."""
     task = runner.training_task
@@ -119,29 +121,46 @@ def trained(
         long = TrialSpec("", chosen, arguments.seed, round(10**4 * per_step), len(task.train), "")
         steps = max(1, int(60 * arguments.minutes * runner.measure_speed(long, SPEED_SECONDS) / per_step))
     spec = TrialSpec(
-        "", chosen, arguments.seed, round(steps * per_step), len(task.train), folder, 1, even_points=arguments.points
+        "",
+        chosen,
+        arguments.seed,
+        round(steps * per_step),
+        len(task.train),
+        str(folder),
+        1,
+        even_points=arguments.points,
     )
-    after, losses, points = 0, [], []
-    for step in task.plan(spec).grid[-arguments.points :]:
+    kept = folder / "points.jsonl"
+    points = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    after = points[-1]["step"] if points else 0
+    for step in [step for step in task.plan(spec).grid[-arguments.points :] if step > after]:
         measured = runner.advance(spec, after, step)
         if measured.point is None:
             return {"pipeline": dict(chosen.hyperparameters), "error": str(measured.error)}
         after = step
-        points.append(measured.point)
-        losses.append((step, round(measured.point.validation.loss, 4)))
-        print(
-            *losses[-1], f"{sum(point.training.cpu for point in points):.0f} s", file=sys.stderr, flush=True
+        points.append(
+            {
+                "step": step,
+                "loss": round(measured.point.validation.loss, 4),
+                "wall": measured.point.training.wall,
+                "cpu": measured.point.training.cpu,
+                "peak": measured.point.peak_bytes or 0,
+                "skipped": measured.skipped_steps,
+            }
         )
-    sizes = {file.name: file.stat().st_size for file in Path(folder).glob("weights*")}
+        with kept.open("a") as stream:
+            stream.write(json.dumps(points[-1]) + "\n")
+        print(points[-1], file=sys.stderr, flush=True)
+    sizes = {file.name: file.stat().st_size for file in folder.glob("weights*")}
     return {
         "steps": after,
         "pipeline": dict(chosen.hyperparameters),
-        "losses": losses,
-        "seconds": round(sum(point.training.wall for point in points), 1),
-        "cpu_seconds": round(sum(point.training.cpu for point in points), 1),
-        "peak_bytes": max(point.peak_bytes or 0 for point in points),
+        "losses": [(point["step"], point["loss"]) for point in points],
+        "seconds": round(sum(point["wall"] for point in points), 1),
+        "cpu_seconds": round(sum(point["cpu"] for point in points), 1),
+        "peak_bytes": max(point["peak"] for point in points),
         "checkpoint_bytes": sizes[f"weights-{after}.safetensors"],
-        "skipped": measured.skipped_steps,
+        "skipped": points[-1]["skipped"],
         **tested(runner, spec, after, arguments.tested),
     }
 
@@ -177,6 +196,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--validated", type=int, default=64, help="validation examples of each point")
     parser.add_argument("--points", type=int, default=4, help="losses measured on the way")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder of checkpoints, from which a second call goes on")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
