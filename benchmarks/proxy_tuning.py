@@ -5,8 +5,8 @@
 For each task and large model there are four rows: the large model as it is (*base*), the small model
 finetuned (*expert*), the large model finetuned (*tuned*), and the large model steered by the small one
 (*proxy*), with alpha chosen by the loss on validation. All models of a task are trained in full on the same
-500 examples, once, each at the learning rate that suits its width, with one seed. The gap closed is (base -
-proxy) / (base - tuned). Results go to benchmarks/results/proxy_tuning.jsonl, one line for each row, and a
+examples, 1,000 at most, once, each at the learning rate that suits its width, with one seed. The gap closed
+is (base - proxy) / (base - tuned). Results go to benchmarks/results/proxy_tuning.jsonl, one line for each row, and a
 second call goes on from there. Set OMP_NUM_THREADS=1.
 """
 
@@ -47,8 +47,8 @@ RATES = {"nano-16m": 3e-3, "micro-16m": 2e-3, "mini-10m": 1e-3}
 """Learning rates of full finetuning by width."""
 TASKS = {"multi30k_de_en": "chrf", "banking77": "token_f1", "geo_sql": "token_f1"}
 """Each task with the metric of its generated answers."""
-EXAMPLES = 160
-TESTED = 32
+EXAMPLES = 1000
+TESTED = 100
 """Test examples, and validation examples by which alpha is chosen."""
 TIMED_TOKENS = 48
 
@@ -154,7 +154,9 @@ class Study:
         """Train a model in full and return the folder of the result."""
         task = self._task(str(self._models / name))
         runner = Runner(task)
-        spec = TrialSpec("proxy", pipeline(RATES[name]), 0, 1, EXAMPLES, "", halvings=())
+        spec = TrialSpec(
+            "proxy", pipeline(RATES[name]), 0, 1, min(EXAMPLES, len(task.train)), "", halvings=()
+        )
         tokens = sum(example.tokens for example in task.training_examples(spec))
         spec = replace(spec, full_length_tokens=tokens, folder=str(self._folder / f"trial-{name}"))
         end = task.plan(spec).grid[-1]
