@@ -34,7 +34,7 @@ from tunecast.predictor.quality_training import fit_quality
 from tunecast.predictor.task import task_of
 from tunecast.records import Outcome, Run
 from tunecast.store import Store, published_runs
-from tunecast.store.shipping import shipped_runs
+from tunecast.store.meta_dataset import shipped_runs
 
 PRETRAINING_EXPONENT = 0.32
 MIN_RATIO = 2.0

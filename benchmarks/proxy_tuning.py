@@ -6,8 +6,8 @@ For each task and large model there are four rows: the large model as it is (*ba
 finetuned (*expert*), the large model finetuned (*tuned*), and the large model steered by the small one
 (*proxy*), with alpha chosen by the loss on validation. All models of a task are trained in full on the same
 examples, 1,000 at most, once, each at the learning rate that suits its width, with one seed. The gap closed
-is (base - proxy) / (base - tuned). Results go to benchmarks/results/proxy_tuning.jsonl, one line for each row, and a
-second call goes on from there. Set OMP_NUM_THREADS=1.
+is (base - proxy) / (base - tuned). Results go to benchmarks/results/proxy_tuning.jsonl, one line for each
+row, and a second call goes on from there. Set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from tunecast.replay.cases import Case
 from tunecast.search import History, Policy, Remaining
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
+from tunecast.session.instruction_handler import InstructionHandler
 from tunecast.session.live import LiveProgress
-from tunecast.session.obeying import Obeying
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.runtime_model import Paces, RuntimeModel
 from tunecast.session.search_loop import Search
@@ -249,7 +249,7 @@ def _search(
         progress=progress,
         save=save,
         diagnostics=[],
-        obeying=Obeying(folder.path, state, settings, task, progress, tracker, save),
+        instructions=InstructionHandler(folder.path, state, settings, task, progress, tracker, save),
     )
 
 

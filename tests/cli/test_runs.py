@@ -15,7 +15,7 @@ from sample_runs import diverged_run, sample_dataset, sample_pipeline, sample_ru
 from tunecast.cli.runs import app
 from tunecast.errors import UserError
 from tunecast.records import Task
-from tunecast.store import Store, shipping
+from tunecast.store import Store, meta_dataset
 
 TABLE = "run,dataset,step,loss,learning_rate,colour\na,colours,1,2.5,1e-3,red\nb,colours,1,low,1e-3,red\n"
 
@@ -128,9 +128,9 @@ def test_without_a_store_the_shipped_runs_are_listed(
 ) -> None:
     path = tmp_path / "shipped.parquet"
     _run("export", path, "--store", store)
-    monkeypatch.setattr(shipping, "shipped", lambda: path)
+    monkeypatch.setattr(meta_dataset, "shipped", lambda: path)
     assert len([run for run in _json("list")["runs"] if run["published"] is None]) == 4
-    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    monkeypatch.setattr(meta_dataset, "shipped", lambda: None)
     assert "Name a store with --store" in _mistake("list").hint
 
 

@@ -145,16 +145,16 @@ def test_a_running_session_is_followed_and_steered(
         assert page.problems == []
     assert process.wait(timeout=60) == 0
     state = state_in(folder)
-    kinds = [one["instruction"]["kind"] for one in state["obeyed"]]
+    kinds = [one["instruction"]["kind"] for one in state["instructions"]]
     assert kinds == ["stop-trial", "add-pipeline", "extend-budget", "end-now"]
-    assert not any(one["refused"] for one in state["obeyed"])
+    assert not any(one["refused"] for one in state["instructions"])
     assert (folder / "best" / "README.md").is_file()
     (winner,) = [one for one in state["record"]["contenders"] if one["name"] == state["record"]["winner"]]
     assert decimal(winner["validation"]["loss"]) in summary
     with Store.open(folder / "runs.sqlite", create=False) as store:
         runs = list(store.runs())
     (stopped,) = [run for run in runs if STOPPED in run.extra]
-    assert stopped.id == state["obeyed"][0]["instruction"]["run"]
+    assert stopped.id == state["instructions"][0]["instruction"]["run"]
     assert any(run.pipeline.learning_rate == 0.00123 for run in runs)
 
 

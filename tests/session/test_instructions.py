@@ -12,11 +12,11 @@ from tunecast.errors import OutputError
 from tunecast.methods.space import BASELINE
 from tunecast.session.instructions import (
     FOLDER,
+    HandledInstruction,
     Instruction,
-    Obeyed,
     give,
+    handled_texts,
     new_instruction,
-    obeyed_texts,
     waiting,
     withdraw,
 )
@@ -60,7 +60,7 @@ def test_instructions_have_ids_of_their_own() -> None:
     ],
     ids=["cut off", "a list", "unknown", "another's name", "no pipeline", "no such method"],
 )
-def test_a_damaged_file_is_told_instead_of_obeyed(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_reported_instead_of_handled(tmp_path: Path, content: str) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "2000000000000-00000000.json").write_text(content)
     ((name, read),) = waiting(tmp_path)
@@ -84,8 +84,11 @@ def test_a_folder_that_takes_no_files_is_told(tmp_path: Path) -> None:
 
 def test_reports_tell_what_was_done_not_what_was_refused() -> None:
     told = new_instruction("end-now")
-    done, refused = Obeyed(told, 1.0, 1.0, "done."), Obeyed(told, 1.0, 1.0, "refused.", refused=True)
-    assert obeyed_texts([done, refused]) == ("By hand: done.",)
+    done, refused = (
+        HandledInstruction(told, 1.0, 1.0, "done."),
+        HandledInstruction(told, 1.0, 1.0, "refused.", refused=True),
+    )
+    assert handled_texts([done, refused]) == ("By hand: done.",)
     assert asdict(done)["instruction"]["kind"] == "end-now"
 
 

@@ -15,12 +15,12 @@ from tunecast.progress import Silent
 from tunecast.search import Context, get_strategy
 from tunecast.session.state import SessionState
 from tunecast.session.transfer_state import as_begun, keep, prior_known, runs_known
-from tunecast.store import Store, shipping
+from tunecast.store import Store, meta_dataset
 
 
 @pytest.fixture(autouse=True)
 def nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    monkeypatch.setattr(meta_dataset, "shipped", lambda: None)
 
 
 def test_runs_of_the_store_without_the_sessions_own() -> None:
@@ -36,7 +36,7 @@ def test_what_is_shipped_is_known_too(monkeypatch: pytest.MonkeyPatch, tmp_path:
     path = tmp_path / "shipped.sqlite"
     with Store.open(path) as shipped:
         shipped.put_all(task_runs("a"))
-    monkeypatch.setattr(shipping, "shipped", lambda: path)
+    monkeypatch.setattr(meta_dataset, "shipped", lambda: path)
     with Store.open(":memory:") as store:
         store.put_all(task_runs("b"))
         known = runs_known(get_strategy("nearest-task"), store, "mine", Silent())

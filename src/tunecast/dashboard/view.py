@@ -281,17 +281,17 @@ def _outcome(run: Run) -> str:
 
 def _instructions(session: Session) -> Sequence[InstructionRow]:
     """Return the session's instructions, newest first."""
-    obeyed = session.state.obeyed if session.state else []
-    known = {one.instruction.id for one in obeyed}
+    handled = session.state.instructions if session.state else []
+    known = {one.instruction.id for one in handled}
     found = [
         InstructionRow(
             DONE[one.instruction.kind],
             _detail(one.instruction),
             one.effect[:1].upper() + one.effect[1:],
-            _clock(one.obeyed_at),
+            _clock(one.handled_at),
             "refused" if one.refused else "done",
         )
-        for one in obeyed
+        for one in handled
     ]
     pending = waiting(session.folder) if session.folder else []
     hint = (

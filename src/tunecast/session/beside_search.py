@@ -95,7 +95,7 @@ class BesideSearch:
 
     def _is_over(self) -> bool:
         """Whether the step under way has to be aborted."""
-        self.search.obey()
+        self.search.handle_instructions()
         return self.search.is_ended or self.budget_tracker.is_overrun
 
     @property
@@ -150,7 +150,7 @@ class BesideSearch:
         activity = f"Training the winner {steps}{outside}"
         self.progress.start(f"{activity}, about {wait_text(seconds)}", trial.tokens_to_end, "tokens")
         while trial.goes_on and (following := self._following(trial, outside_budget)) is not None:
-            self.search.obey()
+            self.search.handle_instructions()
             if self.search.is_ended:
                 self.progress.log(f"{self._over} the rest of the final training.")
                 break

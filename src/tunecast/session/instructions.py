@@ -1,4 +1,4 @@
-"""Instructions from a person to a running session: files in its folder, obeyed one by one.
+"""Instructions from a person to a running session: files in its folder, handled one by one.
 
 An instruction is only a file, so nothing has to reach the session's process. A session
 that was killed finds the file when it goes on.
@@ -50,18 +50,18 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Obeyed:
+class HandledInstruction:
     """An instruction, and what came of it.
 
     Args:
-        obeyed_at: Seconds since 1970.
+        handled_at: Seconds since 1970.
         elapsed_seconds: Seconds of the budget that were used by then.
         effect: What the session did, or why it could not, as one sentence.
         refused: Whether it could not.
     """
 
     instruction: Instruction
-    obeyed_at: float
+    handled_at: float
     elapsed_seconds: float
     effect: str
     refused: bool = False
@@ -96,7 +96,7 @@ def give(folder: Path, instruction: Instruction) -> None:
 
 
 def waiting(folder: Path) -> list[tuple[str, Instruction | str]]:
-    """Read the instructions in a session's folder that were not obeyed yet, in the order of their time.
+    """Read the instructions in a session's folder that were not handled yet, in the order of their time.
 
     Returns:
         Pairs of an id, and the instruction, or the reason why its file cannot be read.
@@ -115,9 +115,9 @@ def withdraw(folder: Path, instruction_id: str) -> None:
         (folder / FOLDER / f"{instruction_id}.json").unlink()
 
 
-def obeyed_texts(obeyed: Sequence[Obeyed]) -> tuple[str, ...]:
+def handled_texts(handled: Sequence[HandledInstruction]) -> tuple[str, ...]:
     """Say what was done by hand, one sentence each, for reports: it bears on what a comparison means."""
-    return tuple(f"By hand: {one.effect}" for one in obeyed if not one.refused)
+    return tuple(f"By hand: {one.effect}" for one in handled if not one.refused)
 
 
 def _read(file: Path, instruction_id: str) -> Instruction | str:

@@ -19,9 +19,9 @@ from tunecast.search.reasons import reason
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.finalists import leading_checkpoints, most_to_score
 from tunecast.session.folder import OutputFolder
+from tunecast.session.instruction_handler import InstructionHandler
 from tunecast.session.instructions import Instruction
 from tunecast.session.judge import Judge
-from tunecast.session.obeying import Obeying
 from tunecast.session.rules import BudgetView, choose, fits_beside
 from tunecast.session.runtime_model import Paces, RuntimeModel
 from tunecast.session.seating import Seating
@@ -85,7 +85,7 @@ class Search:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
-        obeying: Carries out instructions to the session; None if it takes none.
+        instructions: Carries out instructions to the session; None if it takes none.
 
     Attributes:
         beside: Amounts that the session has spent on runs beside the search; their seconds are on its clock.
@@ -106,7 +106,7 @@ class Search:
         save: Callable[[], None],
         diagnostics: list[str],
         seconds_to_compare: float = 0.0,
-        obeying: Obeying | None = None,
+        instructions: InstructionHandler | None = None,
     ) -> None:
         self.trials = trials
         self.paces = paces
@@ -122,7 +122,7 @@ class Search:
         self._save = save
         self._diagnostics = diagnostics
         self._seconds_to_compare = seconds_to_compare
-        self._obeying = obeying
+        self._instructions = instructions
         self._under_way: dict[Handle, _Step] = {}
         self._crashes: Counter[tuple[int, int]] = Counter()
         self._activity = ""
@@ -142,8 +142,8 @@ class Search:
             ModelError: A worker cannot be started again.
         """
         self._tell_diagnostics(self.trials.history(self.runtime_model))
-        if self._obeying is not None:
-            self._obeying.wants_search = False
+        if self._instructions is not None:
+            self._instructions.wants_search = False
         self._search(self._next)
         while self._finish_leader():
             self._search(self._next)  # with the rest of the reserve for the leader
@@ -152,20 +152,20 @@ class Search:
 
     def spend_what_was_added(self) -> None:
         """Search again if a person asked for more since the search ended."""
-        self.obey()
-        while self._obeying is not None and self._obeying.wants_search:
+        self.handle_instructions()
+        while self._instructions is not None and self._instructions.wants_search:
             self.spend()
-            self.obey()
+            self.handle_instructions()
 
     @property
     def is_ended(self) -> bool:
         """Whether a person ended the search."""
-        return self._obeying is not None and self._obeying.is_ended
+        return self._instructions is not None and self._instructions.is_ended
 
-    def obey(self) -> None:
+    def handle_instructions(self) -> None:
         """Carry out new instructions."""
-        if self._obeying is not None:
-            self._obeying.obey(self)
+        if self._instructions is not None:
+            self._instructions.handle(self)
 
     def stop(self, index: int, instruction: Instruction) -> None:
         """Stop a trial; abort its step unless that would abort the steps of other trials."""
@@ -230,7 +230,7 @@ class Search:
     def _search(self, choose_next: Callable[[int], int | None]) -> None:
         """Have idle workers advance the trials that are chosen, until there is none."""
         while True:
-            self.obey()
+            self.handle_instructions()
             while not self.is_ended and (chosen := self._chosen(choose_next)) is not None:
                 self._submit(*chosen)
             if not self._under_way:
@@ -294,7 +294,7 @@ class Search:
 
     def _added(self, history: History, view: BudgetView, hidden: Collection[int]) -> int | None:
         """Return the place of the first pipeline that a person added, is not at its end, and fits."""
-        places = () if self._obeying is None else self._obeying.added(self.trials)
+        places = () if self._instructions is None else self._instructions.added(self.trials)
         return next(
             (
                 place
@@ -360,7 +360,7 @@ class Search:
             else:
                 self._break_off()
         self._show()
-        self.obey()
+        self.handle_instructions()
 
     def _take(self, answers: list[tuple[Handle, Any]]) -> None:
         """Commit a measurement; a crashed step is tried once more."""

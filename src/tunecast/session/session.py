@@ -36,9 +36,9 @@ from tunecast.session.finalists import FINALISTS
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.guard_scoring import GuardScorer
-from tunecast.session.instructions import obeyed_texts
+from tunecast.session.instruction_handler import InstructionHandler
+from tunecast.session.instructions import handled_texts
 from tunecast.session.longer_run import longer_run, with_more_data
-from tunecast.session.obeying import Obeying
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import (
@@ -101,7 +101,7 @@ class Session:
         self._budget_tracker = BudgetTracker(Budget.parse(settings.budget), self._seconds_before())
         if settings.final_choice.kind == "epochs" and state.final is not None:
             self._budget_tracker.end()
-        self._obeying = Obeying(
+        self._instructions = InstructionHandler(
             folder.path, state, settings, prepared, progress, self._budget_tracker, self._save_state
         )
 
@@ -144,7 +144,7 @@ class Session:
         self._spend_what_final_leaves(search)
         if self._state.final is None:
             search.spend_what_was_added()
-        self._obeying.is_search_over = True
+        self._instructions.is_search_over = True
         self._tell_unused(search)
         self._save_state()
         comparison = final.compare(search.trials, zero_shot, base_scored)
@@ -153,12 +153,12 @@ class Session:
         comparison = self._train_winner(search, final, comparison)
         tracker, used_seconds = self._budget_tracker, self._budget_tracker.elapsed()
         forecast = self._forecast(search, survey, comparison) if survey else None
-        search.obey()  # refuses instructions that came too late
+        search.handle_instructions()  # refuses instructions that came too late
         final = replace(final, settings=replace(self._settings, budget=tracker.budget.text))
         account = Account(self._state.id, tracker.budget, used_seconds, self._full_length)
         longer = self._longer_run(search, survey, comparison)
         record = final.deliver(comparison, account)
-        warnings = (*record.warnings, *self._state.diagnostics, *obeyed_texts(self._state.obeyed))
+        warnings = (*record.warnings, *self._state.diagnostics, *handled_texts(self._state.instructions))
         scorings = 1 + self._state.earlier_scorings
         record = replace(record, warnings=warnings, test_scorings=scorings)
         return replace(record, forecast=forecast, longer=longer)
@@ -295,7 +295,7 @@ class Session:
             save=self._save_state,
             diagnostics=self._state.diagnostics,
             seconds_to_compare=self._state.seconds_to_compare or 0.0,
-            obeying=self._obeying,
+            instructions=self._instructions,
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
@@ -460,7 +460,7 @@ class Session:
     def _train_winner(self, search: Search, final: FinalScoring, comparison: Comparison) -> Comparison:
         """Train the winner for longer, if wanted, and let the result compete with it."""
         choice = self._settings.final_choice
-        search.obey()
+        search.handle_instructions()
         if choice.kind == "none" or (search.is_ended and self._state.final is None):
             return comparison
         if self._state.final is None:

@@ -19,7 +19,7 @@ from tunecast.records import Pipeline, stable_hash
 from tunecast.results import SessionRecord
 from tunecast.session.flags import flag_of
 from tunecast.session.folder import OutputFolder, fields_of
-from tunecast.session.instructions import Obeyed
+from tunecast.session.instructions import HandledInstruction
 from tunecast.session.settings import SessionSettings
 from tunecast.training.label_metrics import label_metric
 from tunecast.training.plan import HALVINGS
@@ -109,7 +109,7 @@ class SessionState:
         final: The longer training of the winner.
         diagnostics: Doubts about the strategy's predictions, one sentence each.
         added: Ids of the pipelines that a person added, which go before the strategy's choices.
-        obeyed: What a person told the session, and what came of it.
+        instructions: What a person told the session, and what came of it.
         is_ended: Whether a person ended the search before the budget was spent.
         earlier_scorings: How often the test split was scored with smaller budgets.
         record: The result, once the session is complete.
@@ -140,7 +140,7 @@ class SessionState:
     final: FinalPlan | None = None
     diagnostics: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
-    obeyed: list[Obeyed] = field(default_factory=list)
+    instructions: list[HandledInstruction] = field(default_factory=list)
     is_ended: bool = False
     earlier_scorings: int = 0
     record: SessionRecord | None = None

@@ -9,8 +9,8 @@ from tunecast.store.importing import (
     put_published,
     read_published,
 )
+from tunecast.store.meta_dataset import open_for_reading, published_runs, shipped, shipped_runs
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
-from tunecast.store.shipping import open_for_reading, published_runs, shipped, shipped_runs
 from tunecast.store.store import Store
 from tunecast.store.summaries import RunSummary
 

@@ -44,9 +44,9 @@ from tunecast.store.importing.published_layout import (
     cell,
     unit_fault,
 )
+from tunecast.store.meta_dataset import shipped_models
 from tunecast.store.parquet import ImportCounts
 from tunecast.store.revising import UNKNOWN
-from tunecast.store.shipping import shipped_models
 from tunecast.store.store import Store
 from tunecast.untrusted import Malformed, read_text
 

@@ -17,7 +17,7 @@ from tunecast.records import Pipeline
 from tunecast.search import get_strategy
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.feasible import feasible_candidates
-from tunecast.session.instructions import Instruction, Obeyed, waiting, withdraw
+from tunecast.session.instructions import HandledInstruction, Instruction, waiting, withdraw
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import SessionState
@@ -41,14 +41,14 @@ class Steerable(Protocol):
 
 
 class _Refused(Exception):
-    """An instruction that cannot be obeyed, and why."""
+    """An instruction that cannot be carried out, and why."""
 
 
-class Obeying:
+class InstructionHandler:
     """Reads a session's instructions and carries them out; each is kept in the session's state.
 
     What is kept and what it changed are written together, so that after a kill an instruction either counts
-    as obeyed, or is found again.
+    as handled, or is found again.
 
     Args:
         save: Writes ``session.json``.
@@ -81,9 +81,9 @@ class Obeying:
         """Whether a person ended the search."""
         return self._state.is_ended
 
-    def obey(self, search: Steerable) -> None:
+    def handle(self, search: Steerable) -> None:
         """Carry out what waits, in the order in which it was given."""
-        known = {one.instruction.id for one in self._state.obeyed}
+        known = {one.instruction.id for one in self._state.instructions}
         for instruction_id, read in waiting(self._folder):
             if isinstance(read, str):
                 self._report_unreadable(instruction_id, read)
@@ -115,8 +115,8 @@ class Obeying:
             effect, refused = do(instruction, search), False
         except _Refused as reason:
             effect, refused = f"{instruction.kind} {reason}.", True
-        self._state.obeyed.append(
-            Obeyed(instruction, time.time(), self._budget_tracker.elapsed(), effect, refused)
+        self._state.instructions.append(
+            HandledInstruction(instruction, time.time(), self._budget_tracker.elapsed(), effect, refused)
         )
         self._save()
         self._progress.log(f"{'Not done' if refused else 'By hand'}: {effect}")

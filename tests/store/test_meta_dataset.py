@@ -18,17 +18,17 @@ from tunecast.records import Outcome
 from tunecast.store import (
     Store,
     export_parquet,
+    meta_dataset,
     open_for_reading,
     published_runs,
     shipped,
     shipped_runs,
-    shipping,
 )
 from tunecast.store.redaction import shared_session
 
 
 def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "__file__", str(tmp_path / "shipping.py"))
+    monkeypatch.setattr(meta_dataset, "__file__", str(tmp_path / "meta_dataset.py"))
     assert shipped() is None
     (tmp_path / "runs.parquet").mkdir()
     assert shipped() is None
@@ -46,7 +46,7 @@ def test_the_shipped_runs_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None
     runs = shipped_runs()
     assert len(runs) > 3000
     assert shipped_runs() is runs
-    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    monkeypatch.setattr(meta_dataset, "shipped", lambda: None)
     assert shipped_runs() == ()
 
 
@@ -103,7 +103,7 @@ def test_the_shipped_runs_come_from_the_plans_and_from_no_held_back_task() -> No
 
 
 def test_nothing_shipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    monkeypatch.setattr(meta_dataset, "shipped", lambda: None)
     with pytest.raises(StoreError, match="without a meta-dataset"):
         open_for_reading()
 

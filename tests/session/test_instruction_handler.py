@@ -26,7 +26,7 @@ Tell = Callable[[SessionStatus], Instruction | None]
 
 
 class Killed(BaseException):
-    """In the place of a kill, right after an instruction was obeyed."""
+    """In the place of a kill, right after an instruction was handled."""
 
 
 class Told(Silent):
@@ -107,13 +107,13 @@ def test_a_stopped_trial_goes_no_further_and_its_points_compete(some: SessionSet
     record, _ = tune(some, stop)
     folder = folder_of(some)
     stopped = next(run for run in candidates(folder) if STOPPED in run.extra)
-    (obeyed,) = state_in(folder)["obeyed"]
-    assert stopped.id == obeyed["instruction"]["run"]
+    (handled,) = state_in(folder)["instructions"]
+    assert stopped.id == handled["instruction"]["run"]
     assert stopped.outcome is Outcome.PAUSED
     assert 1 <= len(stopped.curve) < len(candidates(folder)[0].curve)
-    assert stopped.extra[STOPPED]["instruction"] == obeyed["instruction"]["id"]
+    assert stopped.extra[STOPPED]["instruction"] == handled["instruction"]["id"]
     assert stopped.extra[STOPPED]["elapsed_seconds"] >= stopped.curve[-1].elapsed_seconds
-    assert not obeyed["refused"]
+    assert not handled["refused"]
     assert not list((folder / FOLDER).iterdir())
     assert any("was stopped at" in warning for warning in record.warnings)
     others = [run for run in candidates(folder) if run.id != stopped.id]
@@ -229,7 +229,7 @@ def test_a_training_of_one_pipeline_can_only_be_ended(some: SessionSettings) -> 
 
 @pytest.mark.parametrize("kind", ["stop-trial", "add-pipeline", "extend-budget", "end-now"])
 def test_an_instruction_survives_a_kill(some: SessionSettings, kind: str) -> None:
-    """Killed as soon as it was obeyed, and gone on from there: the same as without the kill."""
+    """Killed as soon as it was handled, and gone on from there: the same as without the kill."""
 
     def tell(status: SessionStatus) -> Instruction | None:
         if points(status) < 2:
@@ -254,7 +254,7 @@ def test_an_instruction_survives_a_kill(some: SessionSettings, kind: str) -> Non
         as_measured(run) for run in committed(folder)
     ]
     assert resumed.winner == record.winner
-    assert len(state_in(folder_of(again))["obeyed"]) == 1, "it was obeyed once"
+    assert len(state_in(folder_of(again))["instructions"]) == 1, "it was handled once"
 
 
 def test_a_session_that_was_killed_finds_what_it_is_told_meanwhile(some: SessionSettings) -> None:
