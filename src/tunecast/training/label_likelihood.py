@@ -8,12 +8,12 @@ convolutions, each label is computed together with its prompt.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunecast.data.encode import IGNORED
 from tunecast.models.classifier import is_classifier
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
@@ -62,11 +62,12 @@ def label_nats(
         return _plain(model, prompts, labels, compute, batch_tokens)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     width = max(map(len, labels))
+    together = max(Counter(map(len, labels)).values())
     nats = np.empty((len(prompts), len(labels)))
     with torch.inference_mode(), compute.autocast():
         while order:
             longest = len(prompts[order[0]]) + width
-            part = order[: max(1, most // (longest * len(labels)))]
+            part = order[: max(1, most // (longest * together))]
             at_once = max(1, most // (longest * len(part)))
             try:
                 found = _shared(model, [prompts[i] for i in part], labels, compute, at_once)
@@ -167,20 +168,31 @@ def _plain(
 def _shared(
     model: Any, prompts: list[Ids], labels: Sequence[Ids], compute: Compute, at_once: int
 ) -> np.ndarray:
-    """Compute a batch of prompts once, and ``at_once`` labels of each prompt at a time."""
+    """Compute a batch of prompts once, and ``at_once`` labels of each prompt at a time.
+
+    Labels of one length are computed together, because padding would cost as much as their tokens.
+    """
     import torch
 
     left = compute.architecture == "decoder-only"
     ids, mask = (one.to(compute.device) for one in padded(prompts, compute.pad_token_id, left=left))
     after = (_AfterCache if left else _AfterEncoder)(model, ids, mask)
-    parts = [labels[start : start + at_once] for start in range(0, len(labels), at_once)]
-    found = []
-    for part in parts:
-        label_ids, label_mask = padded(part, compute.pad_token_id, left=False)
-        targets = label_ids.masked_fill(label_mask == 0, IGNORED).repeat(len(prompts), 1).to(compute.device)
-        nats = after.nats(label_ids.repeat(len(prompts), 1).to(compute.device), targets, len(part))
-        found.append(nats.view(len(prompts), len(part)))
-    return np.asarray(torch.cat(found, dim=1).double().cpu().numpy())
+    nats = np.empty((len(prompts), len(labels)))
+    for places in _alike(labels, at_once):
+        label_ids = torch.tensor([labels[place] for place in places], device=compute.device)
+        found = after.nats(label_ids.repeat(len(prompts), 1), len(places))
+        nats[:, places] = found.view(len(prompts), len(places)).double().cpu().numpy()
+    return nats
+
+
+def _alike(labels: Sequence[Ids], at_once: int) -> Iterator[list[int]]:
+    """Yield the places of labels of equal length, ``at_once`` at most."""
+    by_length: dict[int, list[int]] = {}
+    for place, label in enumerate(labels):
+        by_length.setdefault(len(label), []).append(place)
+    for places in by_length.values():
+        for start in range(0, len(places), at_once):
+            yield places[start : start + at_once]
 
 
 class _AfterCache:
@@ -198,23 +210,22 @@ class _AfterCache:
         output = self._call(ids, mask, positions, None, **keep)
         self._first, self._cache = output.logits[:, -1].float(), output.past_key_values
 
-    def nats(self, ids: Tensor, targets: Tensor, labels: int) -> Tensor:
+    def nats(self, ids: Tensor, labels: int) -> Tensor:
         """Sum the nats of labels, shape (prompts × labels, positions), prompt by prompt."""
         import torch
 
         first = self._first.repeat_interleave(labels, dim=0)
-        nats = summed_nats(first[:, None], targets[:, :1])
+        nats = summed_nats(first[:, None], ids[:, :1])
         if ids.shape[1] == 1:
             return nats
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(labels)
         before = self._mask.repeat_interleave(labels, dim=0)
         steps = ids[:, :-1]
-        # What pads a label follows it, so that none of its tokens sees it.
         mask = torch.cat([before, torch.ones_like(steps)], dim=1)
         positions = before.sum(1, keepdim=True) + torch.arange(steps.shape[1], device=ids.device)
         output = self._call(steps, mask, positions, cache)
-        return nats + summed_nats(output.logits.float(), targets[:, 1:])
+        return nats + summed_nats(output.logits.float(), ids[:, 1:])
 
     def _call(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, **more: Any) -> Any:
         if self._takes_positions:
@@ -229,13 +240,13 @@ class _AfterEncoder:
         self._model, self._mask = model, mask
         self._states = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
 
-    def nats(self, ids: Tensor, targets: Tensor, labels: int) -> Tensor:
+    def nats(self, ids: Tensor, labels: int) -> Tensor:
         """Sum the nats of labels; shapes as for :meth:`_AfterCache.nats`."""
         from transformers.modeling_outputs import BaseModelOutput
 
         output = self._model(
             encoder_outputs=BaseModelOutput(self._states.repeat_interleave(labels, dim=0)),
             attention_mask=self._mask.repeat_interleave(labels, dim=0),
-            labels=targets,
+            labels=ids,
         )
-        return summed_nats(output.logits.float(), targets)
+        return summed_nats(output.logits.float(), ids)
