@@ -194,6 +194,7 @@ def test_starts(family: str, task: Any) -> None:
         ("prompt_tuning", "prompt_tuning_init", "random"),
         ("prefix_tuning", "prefix_init", "zero"),
         ("prefix_tuning", "prefix_init", "random"),
+        ("prefix_tuning", "prefix_init", "vocabulary"),
     ):
         model = get_method(method).attach(base, workshop.pipeline(method, **{setting: value}), seed=1)
         start = model.prompt_encoder["default"].embedding.weight.detach()
@@ -203,6 +204,31 @@ def test_starts(family: str, task: Any) -> None:
             assert known.all().item() is (value == "vocabulary")
             assert known.any().item() is (value == "vocabulary")
         base = get_method(method).detach(model)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_prefix_of_words_is_read_like_the_words(family: str, task: Any) -> None:
+    """What follows such a prefix has the logits that it has after the words themselves."""
+    model, again = (
+        get_method("prefix_tuning")
+        .attach(
+            models.load_model(task.model, dtype=torch.float32, device="cpu"),
+            workshop.pipeline("prefix_tuning", prefix_init="vocabulary"),
+            seed=3,
+        )
+        .eval()
+        for _ in range(2)
+    )
+    prefix, same = (one.prompt_encoder["default"].embedding.weight for one in (model, again))
+    assert torch.equal(prefix, same), "the seed alone decides"
+    base = model.get_base_model()
+    words = torch.randint(base.config.vocab_size, (1, NUMBER), generator=torch.Generator().manual_seed(3))
+    text = torch.tensor([[5, 9, 12, 7]])
+    read = model(input_ids=text, attention_mask=torch.ones_like(text)).logits
+    whole = torch.cat([words, text], dim=1)
+    with model.disable_adapter():
+        expected = model(input_ids=whole, attention_mask=torch.ones_like(whole)).logits[:, NUMBER:]
+    assert torch.allclose(read, expected, atol=1e-5)
 
 
 def test_room_in_the_context() -> None:

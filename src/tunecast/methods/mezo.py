@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.base import Method
 from tunecast.methods.full import Full
 from tunecast.methods.lora import Lora
-from tunecast.methods.prompts import PrefixTuning
+from tunecast.methods.prompts import VOCABULARY, PrefixTuning
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -101,4 +101,5 @@ class MezoPrefix(ZerothOrderMethod, PrefixTuning):
     name: ClassVar[str] = "mezo_prefix"
     rate_range: ClassVar[tuple[float, float] | None] = (1e-3, 1e-1)
     fixed_rate: ClassVar[float | None] = 1e-2
+    starts: ClassVar[Mapping[str, float]] = {VOCABULARY: 0.8, "zero": 0.2}
     usual_perturbation: ClassVar[float] = 1e-1

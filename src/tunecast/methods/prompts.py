@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod, remove_leftovers, task_type
@@ -30,6 +30,8 @@ LEARNED_POSITIONS = frozenset(
     {"biogpt", "codegen", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "opt", "xglm"}
 )
 """Families that look positions up in a table, where a position beyond the last is an error."""
+VOCABULARY = "vocabulary"
+"""The start from random words of the vocabulary."""
 WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
 
 
@@ -100,7 +102,7 @@ class PromptTuning(VirtualTokens):
         from ConfigSpace import Categorical
 
         start = Categorical(
-            "prompt_tuning_init", ("vocabulary", "random"), default="vocabulary", weights=(0.8, 0.2)
+            "prompt_tuning_init", (VOCABULARY, "random"), default=VOCABULARY, weights=(0.8, 0.2)
         )
         return (*super().choices(model), start)
 
@@ -144,12 +146,19 @@ class PTuning(VirtualTokens):
 
 
 class PrefixTuning(VirtualTokens):
-    """Trains keys and values before the text's in every layer; in an encoder-decoder, in the decoder's."""
+    """Trains keys and values before the text's in every layer; in an encoder-decoder, in the decoder's.
+
+    A prefix of zeros disturbs least. One of random words has the keys and values that the model computes for
+    them; only a decoder can start so.
+    """
 
     name: ClassVar[str] = "prefix_tuning"
     weight: ClassVar[float] = 0.15
     rate_range: ClassVar[tuple[float, float] | None] = (3e-3, 3e-1)
     fixed_rate: ClassVar[float | None] = 2e-2
+
+    starts: ClassVar[Mapping[str, float]] = {"zero": 0.8, "random": 0.2}
+    """What a prefix begins as, the usual one first, with the share of the search that draws it."""
 
     def applies(self, model: ModelFacts) -> str | None:
         """Reject models without attention."""
@@ -158,11 +167,20 @@ class PrefixTuning(VirtualTokens):
         return super().applies(model)
 
     def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Return the common ones and the start: a prefix of zeros disturbs least."""
+        """Return the common ones and the start."""
         from ConfigSpace import Categorical
 
-        start = Categorical("prefix_init", ("zero", "random"), default="zero", weights=(0.8, 0.2))
+        starts = self.starts if model.architecture == "decoder-only" else PrefixTuning.starts
+        names, shares = tuple(starts), tuple(starts.values())
+        start = Categorical("prefix_init", names, default=names[0], weights=shares)
         return (*super().choices(model), start)
+
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Put the prefix before the text, and start it from words where the pipeline says so."""
+        model = super().attach(base, pipeline, seed)
+        if pipeline.hyperparameters.get("prefix_init") == VOCABULARY:
+            _start_from_words(model, seed)
+        return model
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
         """Build the ``PrefixTuningConfig``."""
@@ -183,6 +201,21 @@ class PrefixTuning(VirtualTokens):
         peft_config.num_layers = layers
         peft_config.num_attention_heads = heads
         peft_config.token_dim = heads * head_width
+
+
+def _start_from_words(model: Any, seed: int) -> None:
+    """Give a prefix the keys and values of random words, as MeZO's authors do (arXiv 2305.17333)."""
+    import torch
+    from peft import prompt_embeddings_from_past_key_values
+
+    base, prefix = model.get_base_model(), model.prompt_encoder[model.active_adapter].embedding.weight
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randint(base.config.vocab_size, (1, len(prefix)), generator=generator).to(base.device)
+    was_training = base.training
+    with torch.no_grad():
+        cache = base.eval()(input_ids=words, use_cache=True).past_key_values
+        prefix.copy_(prompt_embeddings_from_past_key_values(cache, num_virtual_tokens=len(prefix)))
+    base.train(was_training)
 
 
 def _numbers(model: ModelFacts) -> list[int]:
