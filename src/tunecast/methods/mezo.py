@@ -96,10 +96,18 @@ class MezoLora(ZerothOrderMethod, Lora):
 
 
 class MezoPrefix(ZerothOrderMethod, PrefixTuning):
-    """Trains a prefix of keys and values along random directions, at the paper's rates."""
+    """Trains a prefix of keys and values along random directions."""
 
     name: ClassVar[str] = "mezo_prefix"
-    rate_range: ClassVar[tuple[float, float] | None] = (1e-3, 1e-1)
-    fixed_rate: ClassVar[float | None] = 1e-2
+    rate_range: ClassVar[tuple[float, float] | None] = None
+    fixed_rate: ClassVar[float | None] = None
     starts: ClassVar[Mapping[str, float]] = {VOCABULARY: 0.8, "zero": 0.2}
     usual_perturbation: ClassVar[float] = 1e-1
+
+    def central_rate(self, model: ModelFacts) -> float:
+        """Return a rate that falls with the width.
+
+        The paper's rates are 1e-3 and 1e-2 at a width of 2048. At a width of 128, 0.3 was the best of 0.01,
+        0.1, 0.3 and 1 after 400 steps, and 1 diverged.
+        """
+        return 1e-2 * 2048.0 / model.width
