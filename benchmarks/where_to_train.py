@@ -6,8 +6,9 @@
 
 ``masks`` sets GMT, which lets a fifth of each matrix's gradients through, beside random and largest weights
 of equal number, drawn or chosen in each step, and full finetuning. ``layers`` trains the layers that semantic
-freezing chooses, the last, and random ones of equal number, with full weights and with LoRA. ``places`` puts
-LoRA's pairs on all linear layers, and as many parameters in random places (APET), on several models.
+freezing chooses, half of all at most, the last, and random ones of equal number, with full weights and with
+LoRA. ``places`` puts LoRA's pairs on all linear layers, and as many parameters in random places (APET), on
+several models.
 
 Every arm is trained on 320 examples of two tasks, for two passes in batches of 8, at three learning rates;
 the one with the lowest validation loss counts. Results go to benchmarks/results/where_to_train.jsonl, one
@@ -214,7 +215,7 @@ def arms(study: str, task: TrainingTask, seed: int) -> list[Arm]:
     layers = task.facts.layers
     base = load_model(task.model, dtype=torch.float32, device="cpu")
     sample = [example for example in task.train if example.label_tokens][:CALIBRATION_EXAMPLES]
-    chosen = list(range(best_cut(deviations(base, sample), layers), layers))
+    chosen = list(range(best_cut(deviations(base, sample), layers // 2), layers))
     drawn = sorted(random.Random(seed).sample(range(layers), len(chosen)))
     found = [Arm("full, all", "full")]
     for method, text in (("chosen_layers", "full"), ("chosen_lora", "lora")):
