@@ -239,7 +239,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_ten_thousand_runs_are_browsed_within_a_second(browser: Browser, many: str) -> None:
+def test_pages_of_ten_thousand_runs_take_a_fraction_of_reading_them_all(browser: Browser, many: str) -> None:
+    whole = _seconds_of_all(many)
     with serving("--store", many) as served:
         client = served.client()
         client.get("/runs")  # what is loaded once
@@ -252,7 +253,7 @@ def test_ten_thousand_runs_are_browsed_within_a_second(browser: Browser, many: s
             "/session?id=session-7",
         ):
             best = min(_seconds(client, path) for _ in range(3))
-            assert best < 1.0, f"{path} took {best:.2f} s"
+            assert best < whole / 5, f"{path} took {best:.2f} s, all runs {whole:.2f} s"
         page = browser.page()
         page.emulate(1280, 900)
         served.open(page, "/runs?task=task-4&method=lora")
@@ -271,6 +272,13 @@ def test_ten_thousand_runs_are_browsed_within_a_second(browser: Browser, many: s
 def _seconds(client: Any, path: str) -> float:
     began = time.perf_counter()
     assert client.get(path).status_code == 200
+    return time.perf_counter() - began
+
+
+def _seconds_of_all(store_path: str) -> float:
+    began = time.perf_counter()
+    with Store.open(store_path, create=False) as store:
+        assert sum(1 for _ in store.runs()) >= RUNS
     return time.perf_counter() - began
 
 
