@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tunecast.data import Example, read_training
+from tunecast.data import Example, read_split
 from tunecast.federated.client import Client, InProcess
 from tunecast.federated.registry import federated_method
 from tunecast.federated.rounds import RoundsFolder, run_rounds
@@ -106,7 +106,7 @@ def run(
 def cell(options: argparse.Namespace, site: Site, variant: str, concentration: float, seed: int) -> Line:
     """Run one method on one split, and return its losses and bytes by round."""
     began = time.monotonic()
-    rows = list(read_training(options.task))
+    rows = list(read_split(options.task, "train"))
     chosen = np.random.default_rng(seed).permutation(len(rows))
     train = [rows[int(i)] for i in chosen[: options.examples]]
     validation = site.encode([rows[int(i)] for i in chosen[options.examples :][: options.validation]])

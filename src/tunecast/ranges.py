@@ -27,6 +27,7 @@ AT_LEAST: Mapping[str, tuple[float, float]] = {
     "seed": (0, MAX_SEED),
     "seeds": (1, 10_000),
     "workers": (1, 1_024),
+    "at_once": (1, 1_024),
     "gpus_per_trial": (1, 1_000),
     "threads": (1, 10_000),
     "devices": (1, 100_000),

@@ -35,7 +35,7 @@ def test_public_names() -> None:
         "kept_examples",
         "read",
         "read_prompts",
-        "read_training",
+        "read_split",
         "reference",
         "reworded",
         "spread",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from tunecast.data.read import ALL, read
+from tunecast.data.read import ALL, read, read_split
 from tunecast.errors import DataError
 
 ROWS: list[dict[str, Any]] = list(tiny.toy_rows(60))
@@ -185,6 +185,16 @@ def test_splits_without_rows_are_told(tmp_path: Path) -> None:
     file.write_text(json.dumps({"test": [], "foo": [{"prompt": "a", "completion": "b"}]}))
     with pytest.raises(DataError, match="has no rows in train, validation, test"):
         read(str(file))
+
+
+def test_the_first_preferred_split_is_read(tmp_path: Path) -> None:
+    for name, count in (("train", 6), ("test", 3)):
+        rows = ({"prompt": f"{name} {i}", "completion": "yes"} for i in range(count))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = str(tmp_path)
+    assert len(read_split(folder, "validation", "test")) == 3
+    assert len(read_split(folder, "train")) == len(read_split(folder, "validation")) == 6
+    assert len(read_split(f"{folder}/test.jsonl", "train")) == 3
 
 
 def test_what_is_scored_needs_no_other_split(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from tunecast.data import read_training
+from tunecast.data import read_split
 from tunecast.federated.client import Client, InProcess
 from tunecast.federated.registry import federated_method
 from tunecast.federated.rounds import Exchange, History, RoundsFolder, run_rounds
@@ -41,7 +41,7 @@ class Workshop:
         return InProcess([self.client(settings, name) for name in CLIENTS])
 
     def run(self, settings: FederatedSettings, exchange: Exchange | None = None) -> History:
-        validation = self.site.encode(read_training(settings.validation))
+        validation = self.site.encode(read_split(settings.validation))
         folder = RoundsFolder(Path(settings.output_dir), settings)
         exchange = exchange or self.clients(settings)
         return run_rounds(settings, federated_method(settings), self.site, validation, exchange, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ flwr = pytest.importorskip("flwr", reason="needs the extra federated")
 from flwr.app import ConfigRecord, Context, Message, RecordDict  # noqa: E402
 
 from tunecast.api.federating import federate  # noqa: E402
-from tunecast.data import read_training  # noqa: E402
+from tunecast.data import read_split  # noqa: E402
 from tunecast.errors import ConfigurationError, DataError  # noqa: E402
 from tunecast.federated import apps  # noqa: E402
 from tunecast.federated.client import InProcess  # noqa: E402
 from tunecast.federated.registry import federated_method  # noqa: E402
+from tunecast.federated.rounds import Hello  # noqa: E402
 from tunecast.federated.settings import FederatedSettings  # noqa: E402
 from tunecast.federated.site import Arrays  # noqa: E402
 
@@ -81,7 +82,9 @@ def test_nothing_of_an_example_is_in_what_a_client_sends(
     assert trained.content.config_records["facts"]["problem"] == ""
     sent = told(trained) + told(hello)
     texts = [
-        turn.content for example in read_training(str(federation.folder / "north")) for turn in example.turns
+        turn.content
+        for example in read_split(str(federation.folder / "north"), "train")
+        for turn in example.turns
     ]
     assert len(texts) > 20
     assert not [text for text in texts if text.encode() in sent]
@@ -121,7 +124,7 @@ def loads_alone(best: Path, federation: Workshop) -> None:
     from peft import AutoPeftModelForCausalLM
 
     model = AutoPeftModelForCausalLM.from_pretrained(best, dtype=torch.float32)
-    loss = federation.site.score(model, federation.site.encode(read_training(str(federation.validation))))
+    loss = federation.site.score(model, federation.site.encode(read_split(str(federation.validation))))
     text = (best / "README.md").read_text(encoding="utf-8")
     assert f"is {loss:.4f} nats" in text.replace("\n", " ")
     assert json.loads((best / "pipeline.json").read_text(encoding="utf-8"))["method"] == "lora"
@@ -141,6 +144,46 @@ def test_real_processes_train_and_deliver(federation: Workshop, settings: Any) -
     assert AutoModelForCausalLM.from_pretrained(best).num_parameters() == federation.site.facts.parameters
 
 
+class _Nodes:
+    """A grid of nodes that answer hello with a name each, as Flower's does."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        self.names = names
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.names)
+
+    def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
+        replies = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            facts = ConfigRecord(asdict(Hello(self.names[node], examples=1)))
+            message.metadata.__dict__["_message_id"] = str(node)
+            replies.append(Message(RecordDict({apps.FACTS: facts}), reply_to=message))
+        return replies
+
+
+def test_a_name_belongs_to_the_node_that_took_it_last(settings: Any) -> None:
+    """A SuperNode that was started again has a new id, and Flower lists the old one for a while."""
+    nodes = _Nodes({1: "north", 2: "south"})
+    exchange = apps.GridExchange(nodes, settings())
+    assert [hello.name for hello in exchange.meet()] == ["north", "south"]
+    nodes.names[3] = "north"
+    for _ in range(3):
+        assert sorted(hello.name for hello in exchange.meet()) == ["north", "south"]
+        assert exchange._hellos.keys() == {2, 3}
+    del nodes.names[1]
+    assert len(exchange.meet()) == 2
+
+
+def test_the_server_scores_its_held_out_split(federation: Workshop, tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", 6, seed=1)
+    write_rows(tmp_path / "validation.jsonl", 4, seed=2)
+    assert len(read_split(str(tmp_path), *apps.HELD_OUT)) == 4
+    assert len(read_split(str(tmp_path), "train")) == 6
+    assert len(read_split(str(federation.validation), *apps.HELD_OUT)) == 10
+
+
 def test_a_dead_superlink_gets_one_message(federation: Workshop, settings: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"No SuperLink answers at 127\.0\.0\.1:9"):
         federate(settings(), superlink="127.0.0.1:9")
@@ -151,6 +194,8 @@ def test_mistakes_are_told_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigurationError, match="There are no clients"):
         federate(settings())
+    with pytest.raises(ConfigurationError, match="at-once"):
+        federate(settings(), folders(federation), simulate=True, at_once=0)
     with pytest.raises(DataError, match="there is no such file"):
         federate(settings(), [str(tmp_path / "nowhere")])
     write_rows(tmp_path / "other" / "north" / "rows.jsonl", 4, seed=3)

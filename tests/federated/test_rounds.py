@@ -17,7 +17,9 @@ from tunecast.federated.rounds import (
     BEST_FILE,
     LAST_FILE,
     Hello,
+    History,
     Reply,
+    RoundRecord,
     RoundsFolder,
     check_members,
     drawn_clients,
@@ -149,6 +151,17 @@ def test_other_settings_do_not_go_on_but_more_rounds_do(federation: Workshop, se
         RoundsFolder(folder, chosen).load()
 
 
+def test_more_rounds_of_slora_need_its_first_stage_as_it_was(federation: Workshop, settings: Any) -> None:
+    slora = {"method": "slora", "rounds": 10}
+    start = federated_method(settings(**slora)).start(federation.site)
+    folder = Path(settings().output_dir)
+    RoundsFolder(folder, settings(**slora)).commit(History(start, (RoundRecord(0, 1.0),)), is_best=False)
+    longer = slora | {"rounds": 20}
+    with pytest.raises(ConfigurationError, match=r"--sparse-rounds: the federation began with 2, not 4\."):
+        RoundsFolder(folder, settings(**longer)).load()
+    assert RoundsFolder(folder, settings(**longer, sparse_rounds=2)).load() is not None
+
+
 def test_the_server_stops_if_nobody_has_a_usable_reply(federation: Workshop, settings: Any) -> None:
     chosen = settings(**SEEDS | {"rounds": 5})
     with pytest.raises(UserError, match="No client had a usable reply in 3 rounds: north left out"):
@@ -171,6 +184,7 @@ def test_a_share_of_the_clients_is_drawn_anew_in_every_round(settings: Any) -> N
         (("a", "empty"), DataError, "Client empty cannot take part: it has no example"),
         (("a", "words"), ModelError, "Client words cannot take part: its vocabulary"),
         (("a", "weights"), ModelError, "Client weights cannot take part: its base model's weights"),
+        (("a", "draws"), ModelError, "Client draws cannot take part: its versions of NumPy and torch"),
         (("a", "broken"), DataError, "Client broken cannot take part: reading"),
     ],
 )
@@ -178,12 +192,13 @@ def test_clients_that_do_not_fit_are_refused_with_their_name(
     federation: Workshop, settings: Any, hellos: tuple[str, ...], kind: type[UserError], message: str
 ) -> None:
     site = federation.site
-    fits = Hello("a", site.weights_hash, site.vocabulary_hash, 5, "cpu")
+    fits = Hello("a", site.weights_hash, site.vocabulary_hash, site.draws_hash, 5, "cpu")
     others = {
         "a": fits,
         "empty": replace(fits, name="empty", examples=0),
         "words": replace(fits, name="words", vocabulary_hash="0"),
         "weights": replace(fits, name="weights", weights_hash="0"),
+        "draws": replace(fits, name="draws", draws_hash="0"),
         "broken": Hello("broken", problem="reading model and data failed"),
     }
     with pytest.raises(kind, match=message):
@@ -192,7 +207,7 @@ def test_clients_that_do_not_fit_are_refused_with_their_name(
 
 def test_seeds_need_one_kind_of_device(federation: Workshop, settings: Any) -> None:
     site = federation.site
-    hello = Hello("a", site.weights_hash, site.vocabulary_hash, 5, "cuda")
+    hello = Hello("a", site.weights_hash, site.vocabulary_hash, site.draws_hash, 5, "cuda")
     with pytest.raises(ModelError, match="draw different directions from one seed"):
         check_members([hello], site, settings(**SEEDS | {"clients": 1}))
     check_members([hello], site, settings(clients=1))

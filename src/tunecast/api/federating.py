@@ -11,6 +11,7 @@ from tunecast.errors import ConfigurationError, DataError, OutputError, UserErro
 from tunecast.federated.settings import FederatedSettings
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
+from tunecast.ranges import check_range
 from tunecast.untrusted import read_object
 
 
@@ -58,6 +59,7 @@ def federate(
         validation=str(expanded(settings.validation).resolve()),
         clients=settings.clients if superlink else max(1, len(clients)),
     )
+    check_range("at_once", at_once)
     named = _named(clients, bool(superlink))
     _check_validation(settings.validation)
     launch.check_flower(simulate=simulate)
@@ -114,9 +116,9 @@ def _named(clients: Sequence[str], elsewhere: bool) -> list[tuple[str, str]]:
 
 
 def _check_validation(validation: str) -> None:
-    from tunecast.data import read_training
+    from tunecast.data import read_split
 
-    read_training(validation)
+    read_split(validation)
 
 
 def _result(folder: Path) -> dict[str, Any]:

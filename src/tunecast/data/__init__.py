@@ -10,7 +10,7 @@ from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kin
 from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import LONGEST_BY_DEFAULT, fitting_length, spread
 from tunecast.data.patterns import check_pattern, reworded
-from tunecast.data.read import ALL, read, read_training
+from tunecast.data.read import ALL, read, read_split
 
 __all__ = [
     "ALL",
@@ -41,7 +41,7 @@ __all__ = [
     "kept_examples",
     "read",
     "read_prompts",
-    "read_training",
+    "read_split",
     "reference",
     "reworded",
     "spread",

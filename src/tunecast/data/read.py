@@ -107,17 +107,18 @@ def _complete(
     return dict.fromkeys(SPLITS, rows), []
 
 
-def read_training(source: str) -> tuple[Example, ...]:
-    """Read the training examples of a source; without splits these are all its examples.
+def read_split(source: str, *preferred: str) -> tuple[Example, ...]:
+    """Read the first of the preferred splits that a source has; without splits, all its examples.
 
     Args:
         source: As for :func:`read`.
+        preferred: Names of splits. If the source has none of them, its first split is read.
 
     Raises:
-        DataError: The source is missing, malformed, of an unknown format, or has nothing to train on.
+        DataError: The source is missing, malformed, of an unknown format, or has no completion.
     """
     splits, _, _ = read_tables(source)
-    parts = splits.get("train") or next(iter(splits.values()))
+    parts = next((splits[name] for name in preferred if name in splits), next(iter(splits.values())))
     fmt = detect(parts[0], None, None)
     examples, _, total = _convert_all(parts, fmt)
     if not examples:

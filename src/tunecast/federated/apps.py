@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import written_whole
-from tunecast.data import read_training
+from tunecast.data import read_split
 from tunecast.errors import DataError, UserError
 from tunecast.federated.client import Client
 from tunecast.federated.deliver import PROBLEM_FILE, deliver
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SETTINGS = "settings"
 """The key of a Flower run's configuration that holds :class:`FederatedSettings` as JSON."""
 ARRAYS, FACTS = "arrays", "facts"
+HELD_OUT = ("validation", "test")
+"""Splits of the server's data, the first of which is scored."""
 
 
 def client_app(
@@ -61,6 +63,8 @@ def client_app(
             told = client_of(context).hello()
         except KeyError as error:
             told = Hello(f"node {context.node_id}", problem=f"its --node-config lacks {error}")
+        except Exception as error:  # such as settings that another version of Tunecast refuses
+            told = Hello(f"node {context.node_id}", problem=f"it failed to start ({type(error).__name__})")
         return Message(RecordDict({FACTS: ConfigRecord(asdict(told))}), reply_to=message)
 
     def train(message: Message, context: Context) -> Message:
@@ -108,7 +112,7 @@ def server_app(settings: FederatedSettings | None = None, progress: Progress | N
 def serve(settings: FederatedSettings, grid: Grid, progress: Progress) -> None:
     """Run the rounds of a federation over Flower, and deliver its best one."""
     site, method = load_site(settings), federated_method(settings)
-    validation = site.encode(read_training(settings.validation))
+    validation = site.encode(read_split(settings.validation, *HELD_OUT))
     if not validation:
         raise DataError(
             f"--validation {settings.validation}: no example fits.", "Give others, or more --max-length."
@@ -130,6 +134,8 @@ class GridExchange:
         self._grid = grid
         self._settings = settings
         self._hellos: dict[int, Hello] = {}
+        self._replaced: set[int] = set()
+        """Nodes whose name now belongs to another; Flower lists a node that is gone for a while."""
 
     def wait(self) -> None:
         """Wait until the expected number of nodes is there, or the time is over."""
@@ -142,7 +148,7 @@ class GridExchange:
         from flwr.app import ConfigRecord, RecordDict
 
         present = set(self._grid.get_node_ids())
-        new = present - self._hellos.keys()
+        new = present - self._hellos.keys() - self._replaced
         asked = [
             self._message("query", node, RecordDict({FACTS: ConfigRecord({"number": 0})}), 0) for node in new
         ]
@@ -186,6 +192,7 @@ class GridExchange:
         return [reply for reply in replies if not reply.has_error()]
 
     def _forget(self, name: str) -> None:
+        self._replaced |= {node for node, hello in self._hellos.items() if hello.name == name}
         self._hellos = {node: hello for node, hello in self._hellos.items() if hello.name != name}
 
 

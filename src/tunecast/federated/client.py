@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunecast.data import read_training
+from tunecast.data import read_split
 from tunecast.errors import UserError
 from tunecast.federated.registry import federated_method
 from tunecast.federated.rounds import Hello, Reply
@@ -57,7 +57,7 @@ class Client:
             return []
         if path.is_file() and not path.stat().st_size:
             return []
-        return self.site.encode(read_training(self.data))
+        return self.site.encode(read_split(self.data, "train"))
 
     def hello(self) -> Hello:
         """Tell the server what it must know to compare the sides."""
@@ -65,7 +65,9 @@ class Client:
             site, examples = self.site, len(self.examples)
         except Exception as error:  # its text may quote rows, which stay on this client
             return Hello(self.name, problem=self._kept_here("reading model and data", error))
-        return Hello(self.name, site.weights_hash, site.vocabulary_hash, examples, site.device_kind)
+        return Hello(
+            self.name, site.weights_hash, site.vocabulary_hash, site.draws_hash, examples, site.device_kind
+        )
 
     def train(self, number: int, received: Arrays) -> Reply:
         """Train for a round."""

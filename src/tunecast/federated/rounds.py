@@ -39,6 +39,7 @@ class Hello:
     name: str
     weights_hash: str = ""
     vocabulary_hash: str = ""
+    draws_hash: str = ""
     examples: int = 0
     device_kind: str = ""
     problem: str = ""
@@ -223,7 +224,7 @@ def _one_round(
         counted=tuple(sorted(usable)),
         left_out=left_out,
         down_bytes=sum(array.nbytes for arrays in sent.values() for array in arrays.values()),
-        up_bytes=sum(array.nbytes for reply in usable.values() for array in reply.arrays.values()),
+        up_bytes=sum(array.nbytes for reply in replies for array in reply.arrays.values()),
         message_bytes=sum(reply.message_bytes for reply in replies),
         bias=joined.bias,
         seconds=time.monotonic() - began,
@@ -295,6 +296,8 @@ def unsuitable(hello: Hello, site: Site, settings: FederatedSettings) -> str:
         return "its vocabulary or chat template is not the server's"
     if hello.weights_hash != site.weights_hash:
         return "its base model's weights are not the server's"
+    if hello.draws_hash != site.draws_hash:
+        return "its versions of NumPy and torch draw other numbers from one seed than the server's"
     if settings.method == "fedkseed" and hello.device_kind != site.device_kind:
         return (
             f"it computes on {hello.device_kind} and the server on {site.device_kind}, "
@@ -322,12 +325,10 @@ def _record(values: dict[str, object]) -> RoundRecord:
 
 
 def _check_same(before: FederatedSettings, now: FederatedSettings) -> None:
-    old, new = asdict(before), asdict(now)
-    different = [name for name in old if name not in MAY_CHANGE and old[name] != new[name]]
-    if now.method == "slora" and before.first_rounds != now.first_rounds:
-        different.append("sparse_rounds")
-    if different:
-        name = different[0]
+    old, new = (asdict(one) | {"sparse_rounds": one.first_rounds} for one in (before, now))
+    ignored = MAY_CHANGE if now.method == "slora" else (*MAY_CHANGE, "sparse_rounds")
+    name = next((name for name in old if name not in ignored and old[name] != new[name]), "")
+    if name:
         raise ConfigurationError(
             f"--{name.replace('_', '-')}: the federation began with {old[name]}, not {new[name]}.",
             "Repeat its options, or begin another in another --output-dir.",

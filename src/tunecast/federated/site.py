@@ -59,6 +59,21 @@ class Site:
         words = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         return stable_hash([words, str(self.tokenizer.chat_template)])
 
+    @cached_property
+    def draws_hash(self) -> str:
+        """Hash of numbers drawn from one seed, which other versions of NumPy and torch may draw differently.
+
+        Masks, directions and the starts of adapters are drawn on every side, and never sent.
+        """
+        import torch
+
+        draw = np.random.default_rng(0)
+        places = [draw.integers(1 << 32, size=8), draw.choice(10_000, 8, False, shuffle=False)]
+        normal = torch.randn(64, generator=torch.Generator().manual_seed(0))
+        # Processors may differ in the last bits, which does not matter.
+        rounded = (1000 * normal).round().int().tolist()
+        return stable_hash([[int(place) for part in places for place in part], rounded])
+
     @property
     def device_kind(self) -> str:
         """``cpu`` or ``cuda``: their random generators draw different directions from one seed."""
