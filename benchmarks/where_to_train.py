@@ -267,8 +267,8 @@ def show(known: Mapping[Cell, Outcome]) -> str:
         lines += [
             f"### {study}, {model}",
             "",
-            f"| arm | {' | '.join(TASKS)} | seconds |",
-            "|---" * (len(TASKS) + 2) + "|",
+            f"| arm | {' | '.join(f'{task} | seconds' for task in TASKS)} |",
+            "|---" * (2 * len(TASKS) + 1) + "|",
             *(f"| {arm} | {_row(known, study, model, arm)} |" for arm in ARMS[study]),
             "",
         ]
@@ -276,20 +276,21 @@ def show(known: Mapping[Cell, Outcome]) -> str:
 
 
 def _row(known: Mapping[Cell, Outcome], study: str, model: str, arm: str) -> str:
-    cells, seconds = [], []
-    for task in TASKS:
-        best = []
-        for seed in sorted({cell.seed for cell in known}):
-            of_rates = [
-                outcome
-                for cell, outcome in known.items()
-                if (cell.study, cell.model, cell.task, cell.arm, cell.seed) == (study, model, task, arm, seed)
-            ]
-            if len(of_rates) == len(RATES):
-                best.append(min(of_rates, key=lambda outcome: outcome["validation"])["test"])
-                seconds += [outcome["cpu"] for outcome in of_rates]
-        cells.append(_spread(np.array(best)))
-    return f"{' | '.join(cells)} | {np.median(seconds):.1f}" if seconds else f"{' | '.join(cells)} | -"
+    return " | ".join(_of_task(known, study, model, task, arm) for task in TASKS)
+
+
+def _of_task(known: Mapping[Cell, Outcome], study: str, model: str, task: str, arm: str) -> str:
+    best, seconds = [], []
+    for seed in sorted({cell.seed for cell in known}):
+        of_rates = [
+            outcome
+            for cell, outcome in known.items()
+            if (cell.study, cell.model, cell.task, cell.arm, cell.seed) == (study, model, task, arm, seed)
+        ]
+        if len(of_rates) == len(RATES):
+            best.append(min(of_rates, key=lambda outcome: outcome["validation"])["test"])
+            seconds += [outcome["cpu"] for outcome in of_rates]
+    return f"{_spread(np.array(best))} | {np.median(seconds):.1f}" if seconds else "- | -"
 
 
 def _spread(values: np.ndarray) -> str:

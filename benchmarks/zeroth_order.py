@@ -160,7 +160,7 @@ def trained(
         "cpu_seconds": round(sum(point["cpu"] for point in points), 1),
         "peak_bytes": max(point["peak"] for point in points),
         "checkpoint_bytes": sizes[f"weights-{after}.safetensors"],
-        "skipped": points[-1]["skipped"],
+        "skipped": sum(point["skipped"] for point in points),
         **tested(runner, spec, after, arguments.tested),
     }
 

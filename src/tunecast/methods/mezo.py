@@ -14,6 +14,8 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
+WIDTH = 2048
+"""Width of the narrowest model for which the paper has its rates; wider ones take the same."""
 DIRECTIONS = (1, 4)
 """Random directions of a step. At an equal number of forward passes, several are hardly better than one."""
 
@@ -54,13 +56,13 @@ class Mezo(ZerothOrderMethod, Full):
     usual_perturbation: ClassVar[float] = 1e-3
 
     def central_rate(self, model: ModelFacts) -> float:
-        """Return a rate that falls with the square of the width.
+        """Return a rate that falls with the square of the width, up to that of the paper's models.
 
-        The paper's rates are 1e-7 and 1e-6 at a width of 2048, and up to 1e-5 at 1024. Narrower models
+        The paper's rates are 1e-7 and 1e-6 from a width of 2048, and up to 1e-5 at 1024. Narrower models
         tolerate larger ones, because the noise of the estimate grows with the number of parameters. At a
         width of 128, 1e-4 was the best power of ten.
         """
-        return 4e-7 * (2048.0 / model.width) ** 2
+        return 4e-7 * (WIDTH / min(model.width, WIDTH)) ** 2
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Take the base itself; its vectors become float32, where 16 bits would swallow the perturbation."""
@@ -82,12 +84,15 @@ class Mezo(ZerothOrderMethod, Full):
 class MezoLora(ZerothOrderMethod, Lora):
     """Trains a LoRA adapter along random directions.
 
-    The paper's rates are 1e-5 to 1e-4. On a model 128 wide, a tenth of AdamW's rate diverged within 300
-    steps.
+    On a model 128 wide, a tenth of AdamW's rate diverged within 300 steps.
     """
 
     name: ClassVar[str] = "mezo_lora"
     rate_multiple: ClassVar[float] = 0.03
+
+    def central_rate(self, model: ModelFacts) -> float:
+        """Return a share of AdamW's rate, but no less than the middle of the paper's 1e-5 to 1e-4."""
+        return max(super().central_rate(model), 5e-5)
 
     def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Leave out what takes gradients, training mode, or a start that cannot be computed again."""
@@ -105,9 +110,9 @@ class MezoPrefix(ZerothOrderMethod, PrefixTuning):
     usual_perturbation: ClassVar[float] = 1e-1
 
     def central_rate(self, model: ModelFacts) -> float:
-        """Return a rate that falls with the width.
+        """Return a rate that is inversely proportional to the width, up to that of the paper's models.
 
-        The paper's rates are 1e-3 and 1e-2 at a width of 2048. At a width of 128, 0.3 was the best of 0.01,
-        0.1, 0.3 and 1 after 400 steps, and 1 diverged.
+        The paper's rates are 1e-3 and 1e-2. At a width of 128, 0.3 was the best of 0.01, 0.1, 0.3 and 1 after
+        400 steps, and 1 diverged.
         """
-        return 1e-2 * 2048.0 / model.width
+        return 1e-2 * WIDTH / min(model.width, WIDTH)
