@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +21,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict  # noqa: E402
 
 from tunecast.api.federating import federate  # noqa: E402
 from tunecast.data import read_split  # noqa: E402
-from tunecast.errors import ConfigurationError, DataError  # noqa: E402
-from tunecast.federated import apps  # noqa: E402
+from tunecast.errors import ConfigurationError, DataError, UserError  # noqa: E402
+from tunecast.federated import apps, launch  # noqa: E402
 from tunecast.federated.client import InProcess  # noqa: E402
 from tunecast.federated.registry import federated_method  # noqa: E402
 from tunecast.federated.rounds import Hello  # noqa: E402
 from tunecast.federated.settings import FederatedSettings  # noqa: E402
 from tunecast.federated.site import Arrays  # noqa: E402
+from tunecast.progress import Silent  # noqa: E402
 
 from .conftest import CLIENTS, Workshop, write_rows  # noqa: E402
 
@@ -182,6 +188,89 @@ def test_the_server_scores_its_held_out_split(federation: Workshop, tmp_path: Pa
     assert len(read_split(str(tmp_path), *apps.HELD_OUT)) == 4
     assert len(read_split(str(tmp_path), "train")) == 6
     assert len(read_split(str(federation.validation), *apps.HELD_OUT)) == 10
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate of this machine's loopback, which is its own authority, and its key."""
+    made, key = folder / f"{name}.pem", folder / f"{name}.key"
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make += ["-keyout", str(key), "-out", str(made)]
+    subprocess.run(make, check=True, capture_output=True)
+    return made, key
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_tls_carries_a_federation_and_refuses_another_certificate(
+    federation: Workshop, settings: Any, tmp_path: Path
+) -> None:
+    trusted, key = certificate(tmp_path, "server")
+    address = f"127.0.0.1:{launch._free_port()}"
+    link = [*launch._command("flower-superlink"), "--ssl-ca-certfile", str(trusted)]
+    link += ["--ssl-certfile", str(trusted), "--ssl-keyfile", str(key), "--host", "127.0.0.1"]
+    link += ["--port", address.rpartition(":")[2], "--disable-runtime-dependency-installation"]
+    node = [*launch._command("flower-supernode"), "--root-certificates", str(trusted)]
+    node += ["--superlink", address, "--port", str(launch._free_port())]
+    node += ["--node-config", f'name="north" data="{federation.folder / "north"}"']
+    chosen = settings(method="fedkseed", seeds=16, steps=2, rounds=1, learning_rate=1e-4, clients=1)
+    with launch._process(link, tmp_path, "superlink"):
+        launch._wait_for(address)
+        with launch._process(node, tmp_path, "supernode"):
+            record = federate(chosen, superlink=address, root_certificates=str(trusted))
+            assert [one["counted"] for one in record["rounds"]] == [[], ["north"]]
+            other, _ = certificate(tmp_path, "other")
+            again = replace(chosen, output_dir=str(tmp_path / "again"))
+            with pytest.raises(UserError, match="Flower refused the run"):
+                federate(again, superlink=address, root_certificates=str(other))
+
+
+class _Killing(Silent):
+    """Kills a client's process, and all that it started, after the first round."""
+
+    def __init__(self, client: subprocess.Popen[bytes]) -> None:
+        self._client = client
+
+    def log(self, text: str) -> None:
+        if text.startswith("Round 1 of"):
+            os.killpg(self._client.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_rounds_go_on_without_a_client_that_was_killed(
+    federation: Workshop, settings: Any, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{launch._free_port()}"
+    link = [*launch._command("flower-superlink"), "--insecure", "--host", "127.0.0.1"]
+    link += ["--port", address.rpartition(":")[2], "--disable-runtime-dependency-installation"]
+    values = {"method": "fedkseed", "seeds": 16, "steps": 2, "rounds": 3, "learning_rate": 1e-4}
+    chosen = settings(**values, clients=2, round_seconds=75.0)
+    with ExitStack() as running:
+        running.enter_context(launch._process(link, tmp_path, "superlink"))
+        launch._wait_for(address)
+        for name in ("north", "south"):
+            node = [*launch._command("flower-supernode"), "--insecure", "--superlink", address]
+            node += ["--port", str(launch._free_port())]
+            node += ["--node-config", f'name="{name}" data="{federation.folder / name}"']
+            south = running.enter_context(launch._process(node, tmp_path, name))
+        record = federate(chosen, superlink=address, insecure=True, progress=_Killing(south))
+    first, second, third = record["rounds"][1:]
+    assert first["counted"] == ["north", "south"]
+    assert second["counted"] == third["counted"] == ["north"]
+    assert second["left_out"] == {"south": "no reply in time"}
 
 
 def test_a_dead_superlink_gets_one_message(federation: Workshop, settings: Any) -> None:

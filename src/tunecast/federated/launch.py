@@ -193,7 +193,7 @@ def _command(name: str) -> list[str]:
 
 
 @contextmanager
-def _process(command: list[str], home: Path, name: str) -> Iterator[None]:
+def _process(command: list[str], home: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of Flower's long-lived processes, and end it with all that it started."""
     with (home / f"{name}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
@@ -205,7 +205,7 @@ def _process(command: list[str], home: Path, name: str) -> Iterator[None]:
             preexec_fn=_end_with_parent,
         )
         try:
-            yield
+            yield process
         finally:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 try:
