@@ -154,8 +154,8 @@ def test_later_rounds_keep_what_the_studys_last_one_keeps() -> None:
 
 def test_what_the_study_has_not_seen_is_said(question: Question, situation: Situation) -> None:
     assert not study_of_package().beyond(Federation(8, rounds=3))
-    notes = " ".join(asked(question, situation, clients=100, rounds=200, share=0.01).warnings)
-    assert "shares for 100 are extrapolated" in notes
+    notes = " ".join(asked(question, situation, clients=120, rounds=200, share=0.01).warnings)
+    assert "shares for 120 are extrapolated" in notes
     assert "shares after 200 are taken to be the same" in notes
     assert "shares for 1% are extrapolated" in notes
 
