@@ -105,8 +105,8 @@ def train(arguments: argparse.Namespace) -> None:
     for way in arguments.way:
         method, _, steps = way.partition(":")
         chosen = pipeline(task, method, arguments)
-        with TemporaryDirectory() as passing:
-            folder = arguments.keep / way if arguments.keep else Path(passing)
+        with TemporaryDirectory() as temporary:
+            folder = arguments.keep / way if arguments.keep else Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
             report(arguments, {"way": way, **trained(runner, chosen, int(steps or 0), folder, arguments)})
 

@@ -26,7 +26,7 @@ from tunecast.federated import apps, launch  # noqa: E402
 from tunecast.federated.client import InProcess  # noqa: E402
 from tunecast.federated.registry import federated_method  # noqa: E402
 from tunecast.federated.rounds import Hello  # noqa: E402
-from tunecast.federated.settings import FederatedSettings  # noqa: E402
+from tunecast.federated.settings import HELD_OUT, FederatedSettings  # noqa: E402
 from tunecast.federated.site import Arrays  # noqa: E402
 from tunecast.progress import Silent  # noqa: E402
 
@@ -185,9 +185,9 @@ def test_a_name_belongs_to_the_node_that_took_it_last(settings: Any) -> None:
 def test_the_server_scores_its_held_out_split(federation: Workshop, tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", 6, seed=1)
     write_rows(tmp_path / "validation.jsonl", 4, seed=2)
-    assert len(read_split(str(tmp_path), *apps.HELD_OUT)) == 4
+    assert len(read_split(str(tmp_path), *HELD_OUT)) == 4
     assert len(read_split(str(tmp_path), "train")) == 6
-    assert len(read_split(str(federation.validation), *apps.HELD_OUT)) == 10
+    assert len(read_split(str(federation.validation), *HELD_OUT)) == 10
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
@@ -218,23 +218,20 @@ def test_tls_carries_a_federation_and_refuses_another_certificate(
     federation: Workshop, settings: Any, tmp_path: Path
 ) -> None:
     trusted, key = certificate(tmp_path, "server")
-    address = f"127.0.0.1:{launch._free_port()}"
-    link = [*launch._command("flower-superlink"), "--ssl-ca-certfile", str(trusted)]
-    link += ["--ssl-certfile", str(trusted), "--ssl-keyfile", str(key), "--host", "127.0.0.1"]
-    link += ["--port", address.rpartition(":")[2], "--disable-runtime-dependency-installation"]
-    node = [*launch._command("flower-supernode"), "--root-certificates", str(trusted)]
-    node += ["--superlink", address, "--port", str(launch._free_port())]
-    node += ["--node-config", f'name="north" data="{federation.folder / "north"}"']
+    tls = ("--ssl-ca-certfile", str(trusted), "--ssl-certfile", str(trusted), "--ssl-keyfile", str(key))
+    port, data = launch.free_port(), str(federation.folder / "north")
+    address = f"127.0.0.1:{port}"
     chosen = settings(method="fedkseed", seeds=16, steps=2, rounds=1, learning_rate=1e-4, clients=1)
-    with launch._process(link, tmp_path, "superlink"):
-        launch._wait_for(address)
-        with launch._process(node, tmp_path, "supernode"):
-            record = federate(chosen, superlink=address, root_certificates=str(trusted))
-            assert [one["counted"] for one in record["rounds"]] == [[], ["north"]]
-            other, _ = certificate(tmp_path, "other")
-            again = replace(chosen, output_dir=str(tmp_path / "again"))
-            with pytest.raises(UserError, match="Flower refused the run"):
-                federate(again, superlink=address, root_certificates=str(other))
+    with (
+        launch.superlink(tmp_path, port, *tls),
+        launch.supernode(tmp_path, address, "north", data, "--root-certificates", str(trusted)),
+    ):
+        record = federate(chosen, superlink=address, root_certificates=str(trusted))
+        assert [one["counted"] for one in record["rounds"]] == [[], ["north"]]
+        other, _ = certificate(tmp_path, "other")
+        again = replace(chosen, output_dir=str(tmp_path / "again"))
+        with pytest.raises(UserError, match="Flower refused the run"):
+            federate(again, superlink=address, root_certificates=str(other))
 
 
 class _Killing(Silent):
@@ -253,20 +250,19 @@ class _Killing(Silent):
 def test_rounds_go_on_without_a_client_that_was_killed(
     federation: Workshop, settings: Any, tmp_path: Path
 ) -> None:
-    address = f"127.0.0.1:{launch._free_port()}"
-    link = [*launch._command("flower-superlink"), "--insecure", "--host", "127.0.0.1"]
-    link += ["--port", address.rpartition(":")[2], "--disable-runtime-dependency-installation"]
+    port = launch.free_port()
+    address = f"127.0.0.1:{port}"
     values = {"method": "fedkseed", "seeds": 16, "steps": 2, "rounds": 3, "learning_rate": 1e-4}
     chosen = settings(**values, clients=2, round_seconds=75.0)
     with ExitStack() as running:
-        running.enter_context(launch._process(link, tmp_path, "superlink"))
-        launch._wait_for(address)
-        for name in ("north", "south"):
-            node = [*launch._command("flower-supernode"), "--insecure", "--superlink", address]
-            node += ["--port", str(launch._free_port())]
-            node += ["--node-config", f'name="{name}" data="{federation.folder / name}"']
-            south = running.enter_context(launch._process(node, tmp_path, name))
-        record = federate(chosen, superlink=address, insecure=True, progress=_Killing(south))
+        running.enter_context(launch.superlink(tmp_path, port, "--insecure"))
+        nodes = {
+            name: running.enter_context(
+                launch.supernode(tmp_path, address, name, str(federation.folder / name), "--insecure")
+            )
+            for name in ("north", "south")
+        }
+        record = federate(chosen, superlink=address, insecure=True, progress=_Killing(nodes["south"]))
     first, second, third = record["rounds"][1:]
     assert first["counted"] == ["north", "south"]
     assert second["counted"] == third["counted"] == ["north"]

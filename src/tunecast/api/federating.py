@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, DataError, OutputError, UserError
-from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.settings import HELD_OUT, FederatedSettings
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.ranges import check_range
@@ -118,7 +118,7 @@ def _named(clients: Sequence[str], elsewhere: bool) -> list[tuple[str, str]]:
 def _check_validation(validation: str) -> None:
     from tunecast.data import read_split
 
-    read_split(validation)
+    read_split(validation, *HELD_OUT)
 
 
 def _result(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tunecast.federated.client import Client
 from tunecast.federated.deliver import PROBLEM_FILE, deliver
 from tunecast.federated.registry import federated_method
 from tunecast.federated.rounds import Hello, Reply, RoundsFolder, run_rounds
-from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.settings import HELD_OUT, FederatedSettings
 from tunecast.federated.site import Arrays, load_site
 from tunecast.progress import Progress, Silent
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 SETTINGS = "settings"
 """The key of a Flower run's configuration that holds :class:`FederatedSettings` as JSON."""
 ARRAYS, FACTS = "arrays", "facts"
-HELD_OUT = ("validation", "test")
-"""Splits of the server's data, the first of which is scored."""
 
 
 def client_app(

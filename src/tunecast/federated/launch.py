@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,28 +100,31 @@ def simulate(
 
 def run_here(settings: FederatedSettings, clients: Sequence[tuple[str, str]], progress: Progress) -> None:
     """Run a federation as processes of this machine: a SuperLink, and a SuperNode for each client."""
-    home, port = _home(settings), _free_port()
+    home, port = _home(settings), free_port()
     address = f"127.0.0.1:{port}"
-    link = [
-        *_command("flower-superlink"),
-        *(
-            "--insecure",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--disable-runtime-dependency-installation",
-        ),
-    ]
     with ExitStack() as running:
-        running.enter_context(_process(link, home, "superlink"))
-        _wait_for(address)
+        running.enter_context(superlink(home, port, "--insecure"))
         for name, data in clients:
-            told = f"name={json.dumps(name)} data={json.dumps(str(Path(data).resolve()))}"
-            node = [*_command("flower-supernode"), "--insecure", "--superlink", address]
-            node += ["--port", str(_free_port()), "--node-config", told]
-            running.enter_context(_process(node, home, f"supernode-{name}"))
+            running.enter_context(supernode(home, address, name, data, "--insecure"))
         run_there(settings, address, None, True, progress)
+
+
+@contextmanager
+def superlink(home: Path, port: int, *security: str) -> Iterator[None]:
+    """Run a SuperLink on this machine's loopback that answers when the context begins."""
+    link = [*_command("flower-superlink"), *security, "--host", "127.0.0.1", "--port", str(port)]
+    with _process([*link, "--disable-runtime-dependency-installation"], home, "superlink"):
+        _wait_for(f"127.0.0.1:{port}")
+        yield
+
+
+def supernode(
+    home: Path, address: str, name: str, data: str, *security: str
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Run the SuperNode of a client; the context is its process."""
+    told = f"name={json.dumps(name)} data={json.dumps(str(Path(data).resolve()))}"
+    node = [*_command("flower-supernode"), *security, "--superlink", address]
+    return _process([*node, "--port", str(free_port()), "--node-config", told], home, f"supernode-{name}")
 
 
 def run_there(
@@ -240,7 +243,8 @@ def _answers(address: str, seconds: float) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine's loopback that is free now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

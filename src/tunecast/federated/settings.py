@@ -11,6 +11,8 @@ from tunecast.ranges import check_range
 METHODS = ("fedkseed", "slora", "fedavg-lora")
 AGGREGATIONS = ("average", "freeze-a", "product")
 EXAMPLES, EQUAL = "examples", "equal"
+HELD_OUT = ("validation", "test")
+"""Splits of the server's data that may be scored, the preferred one first."""
 NUMBERS = (
     "rounds",
     "clients",
@@ -39,7 +41,7 @@ class FederatedSettings:
 
     Args:
         model: The base model; clients on other machines may name their own copy of it.
-        validation: Held-out examples of the server, as for ``--data``.
+        validation: Held-out examples of the server, as for ``--data``; of several splits, see ``HELD_OUT``.
         output_dir: The server's folder.
         method: ``fedkseed``, ``slora`` or ``fedavg-lora``.
         rounds: Rounds of training, all stages together.
