@@ -197,11 +197,11 @@ print(json.dumps(peak(*arguments)))
 
 def test_it_takes_the_memory_of_inference(tmp_path: Path) -> None:
     """Beyond the weights in bfloat16: what one batch takes, and the one tensor that is moved at a time."""
-    folder = str(tiny.build_llama(tmp_path, width=512, layers=4))
+    folder = str(tiny.build_llama(tmp_path, width=768, layers=4))
     (full, weights), (mezo, _), (inference, _) = (
         workshop.run_in_fork(MEMORY, folder, variant) for variant in ("full", "mezo", "inference")
     )
-    slack = weights / 4  # peaks wander by some megabytes; a copy of the weights takes half of these bytes
+    slack = weights / 4  # peaks wander by ten megabytes; a copy of the weights takes half of these bytes
     assert full > 3 * weights - slack  # gradients and two moments
     assert mezo < inference + 3 * 4 * zeroth_order.CHUNK + slack
     assert mezo < full / 3
