@@ -70,12 +70,12 @@ def test_a_split_that_cannot_be_drawn_is_named_and_left_out(
 def test_kept_is_the_share_of_the_centralised_gain_by_the_best_round_so_far() -> None:
     lines = [
         line(CENTRALISED, [10.0, 6.0, 2.0], concentration=0.1),
-        line("fedkseed", [10.0, 8.0, 9.0]),
+        line("fedavg-lora", [10.0, 8.0, 9.0]),
         line("slora", [10.0, 1.0, 11.0]),
         line(LOCAL, [10.0, 9.0, 9.0]),
     ]
     found = [(one["variant"], one["round"], one["kept"]) for one in kept_gains(lines)]
-    assert found[:2] == [("fedkseed", 1, 0.5), ("fedkseed", 2, 0.25)]
+    assert found[:2] == [("fedavg-lora", 1, 0.5), ("fedavg-lora", 2, 0.25)]
     assert found[2:] == [("slora", 2, 0.0)], "its first stage is not delivered, and the base model is better"
 
 

@@ -225,6 +225,16 @@ def test_tune_chooses_alpha_and_delivers_a_folder_that_needs_no_tunecast(
     given = [sys.executable, str(script), row["prompt"], "--max-new-tokens", "12"]
     alone_run = subprocess.run(given, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert alone_run.stdout.strip() == out.strip()
+    tiny.build_llama(tmp_path / "other")
+    tiny.build_tokenizer(tmp_path / "other", vocabulary=390)
+    for changed, part in (
+        ("--alpha=nan", "alpha must be 0 to 10, not nan"),
+        ("--alpha=-1", "alpha must be 0 to 10, not -1"),
+        (f"--large={tmp_path / 'other'}", "have different tokens"),
+    ):
+        refused = subprocess.run([*given, changed], capture_output=True, text=True, check=False)
+        assert (refused.returncode, part in refused.stderr) == (2, True), refused.stderr
+        assert "Traceback" not in refused.stderr
     # Another large model needs no second training; what was measured for the first one is not mixed in.
     again = ("--resume", "--output-dir", str(done.folder), "--proxy-for", str(tiny_llama), "--json")
     code, out, err = call_main("tune", *again)

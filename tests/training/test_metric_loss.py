@@ -10,7 +10,8 @@ import pytest
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions, baseline_pipeline
-from tunecast.methods.space import METRICS, drawn_pipelines
+from tunecast.methods.restrictions import METRICS
+from tunecast.methods.space import drawn_pipelines
 from tunecast.progress import Silent
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings

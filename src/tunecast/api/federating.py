@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, DataError, OutputError, UserError
-from tunecast.federated.settings import HELD_OUT, FederatedSettings
+from tunecast.federated.settings import HELD_OUT, SLORA, FederatedSettings
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.ranges import check_range
@@ -48,28 +48,31 @@ def federate(
         UserError: The clients do not fit together, or Flower cannot run.
     """
     from tunecast.federated import launch
-    from tunecast.federated.deliver import PROBLEM_FILE, RECORD_FILE
-    from tunecast.federated.rounds import LAST_FILE, RoundsFolder
+    from tunecast.federated.deliver import PROBLEM_FILE
 
+    _check_together(
+        simulate=simulate,
+        at_once=at_once,
+        superlink=superlink,
+        only_with_superlink={
+            "--root-certificates": bool(root_certificates),
+            "--insecure": insecure,
+            "--expect": settings.clients not in (1, len(clients)),
+        },
+    )
+    named = _named(clients, bool(superlink))
     folder = expanded(settings.output_dir).resolve()
     settings = replace(
         settings,
         output_dir=str(folder),
         model=_absolute(settings.model),
         validation=str(expanded(settings.validation).resolve()),
-        clients=settings.clients if superlink else max(1, len(clients)),
+        clients=settings.clients if superlink else len(named),
     )
-    check_range("at_once", at_once)
-    named = _named(clients, bool(superlink))
-    _check_validation(settings.validation)
+    _check_inputs(settings, named)
+    settings = _begun_or_new(settings, resume, is_here=not superlink)
     launch.check_flower(simulate=simulate)
-    if (folder / LAST_FILE).exists() and not resume:
-        raise OutputError(
-            f"--output-dir {folder} holds a federation.", "Go on with --resume, or name another folder."
-        )
-    RoundsFolder(folder, settings).load()
-    for file in (RECORD_FILE, PROBLEM_FILE):
-        (folder / file).unlink(missing_ok=True)
+    (folder / PROBLEM_FILE).unlink(missing_ok=True)
     progress = progress or Silent()
     if superlink:
         certificates = expanded(root_certificates) if root_certificates else None
@@ -78,7 +81,52 @@ def federate(
         launch.simulate(settings, named, at_once, progress)
     else:
         launch.run_here(settings, named, progress)
-    return _result(folder)
+    return _result(folder, settings.rounds)
+
+
+def _check_together(
+    *, simulate: bool, at_once: int, superlink: str, only_with_superlink: Mapping[str, bool]
+) -> None:
+    """Refuse options that contradict each other or have no effect."""
+    check_range("at_once", at_once)
+    if simulate and superlink:
+        raise ConfigurationError("--simulate and --superlink were both given.", "Leave one of them out.")
+    if at_once != 1 and not simulate:
+        raise ConfigurationError("--at-once has no effect without --simulate.", "Leave it out.")
+    idle = [name for name, is_given in only_with_superlink.items() if is_given and not superlink]
+    if idle:
+        raise ConfigurationError(f"{idle[0]} has no effect without --superlink.", "Leave it out.")
+
+
+def _begun_or_new(settings: FederatedSettings, resume: bool, *, is_here: bool) -> FederatedSettings:
+    """Return the settings to go on with: what depends on the number of rounds stays as it began.
+
+    Args:
+        is_here: Whether the server writes on this machine, so that the folder tells what it has.
+
+    Raises:
+        OutputError: The folder holds a federation without ``resume``, none with it, or something else.
+        ConfigurationError: The federation began with other settings.
+    """
+    from tunecast.federated.rounds import RoundsFolder, check_place
+
+    folder = Path(settings.output_dir)
+    before = RoundsFolder(folder, settings).began_with()
+    if before is None:
+        if resume and is_here:
+            raise OutputError(
+                f"--resume: {folder} holds no round of a federation.", "Leave it out to begin one."
+            )
+        check_place(folder)
+        return settings
+    if not resume:
+        raise OutputError(
+            f"--output-dir {folder} holds a federation.", "Go on with --resume, or name another folder."
+        )
+    if settings.method == SLORA and settings.sparse_rounds is None:
+        settings = replace(settings, sparse_rounds=before.first_rounds)
+    RoundsFolder(folder, settings).load()  # checks that they are the same
+    return settings
 
 
 def _absolute(model: str) -> str:
@@ -115,22 +163,43 @@ def _named(clients: Sequence[str], elsewhere: bool) -> list[tuple[str, str]]:
     return list(zip(names, paths, strict=True))
 
 
-def _check_validation(validation: str) -> None:
+def _check_inputs(settings: FederatedSettings, named: Sequence[tuple[str, str]]) -> None:
+    """Read all data on this machine, and the model's configuration, before any process starts.
+
+    Raises:
+        DataError: The data of the server or of a client cannot be used.
+        ModelError: There is no such model.
+    """
+    from tunecast import models
+
+    _check_rows("--validation", settings.validation, *HELD_OUT)
+    for _, path in named:
+        _check_rows("--clients", path, "train")
+    if named:
+        models.describe(models.resolve(settings.model))
+
+
+def _check_rows(option: str, path: str, *splits: str) -> None:
     from tunecast.data import read_split
 
-    read_split(validation, *HELD_OUT)
+    try:
+        read_split(path, *splits)
+    except DataError as error:
+        raise DataError(f"{option}: {error.what}", error.hint) from error
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _result(folder: Path, rounds: int) -> dict[str, Any]:
+    """Return the record of a federation, which an earlier one with fewer rounds may have left."""
     from tunecast.federated.deliver import PROBLEM_FILE, RECORD_FILE
 
-    problem, record = folder / PROBLEM_FILE, folder / RECORD_FILE
+    problem, file = folder / PROBLEM_FILE, folder / RECORD_FILE
     if problem.is_file():
         told = read_object(problem, str(problem))
         raise UserError(str(told["what"]), str(told["hint"]))
-    if not record.is_file():
+    record = read_object(file, str(file)) if file.is_file() else {}
+    if len(record.get("rounds", ())) <= rounds:
         raise UserError(
             "The federation's server ended before its last round.",
             f"{folder}/flower has its logs; go on with --resume. A server on another machine wrote there.",
         )
-    return read_object(record, str(record))
+    return record

@@ -170,12 +170,12 @@ def _tune_with(
     from tunecast.trackers import Results, Tracking, get_trackers
 
     progress.finish()
-    prepared = _prepared(folder, settings, earlier, progress)
-    try_objective(prepared)
     if settings.proxy_for:
         from tunecast.session.proxy import check_proxy
 
         check_proxy(settings)
+    prepared = _prepared(folder, settings, earlier, progress)
+    try_objective(prepared)
     progress.log(kind_text(prepared))
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")

@@ -20,7 +20,7 @@ from tunecast.errors import DataError, UserError
 from tunecast.federated.client import Client
 from tunecast.federated.deliver import PROBLEM_FILE, deliver
 from tunecast.federated.registry import federated_method
-from tunecast.federated.rounds import Hello, Reply, RoundsFolder, run_rounds
+from tunecast.federated.rounds import Hello, Reply, RoundsFolder, check_place, run_rounds
 from tunecast.federated.settings import HELD_OUT, FederatedSettings
 from tunecast.federated.site import Arrays, load_site
 from tunecast.progress import Progress, Silent
@@ -116,6 +116,8 @@ def serve(settings: FederatedSettings, grid: Grid, progress: Progress) -> None:
             f"--validation {settings.validation}: no example fits.", "Give others, or more --max-length."
         )
     folder = RoundsFolder(Path(settings.output_dir), settings)
+    if folder.began_with() is None:
+        check_place(folder.path)
     exchange = GridExchange(grid, settings)
     exchange.wait()
     history = run_rounds(settings, method, site, validation, exchange, folder, progress)

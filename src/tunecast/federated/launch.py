@@ -62,7 +62,8 @@ def check_flower(*, simulate: bool) -> None:
         if importlib.util.find_spec(package) is None:
             raise ConfigurationError(
                 f"Federated finetuning needs {package}, which is not installed.",
-                "Install it with: pip install 'tunecast[federated]'",
+                "Install it with: pip install 'tunecast[federated]'. Flower needs older versions of typer, "
+                "rich and protobuf than other tools may; an environment of its own keeps them apart.",
             )
 
 
@@ -102,6 +103,7 @@ def run_here(settings: FederatedSettings, clients: Sequence[tuple[str, str]], pr
     """Run a federation as processes of this machine: a SuperLink, and a SuperNode for each client."""
     home, port = _home(settings), free_port()
     address = f"127.0.0.1:{port}"
+    progress.log(f"Starting a SuperLink and {len(clients)} SuperNodes, whose logs are in {home}.")
     with ExitStack() as running:
         running.enter_context(superlink(home, port, "--insecure"))
         for name, data in clients:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from tunecast.federated.fedkseed import FedKSeed
 from tunecast.federated.lora import FedAvgLora
 from tunecast.federated.method import FederatedMethod
-from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.settings import FEDAVG_LORA, FEDKSEED, SLORA, FederatedSettings
 from tunecast.federated.slora import SLora
 
 METHOD_CLASSES: dict[str, type[FederatedMethod]] = {
-    "fedkseed": FedKSeed,
-    "slora": SLora,
-    "fedavg-lora": FedAvgLora,
+    FEDKSEED: FedKSeed,
+    SLORA: SLora,
+    FEDAVG_LORA: FedAvgLora,
 }
 
 

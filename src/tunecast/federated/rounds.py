@@ -7,6 +7,7 @@ follows from its round alone, so a round that was cut short is asked for again a
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +19,9 @@ import numpy as np
 from tunecast.atomic import written_whole
 from tunecast.errors import ConfigurationError, DataError, ModelError, OutputError, UserError
 from tunecast.federated.method import Contribution, FederatedMethod, number_drawn, weights
-from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.settings import FEDKSEED, SLORA, FederatedSettings
 from tunecast.federated.site import Arrays, Site
+from tunecast.models.delivered import DELIVERED, SESSION_FILE
 from tunecast.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -115,6 +117,15 @@ class RoundsFolder:
         self.path = path
         self._settings = settings
 
+    def began_with(self) -> FederatedSettings | None:
+        """Return the settings of the federation that was begun; None if no round was committed.
+
+        Raises:
+            OutputError: The file is damaged.
+        """
+        found = self._read()
+        return found[0] if found else None
+
     def load(self) -> History | None:
         """Return the history; None if no round was committed.
 
@@ -122,6 +133,14 @@ class RoundsFolder:
             ConfigurationError: It was made with other settings.
             OutputError: The file is damaged.
         """
+        found = self._read()
+        if found is None:
+            return None
+        before, history = found
+        _check_same(before, self._settings)
+        return history
+
+    def _read(self) -> tuple[FederatedSettings, History] | None:
         from safetensors import SafetensorError, safe_open
 
         file = self.path / LAST_FILE
@@ -135,8 +154,7 @@ class RoundsFolder:
             records = tuple(_record(values) for values in json.loads(metadata["records"]))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise OutputError(f"{file} is damaged.", "Delete it to begin again.") from error
-        _check_same(before, self._settings)
-        return History(state, records)
+        return before, History(state, records)
 
     def best(self) -> Arrays:
         """Return the state of the best round."""
@@ -157,6 +175,19 @@ class RoundsFolder:
         records = json.dumps([asdict(record) for record in history.records])
         with written_whole(self.path / name, durable=True) as unfinished:
             save_file(history.state, unfinished, {"settings": self._settings.to_json(), "records": records})
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which a new federation would replace what no federation wrote.
+
+    Raises:
+        OutputError: It holds a session or a finished model.
+    """
+    for name in (SESSION_FILE, DELIVERED):
+        if os.path.lexists(folder / name):
+            raise OutputError(
+                f"--output-dir {folder} has {name}, which no federation wrote.", "Name another folder."
+            )
 
 
 def run_rounds(
@@ -298,7 +329,7 @@ def unsuitable(hello: Hello, site: Site, settings: FederatedSettings) -> str:
         return "its base model's weights are not the server's"
     if hello.draws_hash != site.draws_hash:
         return "its versions of NumPy and torch draw other numbers from one seed than the server's"
-    if settings.method == "fedkseed" and hello.device_kind != site.device_kind:
+    if settings.method == FEDKSEED and hello.device_kind != site.device_kind:
         return (
             f"it computes on {hello.device_kind} and the server on {site.device_kind}, "
             "which draw different directions from one seed"
@@ -326,7 +357,7 @@ def _record(values: dict[str, object]) -> RoundRecord:
 
 def _check_same(before: FederatedSettings, now: FederatedSettings) -> None:
     old, new = (asdict(one) | {"sparse_rounds": one.first_rounds} for one in (before, now))
-    ignored = MAY_CHANGE if now.method == "slora" else (*MAY_CHANGE, "sparse_rounds")
+    ignored = MAY_CHANGE if now.method == SLORA else (*MAY_CHANGE, "sparse_rounds")
     name = next((name for name in old if name not in ignored and old[name] != new[name]), "")
     if name:
         raise ConfigurationError(

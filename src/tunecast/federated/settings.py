@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.ranges import check_range
 
-METHODS = ("fedkseed", "slora", "fedavg-lora")
+FEDKSEED, SLORA, FEDAVG_LORA = "fedkseed", "slora", "fedavg-lora"
+METHODS = (FEDKSEED, SLORA, FEDAVG_LORA)
 AGGREGATIONS = ("average", "freeze-a", "product")
 EXAMPLES, EQUAL = "examples", "equal"
 HELD_OUT = ("validation", "test")
@@ -33,6 +34,13 @@ NUMBERS = (
     "seed",
 )
 """Fields whose range :func:`tunecast.ranges.check_range` knows."""
+OF_LORA = ("lora_r", "lora_alpha", "aggregation", "local_epochs")
+OF_METHODS = {
+    FEDKSEED: ("seeds", "steps", "perturbation", "pro"),
+    SLORA: (*OF_LORA, "density", "sparse_rounds", "sparse_rate"),
+    FEDAVG_LORA: OF_LORA,
+}
+"""Fields that have an effect with some methods only."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class FederatedSettings:
     model: str
     validation: str
     output_dir: str
-    method: str = "fedavg-lora"
+    method: str = FEDAVG_LORA
     rounds: int = 10
     clients: int = 1
     share: float = 1.0
@@ -98,12 +106,22 @@ class FederatedSettings:
         _one_of("--weighting", self.weighting, (EXAMPLES, EQUAL))
         for name in NUMBERS:
             check_range(name, getattr(self, name))
-        if self.method == "slora" and not 1 <= self.first_rounds < self.rounds:
+        self._refuse_idle()
+        if self.method == SLORA and not 1 <= self.first_rounds < self.rounds:
             raise ConfigurationError(
                 f"--method slora needs rounds for both of its stages; --sparse-rounds {self.first_rounds} of "
                 f"--rounds {self.rounds} leaves none for one of them.",
                 "Give at least 2 rounds, and fewer sparse ones.",
             )
+
+    def _refuse_idle(self) -> None:
+        """Refuse settings that only other methods read."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in sorted({name for names in OF_METHODS.values() for name in names}):
+            if name not in OF_METHODS[self.method] and getattr(self, name) != defaults[name]:
+                raise ConfigurationError(
+                    f"--{name.replace('_', '-')} has no effect with --method {self.method}.", "Leave it out."
+                )
 
     @property
     def first_rounds(self) -> int:

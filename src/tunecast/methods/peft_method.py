@@ -50,8 +50,11 @@ class PeftMethod(Method):
         # Fork only the model's own GPU: by default torch would initialise every GPU of the machine.
         with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            with warnings.catch_warnings():  # peft warns of layers that it wraps all the same, such as norms
-                warnings.simplefilter("ignore", UserWarning)
+            with warnings.catch_warnings():
+                # peft warns of layers that it wraps all the same, such as norms, and reads what transformers
+                # deprecates.
+                for category in (UserWarning, FutureWarning):
+                    warnings.simplefilter("ignore", category)
                 model = get_peft_model(base, config, autocast_adapter_dtype=True)
         for parameter in model.parameters():
             if parameter.requires_grad:  # peft copies the base's own layers in the base's type

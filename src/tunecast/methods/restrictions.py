@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 ONLY_FIXED = {"lr_scheduler_type": (STEADY,)}
 """Values that are never drawn, and can be fixed."""
+METRICS = ("accuracy", "macro_f1")
+"""Values of ``training_loss`` for methods without gradients; see ``training/metric_loss.py``."""
+OF_SOME_METHODS = {"training_loss": METRICS}
+"""Values that only some methods take, which a misspelt one may mean."""
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
 """Name endings of hyperparameters that must be below 1."""
 
@@ -201,9 +205,12 @@ def fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
         parameter.legal_value(value) or value in ONLY_FIXED.get(parameter.name, ())
     ):
         return value
+    meant = did_you_mean(
+        str(value), map(str, (*values_of(parameter), *OF_SOME_METHODS.get(parameter.name, ())))
+    )
     raise ConfigurationError(
         f"--fix {parameter.name}={value}: this is not a value of {parameter.name}.",
-        f"{parameter.name} takes {_describe(parameter)}.",
+        f"{meant}{parameter.name} takes {_describe(parameter)}.",
     )
 
 

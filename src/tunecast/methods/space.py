@@ -18,6 +18,7 @@ from tunecast.methods.base import Method, is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, SCHEDULES, STEADY, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
 from tunecast.methods.restrictions import (
+    METRICS,
     Restrictions,
     fixed_value,
     is_number,
@@ -42,9 +43,10 @@ DRAWN_OPTIMIZERS = {name: facts.drawn for name, facts in OPTIMIZERS.items() if f
 RATE = "learning_rate"
 TRAINING_LOSS = "training_loss"
 COMPLETION, LABELS, DISTILLATION, HEAD = "completion", "labels", "distillation", "head"
-"""Values of ``training_loss``, all but the first for classification; see ``training/distillation.py``."""
-METRICS = ("accuracy", "macro_f1")
-"""Further values, of methods without gradients; see ``training/metric_loss.py``."""
+"""Values of ``training_loss`` that every method takes, all but the first for classification.
+
+See ``training/distillation.py``; methods without gradients also take :data:`METRICS`.
+"""
 RATE_3E4 = 3e-4
 BASELINE = Pipeline(
     "lora",

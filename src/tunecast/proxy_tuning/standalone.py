@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunecast.proxy_tuning.logits import ProxyLogits
 
+MOST_ALPHA = 10.0
+
 
 class ProxyModel:
     """A large model, a small finetuned one and the same before its finetuning, each with its tokenizer."""
@@ -28,14 +30,25 @@ class ProxyModel:
 
     @classmethod
     def load(cls, folder: str | Path, **changes: Any) -> ProxyModel:
-        """Load the models that ``proxy.json`` in a folder names; ``changes`` replace its values."""
+        """Load the models that ``proxy.json`` in a folder names; ``changes`` replace its values.
+
+        Raises:
+            ValueError: Alpha is out of range, or the models have different tokens.
+        """
         folder = Path(folder)
         settings = json.loads((folder / "proxy.json").read_text(encoding="utf-8")) | changes
+        if not 0 <= settings["alpha"] <= MOST_ALPHA:
+            raise ValueError(f"alpha must be 0 to {MOST_ALPHA:g}, not {settings['alpha']:g}")
         large, small = settings["large"], settings["small"]
         expert = str((folder / settings["expert"]).resolve())
         names = (large, expert, small)
-        models = (_loaded(large), _expert(expert, small), _loaded(small))
         tokenizers = tuple(AutoTokenizer.from_pretrained(name) for name in names)
+        ids = list(range(settings["vocabulary"]))
+        words = [tokenizer.convert_ids_to_tokens(ids) for tokenizer in tokenizers]
+        for name, own in zip(names, words, strict=True):
+            if own != words[1]:
+                raise ValueError(f"{name} and {expert} have different tokens")
+        models = (_loaded(large), _expert(expert, small), _loaded(small))
         return cls(models, (tokenizers[0], tokenizers[1], tokenizers[2]), settings)
 
     def answer(self, prompt: str, **options: Any) -> str:
@@ -100,9 +113,11 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=256)
     given = parser.parse_args()
     changes = {name: getattr(given, name) for name in ("large", "small", "alpha")}
-    model = ProxyModel.load(
-        Path(__file__).parent, **{name: value for name, value in changes.items() if value is not None}
-    )
+    given_ones = {name: value for name, value in changes.items() if value is not None}
+    try:
+        model = ProxyModel.load(Path(__file__).parent, **given_ones)
+    except ValueError as error:
+        parser.error(str(error))
     for prompt in given.prompt:
         print(model.answer(prompt, max_new_tokens=given.max_new_tokens))
 

@@ -9,7 +9,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError
 from tunecast.federated.method import FederatedMethod
 from tunecast.federated.registry import federated_method
-from tunecast.federated.settings import FederatedSettings
+from tunecast.federated.settings import FEDKSEED, SLORA, FederatedSettings
 from tunecast.methods import BASELINE
 from tunecast.predictor import Prior
 from tunecast.predictor.prediction import NORMAL_90
@@ -127,7 +127,7 @@ def recommend_federated(
 
 def possible(federation: Federation) -> list[str]:
     """Return the variants that have rounds for all of their stages."""
-    return [name for name, values in VARIANTS.items() if values["method"] != "slora" or federation.rounds > 1]
+    return [name for name, values in VARIANTS.items() if values["method"] != SLORA or federation.rounds > 1]
 
 
 def _left_out(federation: Federation) -> list[str]:
@@ -218,7 +218,7 @@ class _Asked:
         settings, asked = method.settings, self._federation
         cost = self._costs.of(method.pipeline(self._model))
         part = asked.trained_share
-        if settings.method == "fedkseed":
+        if settings.method == FEDKSEED:
             on_cpu = self._situation.target.machine.device == "cpu"
             drawn = part * rebuilt_directions(settings, asked.trained) * self._model.parameters
             seconds = part * asked.rounds * settings.steps * cost.step_seconds
@@ -227,7 +227,7 @@ class _Asked:
             return seconds + on_cpu * drawn * DRAW_SECONDS, cost.deviation, held
         examples = math.ceil(self._situation.task.unique_examples / asked.clients)
         steps = part * math.ceil(settings.local_epochs * examples / settings.batch_size)
-        if settings.method == "slora":
+        if settings.method == SLORA:
             sparse = self._costs.of(_whole(method.pipeline(self._model)))
             later = asked.rounds - settings.first_rounds
             seconds = steps * (settings.first_rounds * sparse.step_seconds + later * cost.step_seconds)

@@ -25,7 +25,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "fedavg-lora, freeze-a": {"method": "fedavg-lora", "aggregation": "freeze-a"},
     "fedavg-lora, product": {"method": "fedavg-lora", "aggregation": "product"},
     "slora": {"method": "slora"},
-    "fedkseed": {"method": "fedkseed", "seeds": 128, "steps": 25},
+    "fedkseed, 128 seeds, 25 steps": {"method": "fedkseed", "seeds": 128, "steps": 25},
 }
 """Settings of the methods that are compared, by the names that the study gives them."""
 SKEWS: Mapping[str, float] = {"high": 0.1, "medium": 0.5, "low": 10.0}

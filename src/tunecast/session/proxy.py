@@ -143,14 +143,16 @@ def _scores(
     # Workers elsewhere are those of the search; this is one short job.
     place = "local" if settings.executor in ELSEWHERE else settings.executor
     with start_executor(place, 1, threads, [folder.lock_descriptor]) as executor:
-        progress.start(f"Choosing alpha for {settings.proxy_for}")
+        left = [alpha for alpha in ALPHAS if alpha not in known]
+        progress.start(f"Choosing alpha for {settings.proxy_for}", len(left), "values")
         executor.open(TrainingPlace(task))
-        for alpha in (one for one in ALPHAS if one not in known):
+        for alpha in left:
             progress.advance(0, f"alpha {alpha:g}")
             scored_answer(executor.call(Steer(alpha)))
             known[alpha] = scored_answer(executor.call(request)).score
             rows = [{"alpha": one, "score": asdict(score)} for one, score in known.items()]
             folder.write_text(SCORES_FILE, json.dumps({**key, "scores": rows}, indent=2) + "\n")
+            progress.advance()
         progress.finish()
     return known
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.data.encode import EncodedExample
-from tunecast.methods.space import DISTILLATION, HEAD, LABELS, METRICS, TRAINING_LOSS
+from tunecast.methods.restrictions import METRICS
+from tunecast.methods.space import DISTILLATION, HEAD, LABELS, TRAINING_LOSS
 from tunecast.records import Pipeline
 from tunecast.training.label_likelihood import label_nats
 from tunecast.training.losses import COMPLETION, Loss

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ModelError, first_line
-from tunecast.models.load import ResolvedModel, load_model
+from tunecast.models.load import ResolvedModel, load_model, quiet
 from tunecast.training.failures import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def _adapted(base: Any, model: ResolvedModel, adapter: str, device: str) -> Any:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(base, adapter, torch_device=device).eval()
+        with quiet():
+            return PeftModel.from_pretrained(base, adapter, torch_device=device).eval()
     except Exception as error:  # peft and safetensors raise anything for files that they do not expect
         if is_out_of_memory(error):
             raise
