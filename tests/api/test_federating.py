@@ -68,7 +68,7 @@ def test_an_expected_number_of_clients_needs_a_superlink(
 def test_inputs_are_read_before_any_process_starts(
     settings: FederatedSettings, clients: list[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="--clients .*nowhere: there is no such file"):
+    with pytest.raises(DataError, match=r"--clients .*nowhere: there is no such file"):
         federate(settings, [str(tmp_path / "nowhere")])
     shutil.copytree(tmp_path / "north", tmp_path / "other" / "north")
     with pytest.raises(ConfigurationError, match="2 clients have the name north"):
@@ -79,7 +79,7 @@ def test_inputs_are_read_before_any_process_starts(
     for name in ("empty.jsonl", "folder", "columns.jsonl"):
         with pytest.raises(DataError, match=f"--clients: .*{name}"):
             federate(settings, [*clients, str(tmp_path / name)])
-    with pytest.raises(DataError, match="--validation: .*nothing"):
+    with pytest.raises(DataError, match=r"--validation: .*nothing"):
         federate(replace(settings, validation=str(tmp_path / "nothing")), clients)
     with pytest.raises(ModelError, match="there is no folder or file"):
         federate(replace(settings, model="./no-model"), clients)
@@ -97,6 +97,13 @@ def test_the_model_of_a_session_is_never_replaced(
     with pytest.raises(OutputError, match="holds no round of a federation"):
         federate(settings, clients, resume=True)
     assert place.is_dir()
+
+
+def test_a_federation_may_begin_again_in_its_own_folder(settings: FederatedSettings) -> None:
+    out = Path(settings.output_dir)
+    (out / "best").mkdir(parents=True)
+    (out / "federation.json").write_text("{}", encoding="utf-8")
+    assert _begun_or_new(settings, resume=False, is_here=True) == settings
 
 
 def test_more_rounds_keep_the_sparse_ones_that_it_began_with(settings: FederatedSettings) -> None:

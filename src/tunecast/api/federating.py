@@ -108,7 +108,8 @@ def _begun_or_new(settings: FederatedSettings, resume: bool, *, is_here: bool) -
         OutputError: The folder holds a federation without ``resume``, none with it, or something else.
         ConfigurationError: The federation began with other settings.
     """
-    from tunecast.federated.rounds import RoundsFolder, check_place
+    from tunecast.federated.deliver import check_place
+    from tunecast.federated.rounds import RoundsFolder
 
     folder = Path(settings.output_dir)
     before = RoundsFolder(folder, settings).began_with()

@@ -18,9 +18,9 @@ from tunecast.atomic import written_whole
 from tunecast.data import read_split
 from tunecast.errors import DataError, UserError
 from tunecast.federated.client import Client
-from tunecast.federated.deliver import PROBLEM_FILE, deliver
+from tunecast.federated.deliver import PROBLEM_FILE, check_place, deliver
 from tunecast.federated.registry import federated_method
-from tunecast.federated.rounds import Hello, Reply, RoundsFolder, check_place, run_rounds
+from tunecast.federated.rounds import Hello, Reply, RoundsFolder, run_rounds
 from tunecast.federated.settings import HELD_OUT, FederatedSettings
 from tunecast.federated.site import Arrays, load_site
 from tunecast.progress import Progress, Silent

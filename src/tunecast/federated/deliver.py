@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,16 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.atomic import written_whole
+from tunecast.errors import OutputError
 from tunecast.federated.method import FederatedMethod
 from tunecast.federated.rounds import History, RoundRecord, RoundsFolder
 from tunecast.federated.settings import FederatedSettings
 from tunecast.federated.site import Site
-from tunecast.models.delivered import DELIVERED
+from tunecast.models.delivered import DELIVERED, SESSION_FILE
 from tunecast.models.load import quiet
 
 RECORD_FILE = "federation.json"
 PROBLEM_FILE = "problem.json"
 """File in which a server says why it stopped."""
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which a new federation would replace what no federation wrote.
+
+    Raises:
+        OutputError: It holds a session, or a model without the record of a federation.
+    """
+    foreign = [SESSION_FILE, *([] if os.path.lexists(folder / RECORD_FILE) else [DELIVERED])]
+    for name in foreign:
+        if os.path.lexists(folder / name):
+            raise OutputError(
+                f"--output-dir {folder} has {name}, which no federation wrote.", "Name another folder."
+            )
 
 
 def deliver(

@@ -7,7 +7,6 @@ follows from its round alone, so a round that was cut short is asked for again a
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,6 @@ from tunecast.errors import ConfigurationError, DataError, ModelError, OutputErr
 from tunecast.federated.method import Contribution, FederatedMethod, number_drawn, weights
 from tunecast.federated.settings import FEDKSEED, SLORA, FederatedSettings
 from tunecast.federated.site import Arrays, Site
-from tunecast.models.delivered import DELIVERED, SESSION_FILE
 from tunecast.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -175,19 +173,6 @@ class RoundsFolder:
         records = json.dumps([asdict(record) for record in history.records])
         with written_whole(self.path / name, durable=True) as unfinished:
             save_file(history.state, unfinished, {"settings": self._settings.to_json(), "records": records})
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a folder in which a new federation would replace what no federation wrote.
-
-    Raises:
-        OutputError: It holds a session or a finished model.
-    """
-    for name in (SESSION_FILE, DELIVERED):
-        if os.path.lexists(folder / name):
-            raise OutputError(
-                f"--output-dir {folder} has {name}, which no federation wrote.", "Name another folder."
-            )
 
 
 def run_rounds(
