@@ -58,13 +58,6 @@ def test_options_that_contradict_each_other_are_refused(
     assert not Path(settings.output_dir).exists()
 
 
-def test_an_expected_number_of_clients_needs_a_superlink(
-    settings: FederatedSettings, clients: list[str]
-) -> None:
-    with pytest.raises(ConfigurationError, match="--expect has no effect without --superlink"):
-        federate(replace(settings, clients=3), clients)
-
-
 def test_inputs_are_read_before_any_process_starts(
     settings: FederatedSettings, clients: list[str], tmp_path: Path
 ) -> None:

@@ -17,6 +17,11 @@ def test_rounds_of_zero_get_one_message() -> None:
         run("--rounds", "0", "--clients", "a", "b")
 
 
+def test_an_expected_number_of_clients_needs_a_superlink() -> None:
+    with pytest.raises(ConfigurationError, match="--expect has no effect without --superlink"):
+        run("--expect", "3", "--clients", "a", "b")
+
+
 def test_clients_follow_one_option_or_several(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 

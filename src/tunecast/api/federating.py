@@ -57,7 +57,6 @@ def federate(
         only_with_superlink={
             "--root-certificates": bool(root_certificates),
             "--insecure": insecure,
-            "--expect": settings.clients not in (1, len(clients)),
         },
     )
     named = _named(clients, bool(superlink))

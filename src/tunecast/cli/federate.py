@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tunecast.cli import completion, options
+from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
 
 
@@ -37,7 +38,7 @@ def command(
         "", "--root-certificates", help="Certificate file of that SuperLink."
     ),
     insecure: bool = typer.Option(False, "--insecure", help="Connect to that SuperLink without TLS."),
-    expected: int = typer.Option(1, "--expect", help="Clients to wait for on a SuperLink."),
+    expected: int = typer.Option(None, "--expect", help="Clients to wait for on a SuperLink. (default: 1)"),
     share: float = typer.Option(1.0, "--share", help="Share of the clients that train in a round."),
     weighting: str = typer.Option(
         "examples", "--weighting", help="Weight clients by number of examples, or equal."
@@ -79,9 +80,12 @@ def command(
     from tunecast.federated.settings import FederatedSettings
     from tunecast.report.live import RichProgress
 
+    if expected is not None and not superlink:
+        raise ConfigurationError("--expect has no effect without --superlink.", "Leave it out.")
     known = {field.name for field in fields(FederatedSettings)} - {"clients"}
     settings = FederatedSettings(
-        clients=expected, **{name: value for name, value in values.items() if name in known}
+        clients=1 if expected is None else expected,
+        **{name: value for name, value in values.items() if name in known},
     )
     with RichProgress() as progress:
         record = federate(
