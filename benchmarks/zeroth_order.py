@@ -6,8 +6,8 @@
 ``memory`` runs inference and three training steps of each method on the same batches, each in a process of
 its own, and reports the highest resident memory after loading, and its ratio to that of inference. ``train``
 trains each way, ``METHOD`` for the given minutes or ``METHOD:STEPS``, with the method's defaults or
-``--fix``; it scores the test split by label likelihood, before training too. One thread, so that other load
-matters least; run it under ``nice``.
+``--fix``; it scores the test split by label likelihood, before training, at the end, and at the point of the
+lowest validation loss. One thread, so that other load matters least; run it under ``nice``.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ def trained(
             stream.write(json.dumps(points[-1]) + "\n")
         print(points[-1], file=sys.stderr, flush=True)
     sizes = {file.name: file.stat().st_size for file in folder.glob("weights*")}
+    lowest = min(points, key=lambda point: point["loss"])["step"]
+    best = {"step": lowest, **tested(runner, spec, lowest, arguments.tested)} if lowest < after else None
     return {
         "steps": after,
         "pipeline": dict(chosen.hyperparameters),
@@ -162,6 +164,7 @@ def trained(
         "checkpoint_bytes": sizes[f"weights-{after}.safetensors"],
         "skipped": sum(point["skipped"] for point in points),
         **tested(runner, spec, after, arguments.tested),
+        **({"best": best} if best else {}),
     }
 
 
