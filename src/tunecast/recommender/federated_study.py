@@ -117,7 +117,8 @@ class Study:
         clients = [int(row["clients"]) for row in rows]
         rounds = max(int(row["round"]) for row in rows)
         cells = {tuple(row[name] for name in row if name not in ("round", "kept")) for row in rows}
-        largest = max(int(row["parameters"]) for row in rows)
+        sizes = sorted({int(row["parameters"]) / 1e6 for row in rows})
+        spans = " to ".join(f"{size:.0f}M" for size in sorted({sizes[0], sizes[-1]}))
         return cls(
             _fitted(features, kept),
             float(np.sqrt(np.mean(errors**2))),
@@ -125,8 +126,7 @@ class Study:
             min(float(row["share"]) for row in rows),
             rounds,
             f"Shares were learned from {len(cells)} federations of {min(clients)} to {max(clients)} clients "
-            f"and {rounds} rounds, on {len(set(tasks))} tasks and models of up to {largest / 1e6:.0f}M "
-            "parameters.",
+            f"and {rounds} rounds, on {len(set(tasks))} tasks and models of {spans} parameters.",
         )
 
     def kept(self, variant: str, asked: Federation) -> tuple[float, float, float]:
