@@ -148,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("study", choices=tuple(ARMS))
     parser.add_argument("models", nargs="+")
     parser.add_argument("--tasks", type=Path, required=True, help="folder of the tasks")
+    parser.add_argument("--only", nargs="+", default=TASKS, choices=TASKS, help="tasks to train on")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, help="Markdown page whose figures are replaced")
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = read(chosen.results)
     for seed in range(chosen.seeds):
         for model in chosen.models:
-            for task in TASKS:
+            for task in chosen.only:
                 for cell, outcome in run(chosen.study, model, chosen.tasks / task, seed, known):
                     known[cell] = outcome
                     with chosen.results.open("a") as stream:
