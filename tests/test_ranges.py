@@ -62,6 +62,13 @@ def test_hyperparameters_have_a_largest_value(name: str, value: float) -> None:
             pipeline_space(USUAL_MODEL, restrictions)
 
 
+@pytest.mark.parametrize(("value", "meant"), [("acuracy", "accuracy"), ("completoin", "completion")])
+def test_a_misspelt_value_gets_a_hint(value: str, meant: str) -> None:
+    """Also if only other methods take what was meant."""
+    with pytest.raises(ConfigurationError, match=rf"Did you mean {meant}\? training_loss takes completion"):
+        check_pipeline(Pipeline("lora", {"training_loss": value}))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

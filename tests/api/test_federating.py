@@ -46,6 +46,10 @@ def write_rows(file: Path, seed: int) -> None:
         ({"at_once": 2}, "--at-once has no effect without --simulate"),
         ({"insecure": True}, "--insecure has no effect without --superlink"),
         ({"root_certificates": "ca.crt"}, "--root-certificates has no effect without --superlink"),
+        (
+            {"superlink": "a:1", "insecure": True, "root_certificates": "ca.crt"},
+            "--insecure and --root-certificates were both given",
+        ),
         ({"simulate": True, "superlink": "a:1"}, "--simulate and --superlink were both given"),
         ({"superlink": "127.0.0.1:9"}, "--clients and --superlink were both given"),
     ],

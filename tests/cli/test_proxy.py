@@ -239,6 +239,7 @@ def test_tune_chooses_alpha_and_delivers_a_folder_that_needs_no_tunecast(
     again = ("--resume", "--output-dir", str(done.folder), "--proxy-for", str(tiny_llama), "--json")
     code, out, err = call_main("tune", *again)
     assert code == 0, err
+    assert f"({len(ALPHAS) - 1} of {len(ALPHAS)} values)" in err
     second = json.loads(out)["proxy"]
     assert second["asked"] == str(tiny_llama)
     assert second["validation"] != proxy["validation"]
@@ -279,4 +280,5 @@ def test_a_large_model_of_other_tokens_is_refused_before_the_search(
     for large, part in ((str(other), "10 tokens of"), ("./nowhere", "--proxy-for: there is no folder")):
         code, _, err = call_main(*session, "--proxy-for", large)
         assert (code, part in err) == (2, True), err
+        assert "encoding" not in err, "the models are compared before the data are read"
         assert not (tmp_path / "out").exists()

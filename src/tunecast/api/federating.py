@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,8 @@ def federate(
     from tunecast.federated import launch
     from tunecast.federated.deliver import PROBLEM_FILE
 
-    _check_together(
-        simulate=simulate,
-        at_once=at_once,
-        superlink=superlink,
-        only_with_superlink={
-            "--root-certificates": bool(root_certificates),
-            "--insecure": insecure,
-        },
-    )
+    check_range("at_once", at_once)
+    _check_together(simulate, at_once, superlink, root_certificates, insecure)
     named = _named(clients, bool(superlink))
     folder = expanded(settings.output_dir).resolve()
     settings = replace(
@@ -84,17 +77,20 @@ def federate(
 
 
 def _check_together(
-    *, simulate: bool, at_once: int, superlink: str, only_with_superlink: Mapping[str, bool]
+    simulate: bool, at_once: int, superlink: str, root_certificates: str, insecure: bool
 ) -> None:
     """Refuse options that contradict each other or have no effect."""
-    check_range("at_once", at_once)
     if simulate and superlink:
         raise ConfigurationError("--simulate and --superlink were both given.", "Leave one of them out.")
+    if insecure and root_certificates:
+        raise ConfigurationError(
+            "--insecure and --root-certificates were both given.", "Leave one of them out."
+        )
     if at_once != 1 and not simulate:
         raise ConfigurationError("--at-once has no effect without --simulate.", "Leave it out.")
-    idle = [name for name, is_given in only_with_superlink.items() if is_given and not superlink]
-    if idle:
-        raise ConfigurationError(f"{idle[0]} has no effect without --superlink.", "Leave it out.")
+    for name, is_given in (("--root-certificates", root_certificates), ("--insecure", insecure)):
+        if is_given and not superlink:
+            raise ConfigurationError(f"{name} has no effect without --superlink.", "Leave it out.")
 
 
 def _begun_or_new(settings: FederatedSettings, resume: bool, *, is_here: bool) -> FederatedSettings:
@@ -108,7 +104,7 @@ def _begun_or_new(settings: FederatedSettings, resume: bool, *, is_here: bool) -
         ConfigurationError: The federation began with other settings.
     """
     from tunecast.federated.deliver import check_place
-    from tunecast.federated.rounds import RoundsFolder
+    from tunecast.federated.rounds import RoundsFolder, check_same
 
     folder = Path(settings.output_dir)
     before = RoundsFolder(folder, settings).began_with()
@@ -125,7 +121,7 @@ def _begun_or_new(settings: FederatedSettings, resume: bool, *, is_here: bool) -
         )
     if settings.method == SLORA and settings.sparse_rounds is None:
         settings = replace(settings, sparse_rounds=before.first_rounds)
-    RoundsFolder(folder, settings).load()  # checks that they are the same
+    check_same(before, settings)
     return settings
 
 

@@ -135,7 +135,7 @@ class RoundsFolder:
         if found is None:
             return None
         before, history = found
-        _check_same(before, self._settings)
+        check_same(before, self._settings)
         return history
 
     def _read(self) -> tuple[FederatedSettings, History] | None:
@@ -340,7 +340,12 @@ def _record(values: dict[str, object]) -> RoundRecord:
     return RoundRecord(**{**values, "counted": tuple(values["counted"])})  # type: ignore[arg-type]
 
 
-def _check_same(before: FederatedSettings, now: FederatedSettings) -> None:
+def check_same(before: FederatedSettings, now: FederatedSettings) -> None:
+    """Check that a federation goes on with the settings that it began with, but those that may change.
+
+    Raises:
+        ConfigurationError: Another setting differs.
+    """
     old, new = (asdict(one) | {"sparse_rounds": one.first_rounds} for one in (before, now))
     ignored = MAY_CHANGE if now.method == SLORA else (*MAY_CHANGE, "sparse_rounds")
     name = next((name for name in old if name not in ignored and old[name] != new[name]), "")

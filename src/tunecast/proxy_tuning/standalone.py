@@ -112,10 +112,10 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, help="how strongly the small models steer")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     given = parser.parse_args()
-    changes = {name: getattr(given, name) for name in ("large", "small", "alpha")}
-    given_ones = {name: value for name, value in changes.items() if value is not None}
+    options = {name: getattr(given, name) for name in ("large", "small", "alpha")}
+    changes = {name: value for name, value in options.items() if value is not None}
     try:
-        model = ProxyModel.load(Path(__file__).parent, **given_ones)
+        model = ProxyModel.load(Path(__file__).parent, **changes)
     except ValueError as error:
         parser.error(str(error))
     for prompt in given.prompt:
