@@ -192,6 +192,7 @@ def test_shipped_plans_are_there() -> None:
         "study-t5",
         "study",
         "t5",
+        "zeroth-order",
     ]
 
 

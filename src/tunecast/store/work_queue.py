@@ -151,14 +151,14 @@ class WorkQueue:
     def inbox(self, worker: str) -> Inbox:
         """Look up a worker's next request, and whether it is still wanted."""
         with self._reading() as connection:
-            place = connection.scalar(sa.select(workers.c.workplace).where(workers.c.id == worker))
+            # One statement: a worker stopped between two would compare an old row with the present time.
             lives = _age(connection, workplaces) <= workplaces.c.lease_seconds
-            is_open = connection.scalar(
-                sa.select(sa.literal(1)).where(workplaces.c.id == place, lives).limit(1)
-            )
+            joined = workers.outerjoin(workplaces, workplaces.c.id == workers.c.workplace)
+            mine = sa.select(lives).select_from(joined).where(workers.c.id == worker)
+            member = connection.execute(mine).first()
             following = sa.select(requests.c.number, requests.c.content).order_by(requests.c.number).limit(1)
             found = connection.execute(following.where(*_unanswered(worker))).one_or_none()
-            return Inbox(place is not None, is_open is not None, *(found or ()))
+            return Inbox(member is not None, bool(member and member[0]), *(found or ()))
 
     def answer(self, place: str, number: int, worker: str, answer: bytes) -> bool:
         """Answer a request; false if it was given up, or its worker was taken for lost."""
