@@ -46,6 +46,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(tmp_path_factory.mktemp("moods") / "moods.csv", moods(240))
 
 
+def results(*arguments: str) -> Any:
+    """Run a command and return the JSON that it prints."""
+    code, out, err = sessions.call_main(*arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_llama: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> sessions.Finished:
     """A session of one command on the table."""
@@ -155,9 +162,54 @@ def test_a_session_trains_a_head_that_transformers_loads(
         )
         answers.append(capsys.readouterr().out.strip())
     assert answers == [sample.after for sample in record.samples]
-    code, _, err = sessions.call_main("evaluate", "--model", str(out), *sessions.IN_PROCESS)
-    assert code == 2
-    assert "AutoModelForSequenceClassification" in err
+    again = results("evaluate", "--model", str(out), "--json", *sessions.IN_PROCESS)
+    assert again["score"]["metric"] == pytest.approx(trained.test.metric)
+    assert again["score"]["loss"] == pytest.approx(trained.test.loss, abs=1e-4)
+    asked = [text for text, _ in moods(240)][:8]
+    prompts = [part for text in asked for part in ("--prompt", text)]
+    first = results("classify", "--model", str(out), *prompts, "--json")
+    assert [one["label"] for one in first] == [mood for _, mood in moods(240)][:8]
+    flipped = results(
+        "classify", "--model", str(out), *prompts, "--label", "good", "--label", "bad", "--json"
+    )
+    assert flipped == first, "the head's labels keep their places"
+    for command, message in {
+        ("generate", "--prompt", "hi"): "has a classification head",
+        ("classify", "--prompt", "hi", "--label", "bad", "--label", "god"): "Did you mean good?",
+        ("tune", "--data", str(table), "--output-dir", str(tmp_path / "x")): "is a classifier with a head",
+    }.items():
+        code, _, err = sessions.call_main(command[0], "--model", str(out / "best"), *command[1:])
+        assert (code, message in err) == (2, True), err
+
+
+def test_a_head_is_scored_on_labels_that_it_has(tiny_llama: Path, tmp_path: Path) -> None:
+    """Data with fewer labels than the head keep the head's order; data with others are refused."""
+    words = (("red", "anger"), ("green", "hope"), ("blue", "joy"))
+    rows = [(f"{number} is {words[number % 3][0]}", words[number % 3][1]) for number in range(360)]
+    out = tmp_path / "out"
+    flags = (*FLAGS, "--fix", "learning_rate=0.005", "--fix", "training_loss=head", "--methods", "full")
+    every = write_table(tmp_path / "every.csv", rows)
+    sessions.finish(out, tiny_llama, every, *flags)
+    fewer = write_table(tmp_path / "fewer.csv", [row for row in rows if row[1] != "anger"])
+    others = write_table(tmp_path / "others.csv", [(text, mood.upper()) for text, mood in rows])
+    evaluate = ("evaluate", "--model", str(out / "best"), "--split", "all")
+    answers: list[dict[str, str]] = []
+    for data in (every, fewer):
+        file = tmp_path / f"{data.stem}.jsonl"
+        more = ("--data", str(data), "--answers", str(file), "--json", *sessions.IN_PROCESS)
+        scored = results(*evaluate, *more)
+        assert sorted(scored["classification"]["labels"]) == ["anger", "hope", "joy"]
+        given = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+        answers.append({one["prompt"]: one["answer"] for one in given})
+    assert len(answers[1]) == 240
+    assert answers[1] == {prompt: answers[0][prompt] for prompt in answers[1]}
+    assert len(set(answers[1].values())) > 1
+    for data, more, message in (
+        (others, (), "head has no label"),
+        (fewer, ("--objective", "exact_match"), "writes none"),
+    ):
+        code, _, err = sessions.call_main(*evaluate, "--data", str(data), *more, *sessions.IN_PROCESS)
+        assert (code, message in err) == (2, True), err
 
 
 def test_what_a_head_cannot_do_is_refused(tiny_llama: Path, table: Path) -> None:

@@ -23,14 +23,27 @@ def refuse_classifier(config: Mapping[str, Any], named: str) -> None:
     Raises:
         ModelError: It is one.
     """
+    if name := _class_with_head(config):
+        raise ModelError(
+            f"{named} is a classifier with a head ({name}), and no model that writes text.",
+            "Use it with tunecast classify or evaluate, or with transformers' "
+            "AutoModelForSequenceClassification. Give its base model here.",
+        )
+
+
+def head_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the labels of a classifier's head in its order; empty for a model that writes text."""
+    names = config.get("id2label")
+    if not (_class_with_head(config) and isinstance(names, dict) and all(map(str.isdecimal, names))):
+        return ()
+    return tuple(str(names[number]) for number in sorted(names, key=int))
+
+
+def _class_with_head(config: Mapping[str, Any]) -> str:
+    """Return the class of a classifier by its configuration; empty for another model."""
     names = config.get("architectures")
-    for name in names if isinstance(names, list | tuple) else ():
-        if str(name).endswith(CLASSIFIER):
-            raise ModelError(
-                f"{named} is a classifier with a head ({name}), and no model that writes text.",
-                "Load it with transformers' AutoModelForSequenceClassification; the model card of one that "
-                "Tunecast delivered shows how. Give its base model here.",
-            )
+    listed = map(str, names if isinstance(names, list | tuple) else ())
+    return next((name for name in listed if name.endswith(CLASSIFIER)), "")
 
 
 def why_no_head(model: ModelFacts) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError, first_line
+from tunecast.models.classifier import refuse_classifier
 from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.models.model_cache import recall, remember
@@ -21,19 +22,28 @@ MAX_PRETRAINING_TOKENS = 10**18
 arithmetic."""
 
 
-def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
+def describe(
+    model: ResolvedModel, *, trust_remote_code: bool = False, may_classify: bool = False
+) -> ModelFacts:
     """Describe a base model from its configuration alone.
+
+    Args:
+        may_classify: Whether a classifier with a head will do, which is described like its base model.
 
     Raises:
         ModelError: The configuration cannot be loaded, or has no text-generating model.
     """
+    options = {"trust_remote_code": trust_remote_code, "may_classify": may_classify}
     if not model.is_local:
-        return describe_config(load_config(model, trust_remote_code=trust_remote_code), model.name)
+        return describe_config(load_config(model, **options), model.name)
     folder = Path(model.location)
     known = recall(folder, "facts")
     if isinstance(known, dict):
-        return with_folder(ModelFacts(**known | {"name": model.name}), folder)
-    facts = describe_config(load_config(model, trust_remote_code=trust_remote_code), model.name)
+        facts = ModelFacts(**known | {"name": model.name})
+        if not may_classify:
+            refuse_classifier(facts.config, f"--model: {model.name}")
+        return with_folder(facts, folder)
+    facts = describe_config(load_config(model, **options), model.name)
     remember(folder, "facts", asdict(facts))
     return with_folder(facts, folder)
 

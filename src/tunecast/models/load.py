@@ -96,8 +96,11 @@ def resolve(reference: str, progress: Progress | None = None) -> ResolvedModel:
     return ResolvedModel(reference, reference, is_local=False)
 
 
-def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any:
+def load_config(model: ResolvedModel, *, trust_remote_code: bool = False, may_classify: bool = False) -> Any:
     """Load the model's ``PretrainedConfig``.
+
+    Args:
+        may_classify: Whether a classifier with a head will do, which writes no text.
 
     Raises:
         ModelError: The configuration cannot be loaded, or transformers does not know its class.
@@ -111,7 +114,8 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any
             model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
         )
     check_sizes(config.to_dict(), f"--model: the configuration of {model.name}")
-    refuse_classifier(config.to_dict(), f"--model: {model.name}")
+    if not may_classify:
+        refuse_classifier(config.to_dict(), f"--model: {model.name}")
     return config
 
 
@@ -208,15 +212,25 @@ def _without_tokenizer(model: ResolvedModel) -> ModelError:
 
 
 def load_model(
-    model: ResolvedModel, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False
+    model: ResolvedModel,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    trust_remote_code: bool = False,
+    classifies: bool = False,
 ) -> Any:
     """Load the weights in ``dtype``, frozen and in evaluation mode.
+
+    Args:
+        classifies: Whether the model is a classifier with a head, in place of one that writes text.
 
     Raises:
         ModelError: The weights cannot be loaded or are incomplete, or the model does not generate text.
     """
-    config = load_config(model, trust_remote_code=trust_remote_code)
-    auto = model_class(config)
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(model, trust_remote_code=trust_remote_code, may_classify=classifies)
+    auto = AutoModelForSequenceClassification if classifies else model_class(config)
     with _explained(model, "weights"), quiet():
         loaded, info = auto.from_pretrained(
             model.location,

@@ -11,9 +11,11 @@ from tunecast import models
 from tunecast.data import Example, Turn, encode_labels, encode_prompt
 from tunecast.data.patterns import PLACE
 from tunecast.data.problems import listed
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, ModelError, did_you_mean
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
+from tunecast.models.classifier import head_labels
+from tunecast.models.config_facts import read_config
 from tunecast.models.delivered import delivered_folder
 from tunecast.paths import expanded
 from tunecast.progress import Progress
@@ -26,7 +28,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.training.compute import Compute
 from tunecast.training.finished_model import load_finished
 from tunecast.training.generate import Sampling, generate
-from tunecast.training.label_likelihood import choose_labels
+from tunecast.training.label_likelihood import by_head, choose_labels, likeliest
 
 CHUNK = 64
 """Prompts between two reports of progress."""
@@ -42,6 +44,7 @@ class FinishedModel:
         adapter: Folder of its adapter; empty for none.
         steering: The models beside it, if it steers another.
         origin: What it was trained on, if its folder says so.
+        head: The labels of its classification head; empty for a model that writes text.
     """
 
     named: str
@@ -49,6 +52,7 @@ class FinishedModel:
     adapter: str
     steering: Steering | None
     origin: Origin | None
+    head: tuple[str, ...] = ()
 
 
 def find_finished_model(
@@ -80,12 +84,18 @@ def find_finished_model(
         steering = steering_of(model, expert, proxy.alpha, trust_remote_code=trust_remote_code)
         origin = Origin.read(Path(expert.adapter or expert.model))
         return FinishedModel(model, expert.model, expert.adapter, steering, origin)
-    origin = Origin.read(expanded(adapter or model))
+    folder = expanded(adapter or model)
+    origin, head = Origin.read(folder), _head_in(folder)
     if adapter:
-        read_adapter("--adapter", Path(adapter))
+        read_adapter("--adapter", folder, may_classify=bool(head))
     elif is_adapter:
-        adapter, model = str(expanded(model)), base_of(expanded(model))
-    return FinishedModel(model, model, adapter, None, origin)
+        adapter, model = str(folder), base_of(folder, may_classify=bool(head))
+    return FinishedModel(model, model, adapter, None, origin, head)
+
+
+def _head_in(folder: Path) -> tuple[str, ...]:
+    """Return the labels of the classification head in a model's or an adapter's folder."""
+    return head_labels(read_config(folder)) if (folder / "config.json").is_file() else ()
 
 
 def answers(
@@ -104,8 +114,13 @@ def answers(
         drawn: Temperature and top-p by which tokens are drawn; None takes the likeliest each time.
 
     Raises:
-        ModelError: The model cannot be loaded.
+        ModelError: The model cannot be loaded, or has a classification head and writes no text.
     """
+    if finished.head:
+        raise ModelError(
+            f"{finished.named} has a classification head, which writes no text.",
+            "Use tunecast classify, which says the likeliest label of each prompt.",
+        )
     examples = [_asking(prompt) for prompt in prompts]
     loaded = _load(finished, examples, settings)
     if loaded.context:  # a prompt that is cut is worse than an answer that is
@@ -129,7 +144,7 @@ def chosen_labels(
     settings: SessionSettings,
     progress: Progress,
 ) -> list[ChosenLabel]:
-    """Load a finished model in this process and choose a label for each prompt by label likelihood.
+    """Load a finished model in this process and choose a label for each prompt, without generating.
 
     Args:
         prompts: What a user says, one turn each.
@@ -155,12 +170,16 @@ def chosen_labels(
     )
     ids = [label.ids for label in encoded]
     asked = loaded.prompts(examples, max(map(len, ids)))
+    places = [finished.head.index(label.text) for label in encoded] if finished.head else None
     found = []
     progress.start("Choosing labels", len(asked), "texts")
     for start in range(0, len(asked), CHUNK):
-        _, chosen, probability = choose_labels(
-            loaded.model, asked[start : start + CHUNK], ids, loaded.compute
-        )
+        part = asked[start : start + CHUNK]
+        if places is None:
+            _, chosen, probability = choose_labels(loaded.model, part, ids, loaded.compute)
+        else:
+            nats, *_ = by_head(loaded.model, part, loaded.compute)
+            chosen, probability = likeliest(nats[:, places], [(0,)] * len(places))
         found += [
             ChosenLabel(prompt, encoded[label].text, float(one))
             for prompt, label, one in zip(prompts[start : start + CHUNK], chosen, probability, strict=True)
@@ -174,9 +193,9 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
     """Return the labels to choose from, each as the model was trained to write it, if it was.
 
     Raises:
-        ConfigurationError: There are fewer than two, or one is blank.
+        ConfigurationError: There are fewer than two, one is blank, or the model's head has none of that name.
     """
-    known = finished.origin.labels if finished.origin else ()
+    known = (finished.origin.labels if finished.origin else ()) or finished.head
     if not given and not known:
         raise ConfigurationError(
             f"The labels of {finished.named} are not known.",
@@ -189,6 +208,11 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
         raise ConfigurationError(
             f"--label: {listed(map(repr, spelled), 5)} leaves nothing to choose from.",
             "Give two or more different labels.",
+        )
+    if finished.head and (others := [label for label in spelled if label not in finished.head]):
+        raise ConfigurationError(
+            f"--label: the classification head of {finished.named} has no label {others[0]!r}.",
+            f"{did_you_mean(others[0], finished.head)}Labels: {listed(finished.head, 10)}.",
         )
     return list(spelled.values())
 
@@ -220,7 +244,7 @@ def _load(finished: FinishedModel, examples: Sequence[Example], settings: Sessio
 
     resolved = models.resolve(finished.model)
     code = settings.trust_remote_code
-    facts = models.describe(resolved, trust_remote_code=code)
+    facts = models.describe(resolved, trust_remote_code=code, may_classify=bool(finished.head))
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=code)
     device = choose_device(settings.device)
     dtype = settings.dtype if settings.dtype != "auto" else choose_dtype(device, facts.width)
@@ -235,6 +259,7 @@ def _load(finished: FinishedModel, examples: Sequence[Example], settings: Sessio
         dtype=getattr(torch, dtype),
         device=device,
         trust_remote_code=code,
+        head=finished.head,
     )
     return _Loaded(
         model, tokenizer, compute, finished.steering.context if finished.steering else facts.context

@@ -88,7 +88,7 @@ def prepare_task(
 
     progress.start("Reading data and model")
     resolved = models.resolve(settings.model, progress)
-    facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code)
+    facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code, may_classify=bool(scored))
     models.check_length(settings.max_length, facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
     dataset = data.read(
@@ -108,7 +108,7 @@ def prepare_task(
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
-    _check_loss(settings, kind, metric, facts)
+    _check_loss(settings, kind, metric, facts, is_scored=bool(scored))
     trains_labels = settings.fixed.get(TRAINING_LOSS, COMPLETION) != COMPLETION
     if kind.labels is not None and (trains_labels or label_metric(metric) is not None):
         labels = data.encode_labels(
@@ -162,21 +162,23 @@ def _metric(settings: SessionSettings, kind: TaskKind) -> str:
     return metric
 
 
-def _check_loss(settings: SessionSettings, kind: TaskKind, metric: str, facts: ModelFacts) -> None:
-    """Refuse a training loss that does not suit the task, its metric or the model."""
+def _check_loss(
+    settings: SessionSettings, kind: TaskKind, metric: str, facts: ModelFacts, *, is_scored: bool
+) -> None:
+    """Refuse a loss, or a head that is scored, that does not suit the task, its metric or the model."""
     loss = settings.fixed.get(TRAINING_LOSS, COMPLETION)
-    flag = f"--fix {TRAINING_LOSS}={loss}"
+    flag = "The model's classification head" if is_scored else f"--fix {TRAINING_LOSS}={loss}"
     if loss != COMPLETION and kind.labels is None:
         raise ConfigurationError(
             f"{flag} needs a classification; the task was taken for {kind.text}.",
-            "Leave it out, or say --kind classification if the completions are labels.",
+            "Say --kind classification if the completions are labels.",
         )
     if loss != HEAD:
         return
     if metric != data.LOSS and label_metric(metric) is None:
         raise ConfigurationError(
             f"{flag}: --objective {metric} needs written answers, and a classification head writes none.",
-            f"Use --objective {kind.metric}, or {TRAINING_LOSS}={LABELS}.",
+            f"Use --objective {kind.metric}" + (f", or {TRAINING_LOSS}={LABELS}." if not is_scored else "."),
         )
     if settings.guard:
         raise ConfigurationError(
@@ -198,7 +200,7 @@ def _check_held_out(source: str, labels: Sequence[EncodedLabel], task: TrainingT
             raise DataError(
                 f"{source}: {len(others)} of {len(examples)} {name} examples have no label of a training "
                 f"example (rows {listed(others, 5)}). A classification head has no probability for them.",
-                f"Leave these rows out, or use --fix {TRAINING_LOSS}={LABELS}, which counts them as errors.",
+                f"Leave these rows out, or train with {TRAINING_LOSS}={LABELS}, which counts them as errors.",
             )
 
 

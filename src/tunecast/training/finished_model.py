@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ModelError, first_line
+from tunecast.models.classifier import with_head
 from tunecast.models.load import ResolvedModel, load_model, quiet
 from tunecast.training.failures import is_out_of_memory
 
@@ -26,6 +27,7 @@ def load_finished(
     dtype: torch.dtype,
     device: str,
     trust_remote_code: bool = False,
+    head: Sequence[str] = (),
 ) -> Any:
     """Load a model to score or to generate with.
 
@@ -36,12 +38,21 @@ def load_finished(
         examples: The examples whose prompts it will read if it steers another.
         dtype: Type of the weights.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        head: The labels of its classification head, which the adapter brings if there is one; empty for a
+            model that writes text.
 
     Raises:
         ModelError: A model or the adapter cannot be loaded.
     """
-    found = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    found = load_model(
+        model,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        classifies=bool(head) and not adapter,
+    )
     if adapter:
+        found = with_head(found, head, tokenizer.pad_token_id, seed=0) if head else found
         found = _adapted(found, model, adapter, device)
     if steering is None:
         return found

@@ -27,6 +27,7 @@ from tunecast.training.finished_model import load_finished
 from tunecast.training.label_points import LabelledPoint, measure_labels
 from tunecast.training.live_trial import LiveTrial, Segment
 from tunecast.training.losses import get_loss
+from tunecast.training.losses.head import HeadLoss
 from tunecast.training.measurement import Measurement, Scored
 from tunecast.training.metrics import get_metric, with_metric
 from tunecast.training.ranks import ALONE, Ranks
@@ -69,7 +70,9 @@ class Runner:
             training_task.facts.architecture,
             self._tokenizer.pad_token_id,
         )
-        self._loss = get_loss(training_task.loss)
+        self._loss = (
+            HeadLoss(training_task.labels) if training_task.has_head else get_loss(training_task.loss)
+        )
         self._evaluator = self._evaluator_of(self._loss)
         self._splits: dict[str, tuple[Examples, Examples]] = {}
         self._live: LiveTrial | None = None
@@ -310,6 +313,7 @@ class Runner:
             dtype=getattr(torch, task.dtype),
             device="cpu" if self._ranks.share else task.device,
             trust_remote_code=task.trust_remote_code,
+            head=[label.text for label in task.labels] if task.has_head else (),
         )
 
     def _base_model(self) -> Any:

@@ -61,6 +61,7 @@ class TrainingTask:
         adapter: Folder of an adapter that is loaded onto the model, for scoring alone; empty for none.
         steering: Models that are loaded beside this one so that it steers a larger one; None for none.
         labels: The labels of a classification; empty for another kind of task.
+        has_head: Whether the model, or its adapter, has a classification head for them, for scoring alone.
         point_metric: Metric of classification that points measure too; empty for none.
         loss: Name of the loss that is minimised and measured; see :mod:`tunecast.training.losses`.
         guard: Examples of other tasks that nothing is trained on; see :mod:`tunecast.session.guards`.
@@ -85,6 +86,7 @@ class TrainingTask:
     adapter: str = ""
     steering: Steering | None = None
     labels: tuple[EncodedLabel, ...] = ()
+    has_head: bool = False
     point_metric: str = ""
     loss: str = COMPLETION
     guard: tuple[EncodedExample, ...] = ()
