@@ -40,6 +40,14 @@ def test_a_miss_that_a_task_shares_is_told_apart(many: Examples) -> None:
     assert shared == pytest.approx(whole * found.shared[0])
 
 
+def test_one_diverged_trial_does_not_hide_what_its_task_shares(many: Examples) -> None:
+    draw = np.random.default_rng(0)
+    target = draw.normal(0, 1.0, len(many.tasks))[many.task] + draw.normal(0, 0.3, len(many))
+    target[0] += 100.0
+    found = Calibration.of(replace(many, target=target), np.zeros(len(many)), np.ones(len(many)))
+    assert found.shared[0] > 0.4
+
+
 def test_one_wild_miss_does_not_widen_everything(many: Examples) -> None:
     target = np.random.default_rng(0).normal(0, 1.0, len(many))
     target[0] = 100.0

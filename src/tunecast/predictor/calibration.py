@@ -16,7 +16,7 @@ EDGES = (1e-9, 0.2, 0.7)
 PSEUDO_ROWS = 10.0
 """The number of rows that the regressor's own variance counts as."""
 WITHIN_CUT = 8.0
-"""Stated deviations at which errors about their task's mean are cut."""
+"""Stated deviations at which errors about their task's median are cut."""
 
 
 def stage(share: Floats) -> Ints:
@@ -94,7 +94,9 @@ def _shared_part(z: Floats, group: Ints, whole: float) -> float:
     squares, freedom = 0.0, 0
     for number in np.unique(group):
         inside = z[group == number]
-        squares += float(np.minimum((inside - inside.mean()) ** 2, WITHIN_CUT**2).sum())
+        # Cut about the median: one diverged trial would move the mean away from all others.
+        inside = np.clip(inside - np.median(inside), -WITHIN_CUT, WITHIN_CUT)
+        squares += float(((inside - inside.mean()) ** 2).sum())
         freedom += len(inside) - 1
     if freedom == 0:
         return 0.5
