@@ -182,36 +182,6 @@ def test_a_session_trains_a_head_that_transformers_loads(
         assert (code, message in err) == (2, True), err
 
 
-def test_a_head_is_scored_on_labels_that_it_has(tiny_llama: Path, tmp_path: Path) -> None:
-    """Data with fewer labels than the head keep the head's order; data with others are refused."""
-    words = (("red", "anger"), ("green", "hope"), ("blue", "joy"))
-    rows = [(f"{number} is {words[number % 3][0]}", words[number % 3][1]) for number in range(360)]
-    out = tmp_path / "out"
-    flags = (*FLAGS, "--fix", "learning_rate=0.005", "--fix", "training_loss=head", "--methods", "full")
-    every = write_table(tmp_path / "every.csv", rows)
-    sessions.finish(out, tiny_llama, every, *flags)
-    fewer = write_table(tmp_path / "fewer.csv", [row for row in rows if row[1] != "anger"])
-    others = write_table(tmp_path / "others.csv", [(text, mood.upper()) for text, mood in rows])
-    evaluate = ("evaluate", "--model", str(out / "best"), "--split", "all")
-    answers: list[dict[str, str]] = []
-    for data in (every, fewer):
-        file = tmp_path / f"{data.stem}.jsonl"
-        more = ("--data", str(data), "--answers", str(file), "--json", *sessions.IN_PROCESS)
-        scored = results(*evaluate, *more)
-        assert sorted(scored["classification"]["labels"]) == ["anger", "hope", "joy"]
-        given = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-        answers.append({one["prompt"]: one["answer"] for one in given})
-    assert len(answers[1]) == 240
-    assert answers[1] == {prompt: answers[0][prompt] for prompt in answers[1]}
-    assert len(set(answers[1].values())) > 1
-    for data, more, message in (
-        (others, (), "head has no label"),
-        (fewer, ("--objective", "exact_match"), "writes none"),
-    ):
-        code, _, err = sessions.call_main(*evaluate, "--data", str(data), *more, *sessions.IN_PROCESS)
-        assert (code, message in err) == (2, True), err
-
-
 def test_what_a_head_cannot_do_is_refused(tiny_llama: Path, table: Path) -> None:
     fixed = {"training_loss": "head"}
     settings = SessionSettings(str(tiny_llama), str(table), fixed=fixed, methods=("apet",))

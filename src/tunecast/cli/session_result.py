@@ -221,15 +221,12 @@ def print_record(record: SessionRecord) -> None:
 
 
 def _labelling(record: SessionRecord) -> list[str]:
-    """Say how a classifier labels texts; one with a head is loaded by the code on its card."""
-    from tunecast.methods.space import HEAD, TRAINING_LOSS
+    """Say how a classifier labels texts."""
     from tunecast.models.delivered import DELIVERED
     from tunecast.session.provenance import Origin
 
-    winner = record.find_contender(record.winner)
     origin = Origin.read(expanded(record.output_dir) / DELIVERED)
-    has_head = winner is not None and winner.pipeline.hyperparameters.get(TRAINING_LOSS) == HEAD
-    if has_head or origin is None or not origin.labels:
+    if origin is None or not origin.labels:
         return []
     return [
         f"To label texts: {shlex.join(['tunecast', 'classify', '--model', record.output_dir])} --data FILE"

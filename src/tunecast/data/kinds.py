@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -88,7 +89,7 @@ def check_kind(name: str) -> None:
         )
 
 
-def task_kind(dataset: Dataset, wanted: str = AUTO) -> TaskKind:
+def task_kind(dataset: Dataset, wanted: str = AUTO, head: Sequence[str] = ()) -> TaskKind:
     """Recognise the kind of a dataset's task.
 
     A closed set of at least two completions is a classification. Otherwise answers are short if nine of ten
@@ -96,10 +97,15 @@ def task_kind(dataset: Dataset, wanted: str = AUTO) -> TaskKind:
 
     Args:
         wanted: The kind that the user named, or ``auto``.
+        head: The labels of the model's classification head, which make it a classification among them; empty
+            for a model that writes.
 
     Raises:
+        ConfigurationError: The user named another kind than what a head does.
         DataError: The user named a classification, and the completions cannot be labels.
     """
+    if head:
+        return _classification_by_head(dataset, head, wanted)
     answers = closed_answers(dataset)
     if wanted == Kind.CLASSIFICATION:
         return _classification(dataset, _labels(dataset))
@@ -121,13 +127,28 @@ def task_kind(dataset: Dataset, wanted: str = AUTO) -> TaskKind:
     return TaskKind(kind, answers, metric, reason)
 
 
+def _classification_by_head(dataset: Dataset, labels: Sequence[str], wanted: str) -> TaskKind:
+    if wanted not in (AUTO, Kind.CLASSIFICATION):
+        raise ConfigurationError(
+            f"--kind {wanted}: the model has a classification head, which does nothing else.", "Leave it out."
+        )
+    found = training_answers(dataset)
+    counts = {label: found.counts.get(label, 0) for label in labels}
+    answers = ClosedAnswers(dict(Counter(counts).most_common()))
+    reason = f"{len(labels)} labels of the model's head"
+    return TaskKind(Kind.CLASSIFICATION, answers, _label_metric(found), reason)
+
+
+def _label_metric(labels: ClosedAnswers) -> str:
+    return "macro_f1" if labels.is_skewed else "accuracy"
+
+
 def _classification(dataset: Dataset, labels: ClosedAnswers) -> TaskKind:
     total = len(dataset.train)
     shares = [f"{label!r} {count / total:.0%}" for label, count in labels.counts.items()]
-    metric = "macro_f1" if labels.is_skewed else "accuracy"
     warnings = (*_unseen(dataset, labels), *_prefixes(labels))
     reason = f"{len(shares)} labels: {listed(shares, LABELS_SHOWN)}"
-    return TaskKind(Kind.CLASSIFICATION, labels, metric, reason, warnings)
+    return TaskKind(Kind.CLASSIFICATION, labels, _label_metric(labels), reason, warnings)
 
 
 def _labels(dataset: Dataset) -> ClosedAnswers:

@@ -9,6 +9,8 @@ from tunecast.errors import ConfigurationError, ModelError
 from tunecast.untrusted import read_object
 
 ADAPTER_FILE = "adapter_config.json"
+CLASSIFIES = "SEQ_CLS"
+"""Peft's type of the task of an adapter with a classification head."""
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -30,7 +32,7 @@ def read_adapter(flag: str, folder: Path, *, may_classify: bool = False) -> dict
         raise ConfigurationError(f"{flag}: {file} is not an adapter's configuration: no peft_type.", hint)
     if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
         raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_WEIGHTS[0]}.", hint)
-    if content.get("task_type") == "SEQ_CLS" and not may_classify:
+    if content.get("task_type") == CLASSIFIES and not may_classify:
         raise ConfigurationError(
             f"{flag}: the adapter in {folder} has a classification head; it writes no text.",
             "Use it with tunecast classify or evaluate, or with transformers' "

@@ -23,7 +23,7 @@ def refuse_classifier(config: Mapping[str, Any], named: str) -> None:
     Raises:
         ModelError: It is one.
     """
-    if name := _class_with_head(config):
+    if name := classifier_class(config):
         raise ModelError(
             f"{named} is a classifier with a head ({name}), and no model that writes text.",
             "Use it with tunecast classify or evaluate, or with transformers' "
@@ -32,14 +32,19 @@ def refuse_classifier(config: Mapping[str, Any], named: str) -> None:
 
 
 def head_labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the labels of a classifier's head in its order; empty for a model that writes text."""
-    names = config.get("id2label")
-    if not (_class_with_head(config) and isinstance(names, dict) and all(map(str.isdecimal, names))):
+    """Return the labels of a classifier's head in its order; empty for a model that writes text.
+
+    transformers leaves out the names of two labels that were never named.
+    """
+    names = config.get("id2label", {0: "LABEL_0", 1: "LABEL_1"})
+    if not (classifier_class(config) and isinstance(names, dict)):
         return ()
-    return tuple(str(names[number]) for number in sorted(names, key=int))
+    if not all(str(number).isdecimal() for number in names):
+        return ()
+    return tuple(str(names[number]).strip() for number in sorted(names, key=int))
 
 
-def _class_with_head(config: Mapping[str, Any]) -> str:
+def classifier_class(config: Mapping[str, Any]) -> str:
     """Return the class of a classifier by its configuration; empty for another model."""
     names = config.get("architectures")
     listed = map(str, names if isinstance(names, list | tuple) else ())
@@ -49,7 +54,10 @@ def _class_with_head(config: Mapping[str, Any]) -> str:
 def why_no_head(model: ModelFacts) -> str | None:
     """Return why a model cannot have a classification head, or None if it can."""
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    )
 
     if model.architecture == "encoder-decoder":
         return "it is an encoder-decoder"
@@ -59,7 +67,22 @@ def why_no_head(model: ModelFacts) -> str | None:
         return f"transformers does not know the family {model.family}"
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return f"transformers has no sequence classification for the family {model.family}"
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return f"models of the family {model.family} read in both directions, which is not supported"
     return None
+
+
+def check_head(model: ModelFacts) -> None:
+    """Refuse a classifier whose head cannot be used.
+
+    Raises:
+        ModelError: Its family is not supported.
+    """
+    if reason := why_no_head(model):
+        raise ModelError(
+            f"--model: the classification head of {model.name} cannot be used: {reason}.",
+            "Load it with transformers' AutoModelForSequenceClassification.",
+        )
 
 
 def with_head(base: Any, labels: Sequence[str], pad_token_id: int, seed: int) -> Any:

@@ -18,6 +18,7 @@ from tunecast.records import Architecture, ModelFacts
 from tunecast.untrusted import read_object
 
 Config = Mapping[str, Any]
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: The file cannot be read, is not a JSON object, or has a size that no model has.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG_FILE
     named = f"--model: {file}"
     config = read_object(file, named, error=ModelError, hint="Save the configuration again.")
     check_sizes(config, named)

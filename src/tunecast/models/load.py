@@ -242,7 +242,7 @@ def load_model(
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"--model: {len(missing)} weights of {model.name} are missing, such as {missing[0]}.",
-            "transformers would initialise them at random. Give a complete text-generating model.",
+            "transformers would initialise them at random. Give a model with all its weights.",
         )
     return loaded.requires_grad_(False).eval().to(device)
 

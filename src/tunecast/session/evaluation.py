@@ -9,14 +9,11 @@ from typing import Any
 
 from tunecast.data import ALL, LOSS
 from tunecast.data.examples import prompt_text
-from tunecast.data.labels import EncodedLabel
-from tunecast.data.problems import listed
-from tunecast.errors import ConfigurationError, DataError, ModelError, did_you_mean
+from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors import start_executor
 from tunecast.executors.base import Broken, Crash
 from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.hardware.processor import worker_threads
-from tunecast.methods.space import HEAD, TRAINING_LOSS
 from tunecast.paths import expanded
 from tunecast.progress import Progress
 from tunecast.results import Evaluation, GivenAnswer, Proxy, SampleOutput
@@ -67,8 +64,6 @@ def evaluate(
         settings.model, adapter, proxy, trust_remote_code=settings.trust_remote_code
     )
     settings = replace(settings, model=finished.model)
-    if finished.head:
-        settings = replace(settings, fixed={TRAINING_LOSS: HEAD})
     if split == ALL:
         settings = replace(settings, test_examples="all")
     if seed is None and finished.origin is not None:
@@ -76,7 +71,7 @@ def evaluate(
     if seed is not None:
         settings = replace(settings, seed=seed)
     with start_executor(settings.executor, 1, worker_threads(settings.threads, 1)) as executor:
-        prepared = prepare_task(settings, progress, scored=split)
+        prepared = prepare_task(settings, progress, scored=split, head=finished.head)
         metric = prepared.task.metric if prepared.task.metric != LOSS else ""
         request = ScoreModel(
             None,
@@ -87,7 +82,7 @@ def evaluate(
             interval_seed=settings.seed,
         )
         progress.start(f"Scoring the {split} examples")
-        task = replace(_for_head(prepared.training_task, finished.head), adapter=finished.adapter)
+        task = replace(prepared.training_task, adapter=finished.adapter)
         executor.open(TrainingPlace(task.steered_by(finished.steering) if finished.steering else task))
         scored: Scored = scored_answer(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
@@ -108,24 +103,6 @@ def evaluate(
         answers=_answers(prepared.training_task, split, scored.outputs),
         proxy=proxy,
     )
-
-
-def _for_head(task: TrainingTask, head: Sequence[str]) -> TrainingTask:
-    """Return the task of scoring a classification head, with the labels in its order; empty for no head.
-
-    Raises:
-        DataError: The data have a label that the head does not have.
-    """
-    if not head:
-        return task
-    known = {label.text: label for label in task.labels}
-    if others := [text for text in known if text not in head]:
-        raise DataError(
-            f"The model's classification head has no label {others[0]!r}, which the data have.",
-            f"{did_you_mean(others[0], head)}Labels: {listed(head, 10)}.",
-        )
-    labels = tuple(known.get(name, EncodedLabel(name, (), name)) for name in head)
-    return replace(task, labels=labels, has_head=True)
 
 
 def _left_out(examples: int, split: str) -> list[str]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunecast import models
+from tunecast.arrays import Floats, Ints
 from tunecast.data import Example, Turn, encode_labels, encode_prompt
 from tunecast.data.patterns import PLACE
 from tunecast.data.problems import listed
 from tunecast.errors import ConfigurationError, ModelError, did_you_mean
 from tunecast.hardware.dtype import choose_dtype
-from tunecast.models.adapter import ADAPTER_FILE, base_of, read_adapter
-from tunecast.models.classifier import head_labels
-from tunecast.models.config_facts import read_config
+from tunecast.models.adapter import ADAPTER_FILE, CLASSIFIES, base_of, read_adapter
+from tunecast.models.classifier import check_head, head_labels
+from tunecast.models.config_facts import CONFIG_FILE, read_config
 from tunecast.models.delivered import delivered_folder
+from tunecast.models.load import EMBEDDED_ALIAS
 from tunecast.paths import expanded
 from tunecast.progress import Progress
 from tunecast.proxy_tuning.loading import Steering, find_expert, steering_of
@@ -28,7 +30,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.training.compute import Compute
 from tunecast.training.finished_model import load_finished
 from tunecast.training.generate import Sampling, generate
-from tunecast.training.label_likelihood import by_head, choose_labels, likeliest
+from tunecast.training.label_likelihood import choose_labels, likeliest
 
 CHUNK = 64
 """Prompts between two reports of progress."""
@@ -85,17 +87,41 @@ def find_finished_model(
         origin = Origin.read(Path(expert.adapter or expert.model))
         return FinishedModel(model, expert.model, expert.adapter, steering, origin)
     folder = expanded(adapter or model)
-    origin, head = Origin.read(folder), _head_in(folder)
-    if adapter:
-        read_adapter("--adapter", folder, may_classify=bool(head))
-    elif is_adapter:
-        adapter, model = str(folder), base_of(folder, may_classify=bool(head))
-    return FinishedModel(model, model, adapter, None, origin, head)
+    origin = Origin.read(folder)
+    if not (adapter or is_adapter):
+        head = _head_of_model(model, trust_remote_code)
+        return FinishedModel(model, model, "", None, origin, head)
+    head = _head_of_adapter("--adapter" if adapter else "--model", folder)
+    base = model if adapter else base_of(folder, may_classify=True)
+    return FinishedModel(base, base, str(folder), None, origin, head)
 
 
-def _head_in(folder: Path) -> tuple[str, ...]:
-    """Return the labels of the classification head in a model's or an adapter's folder."""
-    return head_labels(read_config(folder)) if (folder / "config.json").is_file() else ()
+def _head_of_model(model: str, trust_remote_code: bool) -> tuple[str, ...]:
+    """Return the labels of a classifier's head; empty for a model that writes text."""
+    folder = expanded(model)
+    if folder.is_dir():
+        return head_labels(read_config(folder)) if (folder / CONFIG_FILE).is_file() else ()
+    if folder.exists() or model == EMBEDDED_ALIAS:  # no GGUF file has a head
+        return ()
+    resolved = models.resolve(model)
+    config = models.load_config(resolved, trust_remote_code=trust_remote_code, may_classify=True)
+    return head_labels(config.to_dict())
+
+
+def _head_of_adapter(flag: str, folder: Path) -> tuple[str, ...]:
+    """Return the labels of an adapter's classification head; empty for one that writes text.
+
+    Raises:
+        ConfigurationError: The folder holds no adapter, or does not say what its labels are.
+    """
+    if read_adapter(flag, folder, may_classify=True).get("task_type") != CLASSIFIES:
+        return ()
+    if (folder / CONFIG_FILE).is_file() and (labels := head_labels(read_config(folder))):
+        return labels
+    raise ConfigurationError(
+        f"{flag}: the adapter in {folder} has a classification head, and no {CONFIG_FILE} names its labels.",
+        "Save the classifier's configuration beside it, with architectures and id2label.",
+    )
 
 
 def answers(
@@ -118,7 +144,7 @@ def answers(
     """
     if finished.head:
         raise ModelError(
-            f"{finished.named} has a classification head, which writes no text.",
+            f"{finished.adapter or finished.named} has a classification head, which writes no text.",
             "Use tunecast classify, which says the likeliest label of each prompt.",
         )
     examples = [_asking(prompt) for prompt in prompts]
@@ -162,31 +188,54 @@ def chosen_labels(
     texts = [pattern.replace(PLACE, prompt) for prompt in prompts] if pattern else prompts
     examples = [_asking(text) for text in texts]
     loaded = _load(finished, examples, settings)
-    encoded = encode_labels(
-        [label.strip() for label in wanted],
-        [_asking(texts[0], label) for label in wanted],
-        loaded.tokenizer,
-        architecture=loaded.compute.architecture,
-    )
-    ids = [label.ids for label in encoded]
-    asked = loaded.prompts(examples, max(map(len, ids)))
-    places = [finished.head.index(label.text) for label in encoded] if finished.head else None
+    chooser = _chooser(loaded, wanted, finished.head, texts[0])
+    asked = loaded.prompts(examples, chooser.answer_tokens)
     found = []
     progress.start("Choosing labels", len(asked), "texts")
     for start in range(0, len(asked), CHUNK):
-        part = asked[start : start + CHUNK]
-        if places is None:
-            _, chosen, probability = choose_labels(loaded.model, part, ids, loaded.compute)
-        else:
-            nats, *_ = by_head(loaded.model, part, loaded.compute)
-            chosen, probability = likeliest(nats[:, places], [(0,)] * len(places))
+        chosen, probability = chooser.choose(asked[start : start + CHUNK])
         found += [
-            ChosenLabel(prompt, encoded[label].text, float(one))
+            ChosenLabel(prompt, wanted[label].strip(), float(one))
             for prompt, label, one in zip(prompts[start : start + CHUNK], chosen, probability, strict=True)
         ]
         progress.advance(len(chosen))
     progress.finish()
     return found
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """Chooses labels after encoded prompts.
+
+    Args:
+        answer_tokens: Tokens that a label takes after a prompt.
+        choose: Returns the place of each prompt's label among the wanted ones, and its probability.
+    """
+
+    answer_tokens: int
+    choose: Callable[[Sequence[tuple[int, ...]]], tuple[Ints, Floats]]
+
+
+def _chooser(loaded: _Loaded, labels: Sequence[str], head: Sequence[str], prompt: str) -> _Chooser:
+    """Choose by the model's head, or by the likelihood of labels as answers to such prompts."""
+    if head:
+        places = [head.index(label) for label in labels]
+
+        def by_head(part: Sequence[tuple[int, ...]]) -> tuple[Ints, Floats]:
+            nats, *_ = choose_labels(loaded.model, part, (), loaded.compute)
+            return likeliest(nats[:, places], [(0,)] * len(places))
+
+        return _Chooser(0, by_head)
+    encoded = encode_labels(
+        [label.strip() for label in labels],
+        [_asking(prompt, label) for label in labels],
+        loaded.tokenizer,
+        architecture=loaded.compute.architecture,
+    )
+    ids = [label.ids for label in encoded]
+    return _Chooser(
+        max(map(len, ids)), lambda part: choose_labels(loaded.model, part, ids, loaded.compute)[1:]
+    )
 
 
 def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
@@ -195,7 +244,7 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
     Raises:
         ConfigurationError: There are fewer than two, one is blank, or the model's head has none of that name.
     """
-    known = (finished.origin.labels if finished.origin else ()) or finished.head
+    known = finished.head or (finished.origin.labels if finished.origin else ())
     if not given and not known:
         raise ConfigurationError(
             f"The labels of {finished.named} are not known.",
@@ -211,7 +260,7 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
         )
     if finished.head and (others := [label for label in spelled if label not in finished.head]):
         raise ConfigurationError(
-            f"--label: the classification head of {finished.named} has no label {others[0]!r}.",
+            f"--label: the model's classification head has no label {others[0]!r}.",
             f"{did_you_mean(others[0], finished.head)}Labels: {listed(finished.head, 10)}.",
         )
     return list(spelled.values())
@@ -245,6 +294,8 @@ def _load(finished: FinishedModel, examples: Sequence[Example], settings: Sessio
     resolved = models.resolve(finished.model)
     code = settings.trust_remote_code
     facts = models.describe(resolved, trust_remote_code=code, may_classify=bool(finished.head))
+    if finished.head:
+        check_head(facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=code)
     device = choose_device(settings.device)
     dtype = settings.dtype if settings.dtype != "auto" else choose_dtype(device, facts.width)

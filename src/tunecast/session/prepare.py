@@ -17,7 +17,7 @@ from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.machine import find_device, has_accelerator, has_kernels
 from tunecast.hardware.processor import worker_threads
 from tunecast.methods.space import HEAD, LABELS, TRAINING_LOSS
-from tunecast.models.classifier import why_no_head
+from tunecast.models.classifier import check_head, why_no_head
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, ModelFacts, Task
 from tunecast.session.guards import Guard, affordable, read_guards
@@ -70,13 +70,19 @@ class PreparedTask:
 
 
 def prepare_task(
-    settings: SessionSettings, progress: Progress, *, dtype: str = "", scored: str = ""
+    settings: SessionSettings,
+    progress: Progress,
+    *,
+    dtype: str = "",
+    scored: str = "",
+    head: Sequence[str] = (),
 ) -> PreparedTask:
     """Prepare the task of a session.
 
     Args:
         dtype: Type of the weights, for a session that began with it; empty to choose.
         scored: What is scored without any training, as for :func:`tunecast.data.read`; empty for a session.
+        head: Labels of the classification head that is scored, in its order; empty for a model that writes.
 
     Raises:
         DataError: The dataset cannot be used.
@@ -88,7 +94,9 @@ def prepare_task(
 
     progress.start("Reading data and model")
     resolved = models.resolve(settings.model, progress)
-    facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code, may_classify=bool(scored))
+    facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code, may_classify=bool(head))
+    if head:
+        check_head(facts)
     models.check_length(settings.max_length, facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
     dataset = data.read(
@@ -100,7 +108,7 @@ def prepare_task(
         progress=progress,
     )
     dataset = data.reworded(dataset, settings.pattern, settings.verbaliser)
-    kind = data.task_kind(dataset, settings.kind)
+    kind = data.task_kind(dataset, settings.kind, head)
     metric = _metric(settings, kind)
     progress.advance(0, f"encoding {sum(len(examples) for _, examples in dataset.splits()):,} examples")
     max_length = settings.max_length or data.fitting_length(
@@ -108,9 +116,13 @@ def prepare_task(
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
-    _check_loss(settings, kind, metric, facts, is_scored=bool(scored))
+    _check_loss(settings, kind, metric, facts)
     trains_labels = settings.fixed.get(TRAINING_LOSS, COMPLETION) != COMPLETION
-    if kind.labels is not None and (trains_labels or label_metric(metric) is not None):
+    if head:
+        _check_answers_by_head("The model's classification head", kind, metric)
+        labels = _labels_of_head(settings.data, head, dataset, training_task, tokenizer, scored)
+        training_task = replace(training_task, labels=labels, has_head=True)
+    elif kind.labels is not None and (trains_labels or label_metric(metric) is not None):
         labels = data.encode_labels(
             kind.labels.counts, dataset.train, tokenizer, architecture=facts.architecture
         )
@@ -162,24 +174,18 @@ def _metric(settings: SessionSettings, kind: TaskKind) -> str:
     return metric
 
 
-def _check_loss(
-    settings: SessionSettings, kind: TaskKind, metric: str, facts: ModelFacts, *, is_scored: bool
-) -> None:
-    """Refuse a loss, or a head that is scored, that does not suit the task, its metric or the model."""
+def _check_loss(settings: SessionSettings, kind: TaskKind, metric: str, facts: ModelFacts) -> None:
+    """Refuse a training loss that does not suit the task, its metric or the model."""
     loss = settings.fixed.get(TRAINING_LOSS, COMPLETION)
-    flag = "The model's classification head" if is_scored else f"--fix {TRAINING_LOSS}={loss}"
+    flag = f"--fix {TRAINING_LOSS}={loss}"
     if loss != COMPLETION and kind.labels is None:
         raise ConfigurationError(
             f"{flag} needs a classification; the task was taken for {kind.text}.",
-            "Say --kind classification if the completions are labels.",
+            "Leave it out, or say --kind classification if the completions are labels.",
         )
     if loss != HEAD:
         return
-    if metric != data.LOSS and label_metric(metric) is None:
-        raise ConfigurationError(
-            f"{flag}: --objective {metric} needs written answers, and a classification head writes none.",
-            f"Use --objective {kind.metric}" + (f", or {TRAINING_LOSS}={LABELS}." if not is_scored else "."),
-        )
+    _check_answers_by_head(flag, kind, metric)
     if settings.guard:
         raise ConfigurationError(
             f"{flag}: a model with a classification head does no other task, so --guard has no meaning.",
@@ -192,6 +198,42 @@ def _check_loss(
         )
 
 
+def _check_answers_by_head(what: str, kind: TaskKind, metric: str) -> None:
+    if metric != data.LOSS and label_metric(metric) is None:
+        raise ConfigurationError(
+            f"{what}: --objective {metric} needs written answers, and a classification head writes none.",
+            f"Use --objective {kind.metric}.",
+        )
+
+
+def _labels_of_head(
+    source: str, head: Sequence[str], dataset: Dataset, task: TrainingTask, tokenizer: Any, scored: str
+) -> tuple[EncodedLabel, ...]:
+    """Return the labels of a head in its order, encoded as the completions of the scored split have them.
+
+    Raises:
+        DataError: Scored examples have a label that the head does not have.
+    """
+    examples, encoded = dataset.test, task.test
+    if scored == "validation":
+        examples, encoded = dataset.validation, task.validation
+    given = set(map(data.answer_of, examples))
+    known = {
+        label.text: label
+        for label in data.encode_labels(
+            filter(given.__contains__, head), examples, tokenizer, architecture=task.facts.architecture
+        )
+    }
+    ids = {label.ids for label in known.values()}
+    if others := [example.row for example in encoded if completion_ids(example) not in ids]:
+        raise DataError(
+            f"{source}: {len(others)} of {len(encoded)} {scored} examples have no label of the model's "
+            f"classification head, or it is written unlike elsewhere (rows {listed(others, 5)}).",
+            f"Repair these rows, or leave them out. Labels: {listed(head, 10)}.",
+        )
+    return tuple(known.get(label, data.EncodedLabel(label, (), label)) for label in head)
+
+
 def _check_held_out(source: str, labels: Sequence[EncodedLabel], task: TrainingTask) -> None:
     """Refuse held-out labels to which a classification head could give no probability."""
     known = {label.ids for label in labels}
@@ -200,7 +242,7 @@ def _check_held_out(source: str, labels: Sequence[EncodedLabel], task: TrainingT
             raise DataError(
                 f"{source}: {len(others)} of {len(examples)} {name} examples have no label of a training "
                 f"example (rows {listed(others, 5)}). A classification head has no probability for them.",
-                f"Leave these rows out, or train with {TRAINING_LOSS}={LABELS}, which counts them as errors.",
+                f"Leave these rows out, or use --fix {TRAINING_LOSS}={LABELS}, which counts them as errors.",
             )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunecast.errors import ModelError, first_line
 from tunecast.models import resolve
-from tunecast.models.classifier import CLASSIFIER
+from tunecast.models.classifier import classifier_class
 from tunecast.synth.pairs import Pair
 
 ENTAILED = "entail"
@@ -67,10 +67,11 @@ def _load(reference: str) -> tuple[Any, Any]:
     try:
         location = resolve(reference).location
         with quiet():
-            names = AutoConfig.from_pretrained(location).architectures or ["unknown"]
-            if not names[0].endswith(CLASSIFIER):
+            config = AutoConfig.from_pretrained(location)
+            if not classifier_class(config.to_dict()):
+                kind = ", ".join(config.architectures or ["unknown"])
                 raise ModelError(
-                    f"--entailment {reference} is no classifier ({names[0]}).",
+                    f"--entailment {reference} is no classifier ({kind}).",
                     "Give a model for natural language inference.",
                 )
             tokenizer = AutoTokenizer.from_pretrained(location)

@@ -51,6 +51,8 @@ def load_finished(
         trust_remote_code=trust_remote_code,
         classifies=bool(head) and not adapter,
     )
+    if head and not adapter and found.config.pad_token_id is None:
+        found.config.pad_token_id = tokenizer.pad_token_id  # without one, it takes no batches
     if adapter:
         found = with_head(found, head, tokenizer.pad_token_id, seed=0) if head else found
         found = _adapted(found, model, adapter, device)
