@@ -162,6 +162,8 @@ def test_a_session_trains_a_head_that_transformers_loads(
         )
         answers.append(capsys.readouterr().out.strip())
     assert answers == [sample.after for sample in record.samples]
+    _, said, _ = sessions.call_main("tune", "--resume", "--output-dir", str(out))
+    assert f"To label texts: tunecast classify --model {out} --data FILE" in said
     again = results("evaluate", "--model", str(out), "--json", *sessions.IN_PROCESS)
     assert again["score"]["metric"] == pytest.approx(trained.test.metric)
     assert again["score"]["loss"] == pytest.approx(trained.test.loss, abs=1e-4)
