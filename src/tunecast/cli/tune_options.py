@@ -97,9 +97,8 @@ FinalTraining = Annotated[
     str | None,
     typer.Option(
         "--final-training",
-        help="Train the winner for longer, with its learning rate derived for the longer run, and let the "
-        "better one of the two win: budget (within the second half of the budget), epochs=N (N passes, "
-        "outside the budget) or none. (default: budget if one worker searches with seconds or tokens)",
+        help="Train the winner for longer and let the better one of the two win: budget (within the second "
+        "half of the budget), epochs=N (N passes, outside the budget) or none. (default: budget if one worker searches with seconds or tokens)",
     ),
 ]
 Value = Annotated[

@@ -263,8 +263,8 @@ def _planned(
     sentence = (
         f"{tested}, at a learning rate of {pipeline.number('learning_rate'):g}. A longer training needs a "
         f"lower one, so this export has {changed.number('learning_rate'):g}: best rates fall with the number "
-        f"of steps, by its power of -{STEPS_EXPONENT}, as for tune --final-training. The session has not "
-        "tested this rate."
+        f"of steps, by its power of -{STEPS_EXPONENT}, as in the command that tune prints. The session has "
+        "not tested this rate."
     )
     return changed, made, steps, sentence
 

@@ -202,6 +202,11 @@ def adapter_of(job: ExportJob, trainer: str) -> Mapping[str, Any] | None:
             f"Only Tunecast has the method {job.pipeline.method}: {trainer} cannot train it.",
             "Export full finetuning or a peft adapter, or train it with tunecast train.",
         )
+    if method.optimizer:
+        raise ConfigurationError(
+            f"{trainer} cannot train {method.name}: it has no optimiser that needs no gradient.",
+            "Export another peft adapter, or train it with tunecast train.",
+        )
     if type(method).after_update is not Method.after_update:
         raise ConfigurationError(
             f"{trainer} cannot train {method.name}: it leaves out what the method does after every step.",
