@@ -98,8 +98,8 @@ FinalTraining = Annotated[
     typer.Option(
         "--final-training",
         help="Train the winner for longer and let the better one of the two win: budget (within the second "
-        "half of the budget), epochs=N (N passes, outside the budget) or none. (default: budget if one worker "
-        "searches with seconds or tokens)",
+        "half of the budget), epochs=N (N passes, outside the budget) or none. (default: budget if one "
+        "worker searches with seconds or tokens)",
     ),
 ]
 Value = Annotated[
