@@ -116,22 +116,12 @@ def prepare_task(
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
-    _check_loss(settings, kind, metric, facts)
-    trains_labels = settings.fixed.get(TRAINING_LOSS, COMPLETION) != COMPLETION
     if head:
+        training_task = _scored_by_head(training_task, settings.data, head, dataset, tokenizer, scored)
         _check_answers_by_head("The model's classification head", kind, metric)
-        labels = _labels_of_head(settings.data, head, dataset, training_task, tokenizer, scored)
-        training_task = replace(training_task, labels=labels, has_head=True)
-    elif kind.labels is not None and (trains_labels or label_metric(metric) is not None):
-        labels = data.encode_labels(
-            kind.labels.counts, dataset.train, tokenizer, architecture=facts.architecture
-        )
-        if trains_labels:
-            _check_labels(settings.data, labels, training_task.train)
-        if settings.fixed.get(TRAINING_LOSS) == HEAD:
-            _check_held_out(settings.data, labels, training_task)
-        cheap = label_metric(metric) is not None and is_cheap(labels, training_task.validation, facts.context)
-        training_task = replace(training_task, labels=labels, point_metric=metric if cheap else "")
+    else:
+        _check_loss(settings, kind, metric, facts)
+        training_task = _with_labels(training_task, settings, kind, metric, dataset, tokenizer)
     guards = read_guards(settings.guard, tokenizer, facts, get_loss(LOSS), settings.seed)
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
@@ -146,6 +136,29 @@ def prepare_task(
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
         warnings.append(UNRELATED)
     return PreparedTask(training_task, task, described, tuple(warnings), kind, guards)
+
+
+def _with_labels(
+    task: TrainingTask,
+    settings: SessionSettings,
+    kind: TaskKind,
+    metric: str,
+    dataset: Dataset,
+    tokenizer: Any,
+) -> TrainingTask:
+    """Add the labels of a classification, where a loss or a metric needs them."""
+    trained = settings.fixed.get(TRAINING_LOSS, COMPLETION)
+    if kind.labels is None or (trained == COMPLETION and label_metric(metric) is None):
+        return task
+    labels = data.encode_labels(
+        kind.labels.counts, dataset.train, tokenizer, architecture=task.facts.architecture
+    )
+    if trained != COMPLETION:
+        _check_labels(settings.data, labels, task.train)
+    if trained == HEAD:
+        _check_held_out(settings.data, labels, task)
+    cheap = label_metric(metric) is not None and is_cheap(labels, task.validation, task.facts.context)
+    return replace(task, labels=labels, point_metric=metric if cheap else "")
 
 
 def _metric(settings: SessionSettings, kind: TaskKind) -> str:
@@ -206,10 +219,10 @@ def _check_answers_by_head(what: str, kind: TaskKind, metric: str) -> None:
         )
 
 
-def _labels_of_head(
-    source: str, head: Sequence[str], dataset: Dataset, task: TrainingTask, tokenizer: Any, scored: str
-) -> tuple[EncodedLabel, ...]:
-    """Return the labels of a head in its order, encoded as the completions of the scored split have them.
+def _scored_by_head(
+    task: TrainingTask, source: str, head: Sequence[str], dataset: Dataset, tokenizer: Any, scored: str
+) -> TrainingTask:
+    """Add the labels of a head in its order, encoded as the completions of the scored split have them.
 
     Raises:
         DataError: Scored examples have a label that the head does not have.
@@ -231,7 +244,8 @@ def _labels_of_head(
             f"classification head, or it is written unlike elsewhere (rows {listed(others, 5)}).",
             f"Repair these rows, or leave them out. Labels: {listed(head, 10)}.",
         )
-    return tuple(known.get(label, data.EncodedLabel(label, (), label)) for label in head)
+    labels = tuple(known.get(label, data.EncodedLabel(label, (), label)) for label in head)
+    return replace(task, labels=labels, has_head=True)
 
 
 def _check_held_out(source: str, labels: Sequence[EncodedLabel], task: TrainingTask) -> None:
