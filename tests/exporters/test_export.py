@@ -45,7 +45,11 @@ def test_configurations_are_the_golden_ones(
     ("to", "pipeline", "message"),
     [
         ("trl", Pipeline("mezo", {"learning_rate": 1e-6}), "TRL cannot train it"),
-        ("trl", Pipeline("mezo_lora", {"learning_rate": 1e-4}), "no optimiser that needs no gradient"),
+        (
+            "trl",
+            Pipeline("mezo_lora", {"learning_rate": 1e-4}),
+            "TRL cannot train mezo_lora, which is trained without gradients",
+        ),
         ("trl", changed(loraplus_ratio=4.0, optim="adafactor"), "TRL does not support loraplus_ratio with"),
         ("trl", Pipeline("adalora", {"learning_rate": 1e-3}), "leaves out what the method does after every"),
         ("axolotl", changed(optim="sgd"), "The SGD of Axolotl has no momentum"),

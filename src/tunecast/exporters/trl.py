@@ -204,7 +204,7 @@ def adapter_of(job: ExportJob, trainer: str) -> Mapping[str, Any] | None:
         )
     if method.optimizer:
         raise ConfigurationError(
-            f"{trainer} cannot train {method.name}: it has no optimiser that needs no gradient.",
+            f"{trainer} cannot train {method.name}, which is trained without gradients.",
             "Export another peft adapter, or train it with tunecast train.",
         )
     if type(method).after_update is not Method.after_update:

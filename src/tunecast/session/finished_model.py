@@ -223,7 +223,7 @@ def _chooser(loaded: _Loaded, labels: Sequence[str], head: Sequence[str], prompt
 
         def by_head(part: Sequence[tuple[int, ...]]) -> tuple[Ints, Floats]:
             nats, *_ = choose_labels(loaded.model, part, (), loaded.compute)
-            return likeliest(nats[:, places], [(0,)] * len(places))
+            return likeliest(nats[:, places], [(0,)] * len(places))  # all of one length
 
         return _Chooser(0, by_head)
     encoded = encode_labels(

@@ -51,11 +51,12 @@ def load_finished(
         trust_remote_code=trust_remote_code,
         classifies=bool(head) and not adapter,
     )
-    if head and not adapter and found.config.pad_token_id is None:
-        found.config.pad_token_id = tokenizer.pad_token_id  # without one, it takes no batches
     if adapter:
-        found = with_head(found, head, tokenizer.pad_token_id, seed=0) if head else found
+        if head:
+            found = with_head(found, head, tokenizer.pad_token_id, seed=0)
         found = _adapted(found, model, adapter, device)
+    elif head and found.config.pad_token_id is None:  # without one, it takes no batches
+        found.config.pad_token_id = tokenizer.pad_token_id
     if steering is None:
         return found
     from tunecast.proxy_tuning.loading import steered
