@@ -37,7 +37,7 @@ import numpy as np
 from tunecast import data
 from tunecast.data.dependence import dependence
 from tunecast.data.meta_features import DEPENDENCE
-from tunecast.errors import DataError, OutputError, StoreError, mistakes_told
+from tunecast.errors import DataError, OutputError, StoreError, report_user_errors
 from tunecast.predictor import Prior
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Run, stable_hash
@@ -426,7 +426,7 @@ def main() -> None:
     judging.add_argument("--tasks", type=Path, required=True, help="the folder of the real tasks")
     judging.add_argument("--known", help="store of runs on real tasks; default: what is shipped")
     arguments = parser.parse_args()
-    with mistakes_told():
+    with report_user_errors():
         if arguments.command == "make":
             make(arguments.tasks, arguments.output)
         else:

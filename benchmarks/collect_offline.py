@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tunecast.collect import CollectionSummary, Limits, Plan, collect, read_plan
-from tunecast.errors import OutputError, UserError, mistakes_told
+from tunecast.errors import OutputError, UserError, report_user_errors
 from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
 
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With code 2, after a message, if a plan or a file that it names cannot be used.
     """
-    with mistakes_told():
+    with report_user_errors():
         summary = collect_offline(_settings(arguments), _Lines())
     print(json.dumps(asdict(summary), indent=2))
 

@@ -17,7 +17,7 @@ import typer
 from tunecast.atomic import check_writable
 from tunecast.cli import compare as shared
 from tunecast.cli import options
-from tunecast.errors import mistakes_told
+from tunecast.errors import report_user_errors
 from tunecast.replay.stored import CompareSettings, compare
 from tunecast.report.live import RichProgress
 from tunecast_benchmarks.html_page import write_comparison
@@ -71,5 +71,5 @@ def command(
 
 
 if __name__ == "__main__":
-    with mistakes_told():
+    with report_user_errors():
         typer.run(command)

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import IO
 
 from tunecast.atomic import check_writable, write_page
-from tunecast.errors import ConfigurationError, mistakes_told
+from tunecast.errors import ConfigurationError, report_user_errors
 from tunecast_benchmarks.figures_page import page
 from tunecast_benchmarks.limits import is_missed
 from tunecast_benchmarks.parts import PARTS, Part, Result
@@ -77,7 +77,7 @@ def main() -> None:
     folder, names = chosen.folder, chosen.parts or list(PARTS)
     page_file = chosen.page or folder / "page.md"
     problems: dict[str, str] = {}
-    with mistakes_told():
+    with report_user_errors():
         if unknown := [name for name in names if name not in PARTS]:
             raise ConfigurationError(f"There is no part {unknown[0]!r}.", f"Parts: {', '.join(PARTS)}.")
         check_writable(folder / "page.md", "FOLDER")

@@ -15,7 +15,7 @@ from statistics import fmean
 from meta_dataset_figures import Row, rank_correlation, setting, table, trained
 from tunecast.data.answers import MAX_ANSWERS, MIN_REPEATS
 from tunecast.data.kinds import Kind
-from tunecast.errors import mistakes_told
+from tunecast.errors import report_user_errors
 from tunecast.records import DatasetFacts, Outcome, Run, Score
 
 MIN_RUNS = 4
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser("loss_and_metric.py", description=__doc__)
     parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
-    with mistakes_told(), open_for_reading(parser.parse_args(arguments).store) as store:
+    with report_user_errors(), open_for_reading(parser.parse_args(arguments).store) as store:
         print(markdown(list(store.runs())))
 
 

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from tunecast.errors import mistakes_told
+from tunecast.errors import report_user_errors
 from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser("meta_dataset_figures.py", description=__doc__)
     parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
-    with mistakes_told(), open_for_reading(parser.parse_args(arguments).store) as store:
+    with report_user_errors(), open_for_reading(parser.parse_args(arguments).store) as store:
         print(markdown(list(store.runs())))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunecast.errors import mistakes_told
+from tunecast.errors import report_user_errors
 from tunecast.store import Store, export_parquet, put_published, read_published
 from tunecast.store.importing.published_layout import UNITS
 from tunecast_benchmarks.model_shapes import SHAPES
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True, help="folder for the CSV files")
     parser.add_argument("--output", type=Path, help="Parquet file for shipping")
     chosen = parser.parse_args()
-    with mistakes_told():
+    with report_user_errors():
         files = write_tables(chosen.folder, chosen.tables)
         if chosen.output is not None:
             print(f"{pack(files, chosen.output)} runs in {chosen.output}")

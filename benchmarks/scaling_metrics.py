@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meta_dataset_figures import table
-from tunecast.errors import mistakes_told
+from tunecast.errors import report_user_errors
 from tunecast.records import Run
 from tunecast.scaling import Relation, build_table, relations
 from tunecast.scaling.stored import rows_of
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser("scaling_metrics.py", description=__doc__)
     parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
-    with mistakes_told(), open_for_reading(parser.parse_args(arguments).store) as store:
+    with report_user_errors(), open_for_reading(parser.parse_args(arguments).store) as store:
         print(markdown(found(list(store.runs()))))
 
 

@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a way with a number of pairs and a seed; the untouched model has 0 pairs."""
+    """One run: a way with a number of pairs and a seed; the base model has 0 pairs."""
 
     model: str
     way: str

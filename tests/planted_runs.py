@@ -109,7 +109,7 @@ def with_peaks(runs: Sequence[Run], residue: float = 0.0) -> list[Run]:
 
 
 def planted_runs(tasks: int = 8, runs: int = 16, seed: int = 0, model: ModelFacts | None = None) -> list[Run]:
-    """Runs of several tasks, one of each of the untouched model, and a few that diverged at high rates."""
+    """Runs of several tasks, one of each of the base model, and a few that diverged at high rates."""
     model = model or planted_model()
     draw = np.random.default_rng(seed)
     found: list[Run] = []

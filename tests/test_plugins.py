@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tunecast.plugins import broken_plugin, load_plugins
+from tunecast.plugins import Registry
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installed package with one good plugin and two broken ones."""
-    (tmp_path / "words.py").write_text("good = lambda: 'good'\nnumber = lambda: 5\n")
+    (tmp_path / "words.py").write_text(
+        "from types import SimpleNamespace\ngood = lambda: SimpleNamespace(name='good')\nnumber = lambda: 5\n"
+    )
     info = tmp_path / "words-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: words\nVersion: 1.0\n")
@@ -28,12 +31,19 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("package")
 def test_a_broken_plugin_leaves_the_others_alone() -> None:
-    registered: list[str] = []
-    broken = load_plugins("tunecast.words", str, registered.append)
-    assert registered == ["good"]
-    assert broken == {"missing": "No module named 'nowhere'", "number": "words:number is not a str"}
-    assert "No module named 'nowhere'" in broken_plugin("missing", broken)
-    assert broken_plugin("good", broken) == ""
+    registry = Registry("word", "tunecast.words", SimpleNamespace)
+    assert list(registry.all()) == ["good"]
+    assert "cannot be loaded: No module named 'nowhere'" in registry.hint("missing")
+    assert "cannot be loaded: words:number is not a SimpleNamespace" in registry.hint("number")
+    assert registry.hint("god") == "Did you mean good? "
+
+
+def test_a_name_is_registered_once() -> None:
+    registry = Registry("word", "tunecast.no_words", SimpleNamespace)
+    registry.register(SimpleNamespace(name="a"))
+    for name in ("", "a"):
+        with pytest.raises(ValueError, match=f"the word name '{name}' is missing or taken"):
+            registry.register(SimpleNamespace(name=name))
 
 
 @pytest.mark.parametrize(("kind", "name"), [("search", "bad"), ("methods", "worse")])

@@ -15,8 +15,9 @@ from search.known_runs import context
 from sessions import finish
 from trial_tables import Trial, history, simulate
 from tunecast.errors import ConfigurationError
+from tunecast.plugins import check_library
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import History, Policy, Remaining, check_library, find_strategy
+from tunecast.search import History, Policy, Remaining, find_strategy
 from tunecast.store import Store
 from tunecast_benchmarks.rivals.base import Proposal, Rival
 from tunecast_benchmarks.rivals.rebuilt import rebuilt
@@ -118,7 +119,7 @@ def test_a_missing_library_is_one_error(
     name: str, installation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = STRATEGIES[name]
-    monkeypatch.setattr("tunecast.search.registry.find_spec", lambda _: None)
+    monkeypatch.setattr("tunecast.plugins.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=f"--strategy: {name} needs the package") as caught:
         check_library(name, one.library, one.installation, flag="--strategy")
     assert caught.value.hint == f"Install it: pip install {installation}"

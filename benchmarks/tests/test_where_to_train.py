@@ -37,7 +37,7 @@ RANDOM, LARGEST, LAYERS, LORA = CONTROLS
 @pytest.fixture(autouse=True)
 def methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry of the test's own: other tests must not meet the controls."""
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(registry._METHODS, "_plugins", dict(registry._METHODS.all()))
 
 
 @pytest.fixture

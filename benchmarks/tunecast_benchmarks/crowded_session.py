@@ -30,10 +30,10 @@ from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.instruction_handler import InstructionHandler
 from tunecast.session.live import LiveProgress
+from tunecast.session.placement import Placement
 from tunecast.session.prepare import PreparedTask, prepare_task
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.search_loop import Search
-from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import state_of
 from tunecast.session.trials import Trials
@@ -221,7 +221,7 @@ def _search(
         full_length_tokens=case.full_length_tokens,
         unique_examples=task.unique_examples(None),
         workers=slots,
-        explosion_nats=math.inf,
+        divergence_nats=math.inf,
     )
     tracker = BudgetTracker(Budget.parse(BUDGET), 0.0)
     progress = LiveProgress(Silent(), folder.path)
@@ -242,8 +242,8 @@ def _search(
         policy=timed,
         executor=executor,
         budget_tracker=tracker,
-        paces=Paces(pace, executor.slots[0].machine, "float32"),
-        seating=Seating(settings, task.training_task, executor, ROOM),
+        paces=RuntimeModels(pace, executor.slots[0].machine, "float32"),
+        placement=Placement(settings, task.training_task, executor, ROOM),
         folder=folder,
         settings=settings,
         progress=progress,

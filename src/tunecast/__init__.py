@@ -14,9 +14,11 @@ from tunecast.version import VERSION as __version__
 if TYPE_CHECKING:
     from tunecast.api import evaluate, export, export_gguf, merge, predict, push, recommend, train, tune
     from tunecast.recommender.question import Question
+    from tunecast.records import Pipeline
     from tunecast.session.settings import SessionSettings
 
 __all__ = [
+    "Pipeline",
     "Question",
     "SessionSettings",
     "__version__",
@@ -32,24 +34,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Pipeline": "tunecast.records",
     "Question": "tunecast.recommender.question",
     "SessionSettings": "tunecast.session.settings",
-    "evaluate": "tunecast.api",
-    "export": "tunecast.api",
-    "export_gguf": "tunecast.api",
-    "merge": "tunecast.api",
-    "predict": "tunecast.api",
-    "push": "tunecast.api",
-    "recommend": "tunecast.api",
-    "train": "tunecast.api",
-    "tune": "tunecast.api",
 }
+"""Modules of the names that are not in :mod:`tunecast.api`."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'tunecast' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "tunecast.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -71,7 +71,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def mistakes_told() -> Iterator[None]:
+def report_user_errors() -> Iterator[None]:
     """Print a :class:`UserError` on stderr, without a traceback, and exit with code 2.
 
     This also reports names that are too long, for all files that a user may name.
@@ -79,14 +79,16 @@ def mistakes_told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _tell(error)
+        _exit_with(error)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        _tell(UserError(f"{str(error.filename)[:60]}… is longer than a file name may be.", "Check the path."))
+        _exit_with(
+            UserError(f"{str(error.filename)[:60]}… is longer than a file name may be.", "Check the path.")
+        )
 
 
-def _tell(error: UserError) -> NoReturn:
+def _exit_with(error: UserError) -> NoReturn:
     import typer
 
     typer.secho(f"tunecast: {error.what}", err=True, fg="red")

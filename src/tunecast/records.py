@@ -108,6 +108,10 @@ class Task:
     metric: str = "loss"
 
 
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Names that configurations have for the number of experts of a layer."""
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """Facts of a base model, known without running it.
@@ -145,6 +149,12 @@ class ModelFacts:
         """Parameters that a token passes through: all, unless the configuration of a mixture says less."""
         stated = self.config.get("active_parameters")
         return stated if isinstance(stated, int) and stated > 0 else self.parameters
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether its layers have several experts, of which a token passes through some."""
+        counts = [self.config.get(name) for name in EXPERT_COUNTS]
+        return any(isinstance(count, int) and count > 1 for count in counts)
 
     @property
     def likely_pretraining_tokens(self) -> float:

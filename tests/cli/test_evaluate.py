@@ -99,7 +99,7 @@ def test_answers_are_written(with_adapter: Finished, toy_data: Path, tmp_path: P
     scores = [token_f1(answer["answer"], answer["reference"]) for answer in answers]
     assert sum(scores) / len(scores) == pytest.approx(found["score"]["metric"])
     code, _, err = call_main("evaluate", *IN_PROCESS, *flags, "--objective", "loss")
-    assert (code, "by the loss alone, the model answers nothing" in err) == (2, True)
+    assert (code, "with the objective loss, the model gives no answers" in err) == (2, True)
 
 
 def test_mistakes_are_told(

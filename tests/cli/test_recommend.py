@@ -54,7 +54,7 @@ def test_screen_has_the_gain_first_and_says_how_to_override(asked: list[str]) ->
     table = shown[shown.index("predicted, nothing") :]
     assert 0 < table.index("gain") < table.index("test") < table.index("GB")
     for part in (
-        "Untouched model",
+        "Base model",
         "predicted",
         "By epochs",
         "Why the first:",
@@ -69,7 +69,7 @@ def test_chart_is_one_file(asked: list[str], tmp_path: Path) -> None:
     run(*asked, "--plot", str(file))
     text = file.read_text(encoding="utf-8")
     assert "Pareto front" in text
-    assert "untouched model" in text
+    assert "base model" in text
 
 
 def test_the_chart_has_every_method(asked: list[str], tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_what_is_passed_on_does_not_tell_where_things_lay(finished_session: Fini
 def test_whether_it_is_worth_it_is_said_after_the_base_model_is_measured(finished_session: Finished) -> None:
     before, after = finished_session.messages.split("Scoring the base model: loss")
     assert "worth it" not in before
-    assert "Predicted from the untouched model's measured loss" in after
+    assert "Predicted from the base model's measured loss" in after
     assert "worth it" in after
     assert "epochs per trial" in before
 

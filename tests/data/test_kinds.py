@@ -52,6 +52,22 @@ def test_it_is_said_what_a_kind_was_recognised_by() -> None:
     assert "at most 2 words, 40 of 40 are different" in task_kind(dataset(NAMES)).text
 
 
+def test_it_is_said_why_repeated_completions_are_no_labels() -> None:
+    (unseen,) = task_kind(dataset(LABELS, ["yes"] * 9 + ["maybe"])).warnings
+    assert unseen.startswith(
+        "test: 1 of 10 examples have a label that no training example has ('maybe'; rows 10)."
+    )
+    assert unseen.endswith("--kind classification makes it one.")
+    (many,) = task_kind(dataset([f"label {number % 600}" for number in range(1800)])).warnings
+    assert "have 600 different completions. A classification has at most 500 labels" in many
+    assert task_kind(dataset(LABELS, ["maybe"] * 9), "generation").warnings == ()
+
+
+def test_all_labels_that_begin_others_are_named() -> None:
+    (found,) = task_kind(dataset(["ab", "abc", "abd"] * 10)).warnings
+    assert "('ab' and 'abc', 'ab' and 'abd')" in found
+
+
 def test_the_user_rules() -> None:
     assert task_kind(dataset(LABELS), "generation").labels is None
     assert task_kind(dataset(STORIES), "short-answers").metric == "token_f1"

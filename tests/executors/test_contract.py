@@ -22,8 +22,8 @@ from pulling import pulling, until
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors import ELSEWHERE, EXECUTORS, start_executor
 from tunecast.executors.base import (
-    CRASHES_FORGIVEN,
-    LOSSES_FORGIVEN,
+    MAX_CRASH_RETRIES,
+    MAX_LOST_WORKER_RETRIES,
     Broken,
     Crash,
     Executor,
@@ -104,7 +104,7 @@ def test_a_worker_that_the_kernel_kills_ran_out_of_memory(name: str, start: Star
         executor.open(Desk(str(tmp_path)))
         crash = executor.call(Do(workplaces.die), slot=1)
         assert crash.failure == (Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", crash.text))
-        assert crash.forgiven == CRASHES_FORGIVEN
+        assert crash.max_retries == MAX_CRASH_RETRIES
         assert executor.call(Do(workplaces.put_paper), slot=1) == 1
 
 
@@ -151,9 +151,9 @@ def test_slots_come_and_go(name: str, request: pytest.FixtureRequest, tmp_path: 
         lost = executor.submit(Do(workplaces.doze), slot=1)
         supervisor.kill()
         crash = answers_of(executor, 1)[lost]
-        assert (crash.text, crash.forgiven) == (
+        assert (crash.text, crash.max_retries) == (
             f"the worker on {socket.gethostname()} was lost",
-            LOSSES_FORGIVEN,
+            MAX_LOST_WORKER_RETRIES,
         )
         assert executor.call(Do(workplaces.put_paper), slot=0) == 2, "the other worker lived on"
         if name == "queue":

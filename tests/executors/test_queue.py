@@ -20,7 +20,7 @@ from sample_runs import sample_slot
 from tunecast.errors import ConfigurationError, ModelError, StoreError
 from tunecast.executors import MeetingPlace, leases, start_executor
 from tunecast.executors import queue as queue_module
-from tunecast.executors.base import LOSSES_FORGIVEN, Crash, broken
+from tunecast.executors.base import MAX_LOST_WORKER_RETRIES, Crash, broken
 from tunecast.executors.pool import Asked
 from tunecast.executors.queue import QueueExecutor
 from tunecast.executors.shared_folder import SharedFolder
@@ -119,7 +119,7 @@ def test_a_lost_worker_is_a_crash_and_its_late_answer_is_refused(
     bob.join()
     ann.fall_silent()
     assert queue.wait(timeout=30.0) == [
-        (handle, Crash("the worker on ann was lost", forgiven=LOSSES_FORGIVEN))
+        (handle, Crash("the worker on ann was lost", forgiven=MAX_LOST_WORKER_RETRIES))
     ]
     assert not ann.answer(number, 1)
     again = queue.submit(Do(workplaces.put_paper), slot=handle.slot)

@@ -105,7 +105,7 @@ def test_a_lost_node_is_a_loss_and_its_trials_go_on_elsewhere(tmp_path: Path) ->
     from workshop import fresh_process
 
     told, crash, papers = fresh_process(TWO_NODES, str(tmp_path), timeout=500)
-    assert crash[1] == 5, "losses are forgiven"
+    assert crash[1] == 5, "a lost worker is retried five times"
     assert crash[0].startswith("the worker on ")
     assert papers == [1, 1]
     assert told == []
@@ -136,7 +136,7 @@ with RayExecutor(2, SharedFolder(folder), told.append, address=cluster.address) 
         pass
     papers = [again, executor.call(Do(workplaces.put_paper), slot=lost.slot)]
 cluster.shutdown()
-print(json.dumps([told, [crash.text, crash.forgiven], papers]))
+print(json.dumps([told, [crash.text, crash.max_retries], papers]))
 """
 
 
@@ -162,7 +162,7 @@ import workplaces
 from tunecast.errors import UserError
 from tunecast.executors.ray import ENVIRONMENT, RayExecutor, workers_with_room
 from tunecast.executors.shared_folder import SharedFolder
-from tunecast.session.layout import laid_out
+from tunecast.session.worker_limits import with_worker_count
 from tunecast.session.settings import SessionSettings
 
 os.environ.update(ENVIRONMENT)
@@ -174,7 +174,7 @@ rooms = [workers_with_room(cluster.address, "cuda", 1, devices) for devices in (
 auto = SessionSettings("model", "data", executor="ray", ray_address=cluster.address, device="cpu")
 auto = replace(auto, workers="auto")
 asked = (auto, replace(auto, threads=2), replace(auto, workers=7), replace(auto, workers=None))
-workers = [laid_out(one).workers for one in asked]
+workers = [with_worker_count(one).workers for one in asked]
 try:
     with RayExecutor(1, SharedFolder(folder), told.append, address=cluster.address) as executor:
         executor.open(workplaces.Desk(str(folder), device="cuda", devices=2))

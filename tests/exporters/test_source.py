@@ -156,7 +156,7 @@ def test_where_the_untouched_model_won_there_is_nothing_to_train(
 ) -> None:
     folder = session_folder(tmp_path / "out", tiny_llama, toy_data, Pipeline("zero-shot"))
     with pytest.raises(
-        ConfigurationError, match="the untouched model, which won its session: there is nothing to train"
+        ConfigurationError, match="the base model, which won its session: there is nothing to train"
     ):
         export(folder, "trl")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from planted_runs import planted_dataset, planted_model
 from tunecast.methods.rates import adapter_rate
 from tunecast.predictor.endings import Ending
-from tunecast.predictor.quality_training import divergence_of, odds_of
+from tunecast.predictor.quality_training import divergence_of, divergence_probability
 from tunecast.predictor.rate_law import fit_rate_law
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import Pipeline
@@ -36,7 +36,7 @@ def test_high_rates_diverge() -> None:
     known = [ending(multiple, width) for multiple in MULTIPLES for width in (512, 1024, 2048)]
     learned = divergence_of(law, known)
     assert learned is not None
-    odds = odds_of(law, learned, [ending(multiple, 1536) for multiple in MULTIPLES])
+    odds = divergence_probability(law, learned, [ending(multiple, 1536) for multiple in MULTIPLES])
     assert list(odds) == sorted(odds)
     assert odds[0] < 0.1
     assert odds[-1] > 0.5
@@ -52,7 +52,9 @@ def test_what_steadies_a_schedule_is_learned() -> None:
     ]
     learned = divergence_of(law, known)
     assert learned is not None
-    with_one, without = (odds_of(law, learned, [ending(3.0, warmup_ratio=warmup)]) for warmup in (0.1, 0.0))
+    with_one, without = (
+        divergence_probability(law, learned, [ending(3.0, warmup_ratio=warmup)]) for warmup in (0.1, 0.0)
+    )
     assert without > 2 * with_one
 
 

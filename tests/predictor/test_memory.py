@@ -96,13 +96,17 @@ def test_odds_that_memory_runs_out(runs: list[Run]) -> None:
     room = WorkerCapacity("cpu", "bfloat16", 256, 1)
     full, lora = np.exp(learned.log_bytes(WIDE, dataset, pipelines, room))
     for share, odds in ((0.9, 1.0), (1.0, 0.5), (1.1, 0.0)):
-        found = learned.odds_beyond(WIDE, dataset, pipelines, replace(room, bytes=round(share * full)))
+        found = learned.out_of_memory_probability(
+            WIDE, dataset, pipelines, replace(room, bytes=round(share * full))
+        )
         assert found[0] == pytest.approx(odds, abs=0.01)
     between = replace(room, bytes=round(math.sqrt(full * lora)))
-    assert learned.odds_beyond(WIDE, dataset, pipelines, between) == pytest.approx([1.0, 0.0], abs=0.01)
+    assert learned.out_of_memory_probability(WIDE, dataset, pipelines, between) == pytest.approx(
+        [1.0, 0.0], abs=0.01
+    )
     unknown = replace(WIDE, family="no such family")
     assert not is_known(unknown)
-    assert list(learned.odds_beyond(unknown, dataset, pipelines, room)) == [0.0, 0.0]
+    assert list(learned.out_of_memory_probability(unknown, dataset, pipelines, room)) == [0.0, 0.0]
 
 
 def test_an_accelerators_trial_goes_on_with_single_examples(runs: list[Run]) -> None:

@@ -160,7 +160,7 @@ def test_a_process_that_reads_the_shipped_prior_starts_fast() -> None:
     code = "from tunecast.predictor import read_prior, shipped_prior\nread_prior(shipped_prior())"
     # Side by side, because the processors' own speed changes from second to second.
     ratios = [seconds(code) / seconds("import numpy, safetensors.numpy") for _ in range(7)]
-    assert statistics.median(ratios) <= 4
+    assert statistics.median(ratios) <= 5
 
 
 def test_the_shipped_prior_has_not_seen_what_is_held_back() -> None:

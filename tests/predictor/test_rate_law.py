@@ -38,7 +38,7 @@ def sweep(best: float, facts: ModelFacts, level: float = 0.5, **more: object) ->
             STEPS,
             level + 0.015 * float(linex(np.log(rate / best), 1.4)),
             facts.name,
-            True,
+            "loss",
         )
         for rate in RATES
     ]
@@ -120,7 +120,7 @@ def test_units_do_not_matter() -> None:
 
 def test_models_that_know_little_language_teach_nothing() -> None:
     tiny = replace(model("tiny", 128), parameters=2_000_000, pretraining_tokens=16_000_000)
-    learned = fit_rate_law([replace(one, is_published=False) for one in sweep(1e-2, tiny)])
+    learned = fit_rate_law([replace(one, source="recorded") for one in sweep(1e-2, tiny)])
     assert learned.names.models == ()
 
 

@@ -21,12 +21,12 @@ from tunecast.recommender.question import Question
 @pytest.mark.parametrize(
     ("probability", "words"),
     [
-        (0.9999, "very likely worth it: it beats the untouched model almost certainly."),
-        (0.98, "very likely worth it: it beats the untouched model with a probability of 98%."),
+        (0.9999, "very likely worth it: it beats the base model almost certainly."),
+        (0.98, "very likely worth it: it beats the base model with a probability of 98%."),
         (0.8, "probably worth it"),
-        (0.74, "worth it: it beats the untouched model with a probability of 74%."),
+        (0.74, "worth it: it beats the base model with a probability of 74%."),
         (0.26, "Cannot tell yet"),
-        (0.2, "probably not worth it: it beats the untouched model with a probability of 20% only."),
+        (0.2, "probably not worth it: it beats the base model with a probability of 20% only."),
     ],
 )
 def test_worth(probability: float, words: str) -> None:

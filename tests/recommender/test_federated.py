@@ -14,7 +14,7 @@ from tunecast.federated.settings import FederatedSettings
 from tunecast.predictor import load_prior
 from tunecast.recommender.federated import FederatedRecommendation, rebuilt_directions, recommend_federated
 from tunecast.recommender.federated_study import SKEWS, VARIANTS, Federation, Study, study_of_package
-from tunecast.recommender.question import Question, Situation, look
+from tunecast.recommender.question import Question, Situation, read_situation
 from tunecast.recommender.recommendation import ZeroShotLoss
 
 
@@ -25,7 +25,7 @@ def question(tiny_llama: Path, toy_data: Path) -> Question:
 
 @pytest.fixture(scope="module")
 def situation(question: Question) -> Situation:
-    return look(question)
+    return read_situation(question)
 
 
 def asked(question: Question, situation: Situation, **values: object) -> FederatedRecommendation:

@@ -11,9 +11,9 @@ def prospect(method: str, rate: float, loss: float, seconds: float, price: float
     pipeline = Pipeline(method, {"learning_rate": rate, "per_device_train_batch_size": 4})
     return Prospect(
         pipeline, loss, 0.8 * loss, 1.3 * loss,
-        1 - loss / 4.0, 1 - 1.3 * loss / 4.0, 1 - 0.8 * loss / 4.0, 0.01,
+        1 - loss / 4.0, 1 - 1.3 * loss / 4.0, 1 - 0.8 * loss / 4.0, 0.01, 100_000, 120,
         hours, 0.5 * hours, 2 * hours, 12.5, None if price is None else price * hours,
-        100_000, 120, 4, True, ("<b>It suits the width.</b>",),
+        4, True, "", ("<b>It suits the width.</b>",),
     )  # fmt: skip
 
 

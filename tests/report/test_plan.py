@@ -49,7 +49,7 @@ def test_it_says_what_was_decided(plan: dict[str, Any]) -> None:
     methods = rows["search"].partition(": ")[2]
     assert methods.count(",") == METHODS_SHOWN
     texts = [text for _, text in plan_rows(plan)]
-    first = next(number for number, text in enumerate(texts) if text.startswith("untouched: loss "))
+    first = next(number for number, text in enumerate(texts) if text.startswith("base model: loss "))
     assert [text[:2] for text in texts[first + 1 : first + 4]] == ["1.", "2.", "3."]
 
 

@@ -68,6 +68,11 @@ def test_a_constant_answer_that_is_not_beaten_is_said_first() -> None:
     assert words.sentences[0] == (
         "The winner is no better than guessing by how frequent each answer is, which has a loss of 0.500."
     )
+    unclear = verdict(with_margins(record, zero_shot=1.2, majority_answer=-0.05), runs)
+    assert unclear.text == "No clear gain: the winner is not clearly better than a constant answer"
+    assert unclear.sentences[0].endswith(
+        "which has a loss of 0.500: on the same examples it is -0.050 to 0.150 better."
+    )
     beaten = verdict(with_margins(record, zero_shot=1.2, majority_answer=0.1), runs)
     assert beaten.text.startswith("The search won")
 
@@ -95,7 +100,7 @@ def test_a_baseline_of_few_steps_is_named_by_them() -> None:
 @pytest.mark.parametrize(
     ("winner", "headline"),
     [
-        ("zero_shot", "Zero-shot won: no finetuning beat the untouched base model"),
+        ("zero_shot", "Zero-shot won: no finetuning beat the base model"),
         ("baseline", "The baseline won: the search found nothing better"),
     ],
 )
@@ -175,7 +180,7 @@ def test_a_session_that_measured_no_trial_says_so() -> None:
     base = record.contender("zero_shot")
     alone = (base, dataclasses.replace(base, name="incumbent"))
     words = verdict(dataclasses.replace(record, contenders=alone, winner="zero_shot"), runs)
-    assert words.text == "Nothing was measured after training: the untouched base model is delivered"
+    assert words.text == "Nothing was measured after training: the base model is delivered"
 
 
 def test_equal_scores_are_called_equal() -> None:

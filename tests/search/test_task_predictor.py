@@ -22,7 +22,7 @@ from tunecast.search import (
     History,
     TrialView,
 )
-from tunecast.search.failure import memory_odds
+from tunecast.search.failure import memory_failure_probability
 from tunecast.search.task_predictor import TaskPredictor, _seconds
 
 
@@ -156,7 +156,7 @@ def test_the_odds_of_a_failure_are_those_of_divergence_and_of_too_little_memory(
     trials = [view(run, int(number == 0)) for number, run in enumerate(runs)]
     found = TaskPredictor(context(prior=prior, room=room), prior).predict(History(tuple(trials))).failure
     diverging = TaskPredictor(context(prior=prior), prior).predict(History(tuple(trials))).failure
-    beyond = memory_odds(context(room=room), prior, [run.pipeline for run in runs])
+    beyond = memory_failure_probability(context(room=room), prior, [run.pipeline for run in runs])
     assert beyond.min() < 0.1
     assert beyond.max() > 0.9
     assert found[0] == 0.0  # it has a point, so memory holds it

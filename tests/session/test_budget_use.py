@@ -29,12 +29,12 @@ from tunecast.session.final_training import FinalTrainer
 from tunecast.session.finalists import best_checkpoints, is_scored, leading_checkpoints
 from tunecast.session.folder import OutputFolder
 from tunecast.session.judge import Judge
+from tunecast.session.placement import Placement
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import Validation, session_validation
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.search_loop import Search
-from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trial import Trial
 from tunecast.session.trials import Trials
@@ -149,7 +149,7 @@ class Spent:
             full_length_tokens=full_length,
             unique_examples=10**6,
             workers=1,
-            explosion_nats=99.0,
+            divergence_nats=99.0,
             halvings=validation.halvings,
         )
         machine.trials += self.trials
@@ -162,8 +162,8 @@ class Spent:
             policy=get_strategy(DEFAULT).policy(known_of(prepared, full_length)),
             executor=machine,
             budget_tracker=tracker,
-            paces=Paces(runtime_model, machine.slots[0].machine, "float32"),
-            seating=Seating(settings, prepared.training_task, machine, limit=1),
+            paces=RuntimeModels(runtime_model, machine.slots[0].machine, "float32"),
+            placement=Placement(settings, prepared.training_task, machine, limit=1),
             folder=folder,
             settings=settings,
             progress=Silent(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,35 @@ def test_all_measures_stand_wherever_the_result_is(
     assert f"To label texts: tunecast classify --model {finished.folder} --data FILE" in out
     for file in ("report.html", "best/README.md"):
         assert "Classification" in (finished.folder / file).read_text(encoding="utf-8")
+
+
+def test_the_cards_code_chooses_the_same_labels(
+    finished: sessions.Finished, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = finished.folder / "best"
+    code = (best / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    code = code.replace("folder = '.'", f"folder = {str(best)!r}")
+    code = re.sub(r"^(base = \w+\.from_pretrained\()[^)]*", rf"\1{str(tiny_llama)!r}", code, flags=re.M)
+    prompts = [text for text, _ in moods(12)]
+    asked = [word for prompt in prompts for word in ("--prompt", prompt)]
+    expected = [
+        one["label"] for one in results("classify", "--model", str(finished.folder), *asked, "--json")
+    ]
+    for prompt in prompts:
+        exec(code.replace('"..."', repr(prompt)), {})
+    assert capsys.readouterr().out.splitlines() == expected
+    assert set(expected) == {"bad", "good"}
+
+
+def test_data_that_teach_nothing_are_refused_or_told(tiny_llama: Path, tmp_path: Path) -> None:
+    one = write_table(tmp_path / "one.csv", [(f"case {number}", "good") for number in range(60)])
+    with pytest.raises(DataError, match="training examples have the same completion, 'good'") as caught:
+        prepare_task(SessionSettings(str(tiny_llama), str(one)), Silent())
+    assert "--kind generation" in (caught.value.hint or "")
+    prepare_task(SessionSettings(str(tiny_llama), str(one), kind="generation"), Silent())
+    skewed = write_table(tmp_path / "skewed.csv", [*moods(30), *((f"case {n}", "bad") for n in range(200))])
+    warnings = prepare_task(SessionSettings(str(tiny_llama), str(skewed)), Silent()).warnings
+    assert any("The answers are skewed" in text for text in warnings)
 
 
 def test_runs_name_the_metric(finished: sessions.Finished) -> None:

@@ -181,7 +181,7 @@ def test_what_a_head_cannot_be_scored_by(
 
 def test_a_classifier_is_no_base_model_after_it_was_scored(whole: Path) -> None:
     resolved = models.resolve(str(whole))
-    facts = models.describe(resolved, may_classify=True)
+    facts = models.describe(resolved, allow_classifier=True)
     assert facts.architecture == "decoder-only"
     for _ in range(2):  # the second time from the cache
         with pytest.raises(ModelError, match="is a classifier with a head"):

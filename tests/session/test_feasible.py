@@ -22,12 +22,12 @@ from tunecast.models import load_config
 from tunecast.progress import Silent
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import GIVEN
-from tunecast.session import layout
+from tunecast.session import worker_limits
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.feasible import Feasible, feasible_candidates
-from tunecast.session.layout import limit_bytes
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
+from tunecast.session.worker_limits import limit_bytes
 from tunecast.session.workloads import SingleExamples
 
 METHODS = ("lora", "full", "ia3")
@@ -150,7 +150,7 @@ def test_a_limit_below_everything_names_one_that_suffices(case: Case) -> None:
 
 
 def test_a_machine_that_is_too_small_has_other_remedies(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "device_bytes", lambda device: 200_000_000)
+    monkeypatch.setattr(worker_limits, "device_bytes", lambda device: 200_000_000)
     settings = replace(case.settings, methods=("full",), workers=2)
     assert limit_bytes(settings, "cpu") == 100_000_000
     with pytest.raises(ConfigurationError) as caught:
@@ -185,7 +185,7 @@ class Measured(Full):
 
 
 def test_a_method_that_is_not_known_can_only_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._METHODS, "measured", Measured())
+    monkeypatch.setitem(registry._METHODS._plugins, "measured", Measured())
     unknown = Pipeline("measured", {"learning_rate": 1e-3, "per_device_train_batch_size": 4})
     element_bytes = 4 if SingleExamples(case.training_task).full.precision == "float32" else 2
     bare = 400_000_000 + element_bytes * case.training_task.facts.parameters
@@ -208,9 +208,9 @@ def test_the_limit_is_the_device_s_memory_unless_given(monkeypatch: pytest.Monke
     assert limit_bytes(settings, "cpu") == machine.device_bytes("cpu")
     assert limit_bytes(replace(settings, max_memory_gb=6.0), "cpu") == 6_000_000_000
     assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cpu") == 2_000_000_000
-    for module in (layout, local):
+    for module in (worker_limits, local):
         monkeypatch.setattr(module, "accelerator_count", lambda: 2)
-    monkeypatch.setattr(layout, "device_bytes", lambda device: 9_000_000_000)
+    monkeypatch.setattr(worker_limits, "device_bytes", lambda device: 9_000_000_000)
     assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=4), "cuda") == 3_000_000_000
     of_one_alone = limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda")
     assert of_one_alone == 6_000_000_000, "two of three share an accelerator"

@@ -159,7 +159,7 @@ def test_the_end_of_a_trial_is_scored_once_and_by_a_resumed_session_again(
     folder = tmp_path / "out"
     more = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast")
     sessions.finish(folder, tiny_llama, toy_data, *more)
-    assert asked == [False], "the untouched model alone"
+    assert asked == [False], "the base model alone"
     first = sessions.record_of(folder).contender("baseline")
     sessions.unfinish(folder, keep=2)
     code, _, err = sessions.call_main("tune", "--resume", *sessions.IN_PROCESS, "--output-dir", str(folder))

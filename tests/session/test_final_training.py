@@ -111,7 +111,7 @@ def test_there_is_none_without_a_trained_winner_or_room(
     prepared: PreparedTask, store: Store, tmp_path: Path, settings: SessionSettings
 ) -> None:
     decides = trainer(prepared, store, tmp_path / "out", settings, final_training="budget")
-    assert decides.plan(None, 1e9, "tokens").reason == "no trial beats the untouched model"
+    assert decides.plan(None, 1e9, "tokens").reason == "no trial beats the base model"
     for left in (0.0, 2000.0):
         plan = decides.plan(winner(prepared), left, "tokens")
         assert plan.pipeline is None

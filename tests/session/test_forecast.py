@@ -303,7 +303,7 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
     code, out, err = call_main("tune", "--resume", *flags)
     assert code == 0, err
     assert len(begun) == 1
-    assert "The budget is over and was not enough for the run on 16 examples." in err
+    assert "The budget ran out before the end of the run on 16 examples." in err
     assert "the run on 16 examples: not started" in json.loads(out)["forecast"]["reason"]
     assert (folder / "best" / "README.md").is_file()
 

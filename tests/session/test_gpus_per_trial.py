@@ -14,8 +14,8 @@ from tunecast.methods import get_method
 from tunecast.methods.space import BASELINE
 from tunecast.records import DEVICES, Outcome, Pipeline
 from tunecast.session.folder import OutputFolder
+from tunecast.session.placement import exclude_unshardable
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.seating import leave_out_whole
 from tunecast.session.trials import Trials
 from tunecast.store import Store
 
@@ -31,7 +31,7 @@ def test_a_session_of_spread_trials_goes_on_with_one_process(
     with Store.open(out / "runs.sqlite") as store:
         runs = [run for run in store.runs() if run.is_candidate]
     assert {run.devices for run in runs} == {2}
-    assert all(get_method(run.pipeline.method).why_whole() is None for run in runs)
+    assert all(get_method(run.pipeline.method).why_not_shardable() is None for run in runs)
     assert {run.outcome for run in runs} == {Outcome.COMPLETED}
     more = ("--resume", "--output-dir", str(out), "--budget", "3-trials", "--gpus-per-trial", "1", "--json")
     code, text, err = run_command("tune", *more)
@@ -79,12 +79,12 @@ def test_trials_that_need_whole_tensors_are_not_continued(prepared: PreparedTask
     folder = OutputFolder(tmp_path / "out")
     with Store.open(":memory:") as store:
         trials = Trials("s", prepared, [BASELINE, *whole], folder, store, seed=0, full_length_tokens=2000,
-                        unique_examples=48, workers=1, explosion_nats=99.0)  # fmt: skip
-        leave_out_whole(trials, 1)
+                        unique_examples=48, workers=1, divergence_nats=99.0)  # fmt: skip
+        exclude_unshardable(trials, 1)
         assert all(trial.is_feasible for trial in trials)
-        leave_out_whole(trials, 2)
+        exclude_unshardable(trials, 2)
         assert [trial.is_feasible for trial in trials] == [True, False, False]
         trials[1].run = sample_run()
         with pytest.raises(ConfigurationError, match="by mezo has begun"):
-            leave_out_whole(trials, 2)
+            exclude_unshardable(trials, 2)
     folder.close()

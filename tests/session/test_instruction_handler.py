@@ -182,7 +182,7 @@ def test_a_final_training_is_ended_too(some: SessionSettings) -> None:
     (final,) = [run for run in committed(folder_of(some)) if run.is_beside_search]
     assert final.outcome is Outcome.PAUSED
     assert final.curve
-    assert any("was told to end before the rest of the final training" in line for line in told.lines)
+    assert any("was stopped before the end of the rest of the final training" in line for line in told.lines)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_step_without_end_is_broken_off(tiny_llama: Path, toy_data: Path, tmp_
     record = api.tune(settings, progress=told)
     (worker,) = told.disturbed
     assert not worker.is_running()
-    assert any("The budget is over and was not enough for a step of trial" in line for line in told.lines)
+    assert any("The budget ran out before the end of a step of trial" in line for line in told.lines)
     after = committed(folder)
     assert len(told.before) > 1
     assert [run.id for run in after[: len(told.before)]] == [run.id for run in told.before]

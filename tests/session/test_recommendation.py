@@ -36,7 +36,7 @@ class Lines(Silent):
 def test_first_screen_holds_three_predictions(tiny_llama: Path, toy_data: Path) -> None:
     shown = Lines()
     found = resolve(SessionSettings(str(tiny_llama), str(toy_data)), progress=shown)
-    assert shown.lines[0].startswith("Predicted before anything runs (untouched model: loss")
+    assert shown.lines[0].startswith("Predicted before anything runs (base model: loss")
     assert len(shown.lines) == 4
     assert all(" gain, loss " in line and " GB: " in line for line in shown.lines[1:4])
     assert len(found["prediction"]["recommendations"]) == 3

@@ -8,7 +8,7 @@ from tunecast.session.run_factory import (
     EVALUATION_SHARE,
     FORWARD_COST,
     affordable_validation,
-    explosion_nats,
+    divergence_nats,
     session_validation,
     sized_validation,
 )
@@ -68,5 +68,5 @@ def test_a_session_of_0_1_0_keeps_its_validation_examples(prepared: PreparedTask
 
 
 def test_a_loss_explodes_well_above_knowing_nothing() -> None:
-    assert explosion_nats(0.5, 1000) == 1.5 * math.log(1000)
-    assert explosion_nats(20.0, 1000) == 30.0
+    assert divergence_nats(0.5, 1000) == 1.5 * math.log(1000)
+    assert divergence_nats(20.0, 1000) == 30.0

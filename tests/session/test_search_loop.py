@@ -23,10 +23,10 @@ from tunecast.search import History, Policy, Remaining, random_search
 from tunecast.session import search_loop
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
+from tunecast.session.placement import Placement
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.search_loop import Search
-from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
 from tunecast.store import Store
@@ -144,7 +144,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
                 full_length_tokens=FULL_LENGTH,
                 unique_examples=128,
                 workers=workers,
-                explosion_nats=9.0,
+                divergence_nats=9.0,
             )
             hand = Hand(trials, losses, workers)
             whole = trials[0].plan.tokens_at(trials[0].plan.total_steps)
@@ -154,8 +154,8 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
                 policy=policy,
                 executor=hand,
                 budget_tracker=budget_tracker or BudgetTracker(tokens, 0.0),
-                paces=Paces(RuntimeModel(1e-3), hand.slots[0].machine, "float32"),
-                seating=Seating(settings, prepared.training_task, hand, limit=1),
+                paces=RuntimeModels(RuntimeModel(1e-3), hand.slots[0].machine, "float32"),
+                placement=Placement(settings, prepared.training_task, hand, limit=1),
                 folder=folder,
                 settings=replace(settings, keep_gb=keep_gb, workers=workers),
                 progress=progress or Silent(),
@@ -295,7 +295,7 @@ def test_steps_that_outlast_the_budget_are_broken_off(begin: Begin) -> None:
     assert (len(baseline.curve), len(other.curve)) == (1, 0), "the points that they had"
     assert outcomes(search) == [Outcome.PAUSED] * 4
     assert not any(trial.running for trial in search.trials)
-    sentence = "The budget is over and was not enough for a step of trial"
+    sentence = "The budget ran out before the end of a step of trial"
     assert sorted(told.lines) == sorted(f"{sentence} {trial.spec.run}." for trial in (baseline, other))
 
 

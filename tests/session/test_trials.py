@@ -16,7 +16,7 @@ from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.shortfalls import shortfalls
 from tunecast.session.trials import SKIPPED, Trials
 from tunecast.store import Store
@@ -51,7 +51,7 @@ def laid_out(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Tria
         full_length_tokens=10_000,
         unique_examples=128,
         workers=1,
-        explosion_nats=9.0,
+        divergence_nats=9.0,
     )
 
 
@@ -314,7 +314,7 @@ def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(
             others.append(other_seconds)
 
     others: list[float] = []
-    trials.teach(Paces(Recorder(1.0), SLOT.machine, "float32"))
+    trials.teach(RuntimeModels(Recorder(1.0), SLOT.machine, "float32"))
     part, whole = (sum(e.tokens for e in some) for some in (subset, prepared.training_task.validation))
     assert (others[0], others[-2]) == (2.0, 1.0), "in the order of time, not of trials"
     assert others[-1] == pytest.approx(10.0 * part / whole), "the subset's part, as for any point"

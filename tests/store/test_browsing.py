@@ -14,7 +14,7 @@ from tunecast.store import Store
 
 @pytest.fixture
 def filled(store: Store) -> Store:
-    """Twelve runs of two tasks and two methods, an untouched model, and one run without points."""
+    """Twelve runs of two tasks and two methods, a base model, and one run without points."""
     runs = []
     for number in range(12):
         dataset = sample_dataset(f"task-{number % 2}")
@@ -36,7 +36,7 @@ def filled(store: Store) -> Store:
 
 def test_pages_are_counted_sorted_and_cut(filled: Store) -> None:
     page = filled.page(limit=5)
-    assert page.total == 13, "the untouched model is none of them"
+    assert page.total == 13, "the base model is none of them"
     assert len(page.rows) == 5
     assert page.rows[0].final_loss is None
     by_loss = filled.page(order="loss", limit=20)

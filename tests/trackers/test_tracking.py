@@ -180,7 +180,7 @@ def test_an_unknown_tracker_is_refused() -> None:
 
 
 def test_a_missing_library_is_refused_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunecast.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("tunecast.plugins.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError) as refused:
         get_trackers(["tensorboard"])
     assert refused.value.what == "--track: tensorboard needs the package tensorboard."

@@ -30,7 +30,7 @@ def task(tiny_llama: Path) -> TrainingTask:
 
 
 def live_trial(
-    task: TrainingTask, variant: str = "lora", explosion_nats: float = math.inf, **changes: Any
+    task: TrainingTask, variant: str = "lora", divergence_nats: float = math.inf, **changes: Any
 ) -> LiveTrial:
     pipeline = workshop.pipeline(variant, **changes)
     base = models.load_model(task.model, dtype=torch.float32, device="cpu")
@@ -42,7 +42,7 @@ def live_trial(
         Compute("cpu", "float32", task.facts.architecture, 3),
         CompletionLoss(),
         seed=0,
-        explosion_nats=explosion_nats,
+        divergence_nats=divergence_nats,
     )
 
 
@@ -174,7 +174,7 @@ def test_every_optimiser_learns_at_its_own_rate(task: TrainingTask, optimizer: s
 
 def test_an_explosion_is_a_divergence(task: TrainingTask) -> None:
     with pytest.raises(DivergedError, match="step 1: loss"):
-        live_trial(task, explosion_nats=1.0).advance(3)
+        live_trial(task, divergence_nats=1.0).advance(3)
 
 
 def test_weights_can_be_put_back(task: TrainingTask, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_an_accelerator_that_failed_for_good_ends_its_worker(
     runner = Runner(task)
     sound = workshop.spec(task, workshop.pipeline(), tmp_path / "sound")
     absurd = workshop.spec(
-        task, workshop.pipeline(learning_rate=1e3), tmp_path / "absurd", explosion_nats=3.0
+        task, workshop.pipeline(learning_rate=1e3), tmp_path / "absurd", divergence_nats=3.0
     )
 
     def fail(*_: object, **__: object) -> None:
@@ -152,7 +152,7 @@ def test_evaluation_may_use_all_memory_again_with_the_next_trial(
 
 def test_tokens_of_a_retraining_that_breaks_are_spent(task: TrainingTask, tmp_path: Path) -> None:
     absurd = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
-    trial = workshop.spec(task, absurd, tmp_path, epochs=2, explosion_nats=30.0)
+    trial = workshop.spec(task, absurd, tmp_path, epochs=2, divergence_nats=30.0)
     plan = task.plan(trial)
     broken = Runner(task).advance(trial, plan.grid[-2], plan.grid[-1])
     assert broken.outcome is Outcome.DIVERGED
@@ -305,9 +305,9 @@ def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: TrainingTas
 
 def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: TrainingTask) -> None:
     pipeline = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
-    trial = workshop.spec(task, pipeline, epochs=2, explosion_nats=30.0)
+    trial = workshop.spec(task, pipeline, epochs=2, divergence_nats=30.0)
     assert runner.measure_speed(trial, math.inf) > 0
-    none = workshop.spec(task, workshop.pipeline(), explosion_nats=1e-3)
+    none = workshop.spec(task, workshop.pipeline(), divergence_nats=1e-3)
     with pytest.raises(ModelError, match="diverges at its first step"):
         runner.measure_speed(none, 0.0)
     assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
@@ -377,7 +377,7 @@ def test_a_worker_that_lost_its_base_model_leaves(tiny_llama: Path, tmp_path: Pa
 @pytest.mark.parametrize("variant", ["lora", "full"])
 def test_an_absurd_learning_rate_diverges(variant: str, runner: Runner, task: TrainingTask) -> None:
     pipeline = workshop.pipeline(variant, learning_rate=1e3, warmup_ratio=0.0)
-    trial = workshop.spec(task, pipeline, epochs=2, explosion_nats=30.0)
+    trial = workshop.spec(task, pipeline, epochs=2, divergence_nats=30.0)
     *earlier, last = workshop.run_trial(runner, trial)
     assert last.outcome is Outcome.DIVERGED
     assert last.error is not None

@@ -28,7 +28,7 @@ def holdouts(endings: Sequence[Ending], runs: Sequence[Run]) -> dict[str, list[F
 
     Args:
         endings: Recorded and published ones.
-        runs: The recorded runs, those of untouched base models among them.
+        runs: The recorded runs, those of base models among them.
     """
     untouched = untouched_runs(runs)
     recorded = [ending for ending in endings if not ending.table]

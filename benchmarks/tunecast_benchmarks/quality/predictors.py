@@ -30,7 +30,7 @@ class Fitted(Protocol):
 
 
 class Predictor(Protocol):
-    """A way to learn from endings and from the losses of untouched base models."""
+    """A way to learn from endings and from the losses of base models."""
 
     name: str
     learns_from_tables: bool
@@ -152,7 +152,7 @@ class RatesFitted:
         """Add the costs, in the usual scale of recorded or of published groups, to the levels."""
         levels = self._levels.answer(endings)
         costs = [
-            math.exp(USUAL_SCALE[bool(one.table)])
+            math.exp(USUAL_SCALE["loss" if one.table else "recorded"])
             * self._law.judge(one.task.model, [(one.pipeline, one.total_steps)])[1][0]
             for one in endings
         ]

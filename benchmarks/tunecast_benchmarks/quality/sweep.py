@@ -7,10 +7,12 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from tunecast.predictor.endings import Ending, observations
-from tunecast.predictor.quality_training import divergence_of, odds_of
+from tunecast.predictor.quality_training import divergence_of, divergence_probability
 from tunecast.predictor.rate_law import fit_rate_law
 
 SWEEP = "tinker_sft_sweep"
+SMALL = 4_000_000_000
+"""Parameters below which a model is small."""
 Choose = Callable[[Sequence[Ending]], Ending]
 """Picks one of the measured endings of a model without looking at values."""
 
@@ -76,18 +78,26 @@ def report(endings: Sequence[Ending]) -> list[str]:
         return lambda of: min(of, key=cost)
 
     constant = best_constant(table)
+    small = {name: of for name, of in table.items() if of[0].task.model.parameters < SMALL}
     asked = [ending for of in table.values() for ending in of]
     chances = []
     for ending in asked:
         found = odds[ending.family]
-        chances.append(odds_of(laws[ending.family], found, [ending])[0] if found else 0.0)
-    return [
+        chances.append(divergence_probability(laws[ending.family], found, [ending])[0] if found else 0.0)
+    lines = [
         f"{SWEEP}: {len(table)} models, each with its family left out, mean nats above the best measured",
         f"rate law: {mean_regret(table, by_law):.5f}",
         f"constant of 3e-4: {mean_regret(table, lambda _: nearest(3e-4)):.5f}",
         f"best constant of this table ({constant:g}): {mean_regret(table, lambda _: nearest(constant)):.5f}",
         f"divergence, AUC: {auc(chances, [ending.diverged for ending in asked]):.3f}",
     ]
+    if small:
+        by_constant = mean_regret(small, lambda _: nearest(3e-4))
+        lines.append(
+            f"{len(small)} of them below 4 billion parameters: rate law {mean_regret(small, by_law):.5f}, "
+            f"constant of 3e-4 {by_constant:.5f}"
+        )
+    return lines
 
 
 def auc(chances: Sequence[float], outcomes: Sequence[bool]) -> float:

@@ -12,9 +12,10 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from tunecast.plugins import check_library
 from tunecast.records import Pipeline
 from tunecast.replay.comparing import Contestant, Maker
-from tunecast.search import Context, Policy, check_library, strategies
+from tunecast.search import Context, Policy, strategies
 from tunecast_benchmarks.rivals.base import Rival, Search
 
 if TYPE_CHECKING:

@@ -33,12 +33,12 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`."""
     from tunecast.data import check_kind
-    from tunecast.report.shown import given_or_shown
+    from tunecast.report.default_progress import progress_or_default
     from tunecast.session.evaluation import evaluate as score
 
     check_objective(settings.objective)
     check_kind(settings.kind)
-    with given_or_shown(progress) as shown:
+    with progress_or_default(progress) as shown:
         return score(settings, adapter, split, shown, seed=seed, proxy=proxy)
 
 
@@ -67,7 +67,7 @@ def generate(
         max_new_tokens: Longest answer in tokens; at most half of the context.
         temperature: 0 takes the likeliest token each time; else tokens are drawn.
         top_p: Share of probability whose likeliest tokens are drawn from.
-        seed: Seed of what is drawn.
+        seed: Seed of the sampling.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
     """
@@ -111,7 +111,7 @@ def classify(
     Raises:
         UserError: A problem that the user can fix, such as labels that are not known.
     """
-    from tunecast.report.shown import given_or_shown
+    from tunecast.report.default_progress import progress_or_default
     from tunecast.session.finished_model import chosen_labels, find_finished_model
     from tunecast.session.settings import SessionSettings
 
@@ -121,7 +121,7 @@ def classify(
         model, "", pattern=pattern, device=device, dtype=dtype, trust_remote_code=trust_remote_code
     )
     finished = find_finished_model(model, adapter, trust_remote_code=trust_remote_code)
-    with given_or_shown(progress) as shown:
+    with progress_or_default(progress) as shown:
         return chosen_labels(finished, prompts, labels, settings, shown)
 
 
@@ -152,13 +152,14 @@ def recommend(
         calibrate: Whether this machine is measured first, in some seconds, and remembered.
         progress: Receives the progress of a measurement; None shows it in a terminal or a notebook.
     """
-    from tunecast.predictor import load_prior
+    from tunecast.predictor import prior_at
     from tunecast.recommender.recommend import recommend_pipelines
-    from tunecast.report.shown import given_or_shown
+    from tunecast.report.default_progress import progress_or_default
 
-    with given_or_shown(progress) as shown:
-        situation, measured = _look_and_measure(question, measure, calibrate, shown)
-    return recommend_pipelines(question, situation, load_prior(), measured)
+    prior = prior_at(question.prior)
+    with progress_or_default(progress) as shown:
+        situation, measured = _situation_and_loss(question, measure, calibrate, shown)
+    return recommend_pipelines(question, situation, prior, measured, prices_all=False)
 
 
 def recommend_federated(
@@ -177,24 +178,25 @@ def recommend_federated(
         federation: Clients, rounds, and how differently labels are spread.
         measure: As for :func:`recommend`, like ``calibrate`` and ``progress``.
     """
-    from tunecast.predictor import load_prior
+    from tunecast.predictor import prior_at
     from tunecast.recommender.federated import recommend_federated as compare
-    from tunecast.report.shown import given_or_shown
+    from tunecast.report.default_progress import progress_or_default
 
-    with given_or_shown(progress) as shown:
-        situation, measured = _look_and_measure(question, measure, calibrate, shown)
-    return compare(question, situation, federation, load_prior(), measured)
+    prior = prior_at(question.prior)
+    with progress_or_default(progress) as shown:
+        situation, measured = _situation_and_loss(question, measure, calibrate, shown)
+    return compare(question, situation, federation, prior, measured)
 
 
-def _look_and_measure(
+def _situation_and_loss(
     question: Question, measure: str, calibrate: bool, progress: Progress
 ) -> tuple[Situation, ZeroShotLoss | None]:
     """Return what is known before anything runs, and the base model's loss if it is to be measured."""
-    from tunecast.recommender.question import look
+    from tunecast.recommender.question import read_situation
 
     if calibrate:
         _calibrate(question, progress)
-    situation = look(question)
+    situation = read_situation(question)
     if not measure:
         return situation, None
     from tunecast.session.measure_zero_shot import measure_zero_shot
@@ -217,29 +219,38 @@ def _calibrate(question: Question, progress: Progress) -> None:
 
 
 def predict(
-    model: str, data: str, pipelines: Sequence[Pipeline], machine: Machine | str | None = None
+    question: Question, pipelines: Sequence[Pipeline], machine: Machine | None = None
 ) -> list[Prospect]:
-    """Score pipelines that the caller brings: predicted loss, odds of divergence, hours and bytes.
+    """Score pipelines that the caller brings: predicted loss, probability of divergence, hours and bytes.
 
     Args:
-        model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
-        data: File, folder, hub id or ``stdlib``.
-        pipelines: Pipelines to score; missing hyperparameters take their defaults.
-        machine: A measured machine, the name of an accelerator, or None for this machine.
+        question: Model, data, machine, epochs, budget and longest sequence. What it says about the choice of
+            pipelines is not used.
+        pipelines: Pipelines to score; missing hyperparameters take their defaults, and a missing learning
+            rate the best predicted one.
+        machine: A measured machine in place of the question's; None for that.
 
     Returns:
-        One prospect for each pipeline whose costs can be estimated, in their order; ``fits`` says whether it
-        fits memory.
+        One prospect for each pipeline, in their order. If its costs cannot be estimated, ``hours``,
+        ``memory_gb`` and ``fits`` are None, and ``unpriced`` says why.
+
+    Raises:
+        ModelError: The model cannot be found, or cannot be described from its configuration.
+        DataError: The dataset cannot be used.
+        ConfigurationError: A method or the accelerator is unknown.
+        BudgetError: The budget cannot be read, or is too small for a step.
+        StoreError: The prior is missing or damaged.
     """
     from tunecast.hardware.local_machine import Target
     from tunecast.methods import get_method
-    from tunecast.predictor import load_prior
-    from tunecast.recommender.question import Question, look
+    from tunecast.predictor import prior_at
+    from tunecast.recommender.question import read_situation
     from tunecast.recommender.recommend import Horizon, Recommender
 
     for pipeline in pipelines:
         get_method(pipeline.method)
-    situation = look(Question(model, data, gpu=machine if isinstance(machine, str) else None))
-    if isinstance(machine, Machine):
+    horizon, prior = Horizon.of(question), prior_at(question.prior)
+    situation = read_situation(question)
+    if machine is not None:
         situation = replace(situation, target=Target("the given machine", machine))
-    return Recommender(situation, load_prior(), Horizon()).prospects(pipelines)
+    return Recommender(situation, prior, horizon, question.price).prospects(pipelines)

@@ -22,15 +22,15 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     """
     from tunecast.methods import pipeline_space
     from tunecast.report.predictions import show_predictions
-    from tunecast.session.candidates import check_restrictions, kept_whole_text
+    from tunecast.session.candidates import check_restrictions, unshardable_text
     from tunecast.session.constant_answers import majority_loss
-    from tunecast.session.layout import laid_out, limit_bytes
     from tunecast.session.prepare import prepare_task
     from tunecast.session.recommendation import recommended, recommended_candidates
     from tunecast.session.wall_time import predicted_speed, test_scoring_seconds
+    from tunecast.session.worker_limits import limit_bytes, with_worker_count
 
     check_settings(settings)
-    settings = laid_out(settings)
+    settings = with_worker_count(settings)
     prepared = prepare_task(settings, Silent())
     try_objective(prepared)
     training_task = prepared.training_task
@@ -81,7 +81,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         "majority_loss": majority_loss(prepared),
         "warnings": [
             *prepared.warnings,
-            *filter(None, [kept_whole_text(settings, training_task.facts)]),
+            *filter(None, [unshardable_text(settings, training_task.facts)]),
             *feasible.warnings,
         ],
     }

@@ -49,14 +49,14 @@ def tune(
         The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``, and
             ``proxy/`` for ``settings.proxy_for``.
     """
-    from tunecast.report.shown import given_or_shown
-    from tunecast.session.layout import laid_out
+    from tunecast.report.default_progress import progress_or_default
+    from tunecast.session.worker_limits import with_worker_count
 
     check_settings(settings)
-    settings = laid_out(settings)
+    settings = with_worker_count(settings)
     folder = OutputFolder(expanded(settings.output_dir))
     try:
-        with given_or_shown(progress) as shown:
+        with progress_or_default(progress) as shown:
             record = _tune_in(folder, settings, resume, LiveProgress(shown, folder.path))
             if settings.proxy_for:
                 from tunecast.session.proxy import deliver_proxy
@@ -159,7 +159,7 @@ def _tune_with(
 ) -> SessionRecord:
     from tunecast.report.predictions import kind_text, show_measured
     from tunecast.search import get_strategy
-    from tunecast.session.candidates import check_restrictions, kept_whole_text
+    from tunecast.session.candidates import check_restrictions, unshardable_text
     from tunecast.session.recommendation import recommended
     from tunecast.session.requester import load_model
     from tunecast.session.session import Session
@@ -180,7 +180,7 @@ def _tune_with(
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
     check_restrictions(settings, prepared.training_task.facts)
-    if text := kept_whole_text(settings, prepared.training_task.facts):
+    if text := unshardable_text(settings, prepared.training_task.facts):
         progress.log(f"Note: {text}")
     state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
     state.kind, state.objective = prepared.kind.kind.value, prepared.task.metric
@@ -267,14 +267,14 @@ def _follow_recommendation(
     most bytes that a worker may hold.
     """
     from tunecast.search import get_strategy
-    from tunecast.session.layout import limit_bytes, room_of
+    from tunecast.session.worker_limits import limit_bytes, memory_limit
 
     if state.worker_bytes is not None:
         return state.worker_bytes
     if executor.is_here:
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
     else:
-        state.worker_bytes = max(room_of(settings, slot) for slot in executor.slots)
+        state.worker_bytes = max(memory_limit(settings, slot) for slot in executor.slots)
     if get_strategy(settings.strategy).has_baseline:
         from tunecast.report.predictions import show_expected_time, show_predictions
         from tunecast.session.recommendation import recommended, recommended_candidates

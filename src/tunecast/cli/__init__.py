@@ -15,7 +15,7 @@ import sys
 import typer
 
 from tunecast.cli.plain_help import show_plainly
-from tunecast.errors import mistakes_told
+from tunecast.errors import report_user_errors
 from tunecast.version import VERSION
 
 __all__ = ["app", "main"]
@@ -102,5 +102,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     # At exit everything is freed anyway; searching torch's objects for garbage would take a second.
     atexit.register(gc.freeze)
-    with mistakes_told():
+    with report_user_errors():
         app()

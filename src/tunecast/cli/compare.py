@@ -31,10 +31,12 @@ Strategies = Annotated[
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: random 70% subsets of the candidates.")]
 Budgets = Annotated[str, typer.Option("--budgets", help="Budgets in baseline trials at full length.")]
-Folds = Annotated[str, typer.Option("--folds", help="What strategies must not know: task, family or model.")]
+Folds = Annotated[
+    str, typer.Option("--folds", help="What is held out from strategies: task, family or model.")
+]
 Model = Annotated[str | None, typer.Option("--model", help="Replay on this base model only.")]
 Clock = Annotated[str, typer.Option("--clock", help="Recorded seconds to go by: wall or cpu.")]
-Workers = Annotated[int, typer.Option("--workers", help="Trials that are advanced side by side.")]
+Workers = Annotated[int, typer.Option("--workers", help="Trials trained at the same time.")]
 Thinking = Annotated[
     float | None,
     typer.Option("--thinking-seconds", help="Charged for each answer of a strategy. (default: as measured)"),

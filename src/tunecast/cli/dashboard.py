@@ -28,7 +28,8 @@ def command(
     ] = False,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for a free one.")] = 8765,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen at; anything but this machine is a risk.")
+        str,
+        typer.Option("--host", help="Address to listen on; any but 127.0.0.1 is reachable from elsewhere."),
     ] = "127.0.0.1",
 ) -> None:
     """Show sessions in a browser while they run, and the runs of a store, until Ctrl-C."""

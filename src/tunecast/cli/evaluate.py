@@ -110,7 +110,7 @@ def _write_answers(file: str, evaluation: Evaluation) -> None:
     """Write what the model answered, as JSON lines."""
     if not evaluation.answers:
         raise ConfigurationError(
-            f"--answers {file}: by the loss alone, the model answers nothing.",
+            f"--answers {file}: with the objective loss, the model gives no answers.",
             "Name a metric with --objective, for example exact_match.",
         )
     lines = json_lines(asdict(answer) for answer in evaluation.answers)

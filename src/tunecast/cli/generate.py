@@ -24,11 +24,15 @@ def command(
     proxy_base: options.ProxyBase = None,
     alpha: options.Alpha = None,
     max_new_tokens: int = typer.Option(
-        256, "--max-new-tokens", help="Longest answer in tokens; half of the context is most."
+        256, "--max-new-tokens", help="Maximum tokens of an answer, at most half of the context."
     ),
-    temperature: float = typer.Option(0.0, "--temperature", help="0 takes the likeliest token each time."),
-    top_p: float = typer.Option(1.0, "--top-p", help="Draw among the likeliest tokens of this probability."),
-    seed: int = typer.Option(0, "--seed", help="Seed of what is drawn."),
+    temperature: float = typer.Option(
+        0.0, "--temperature", help="Sampling temperature; 0 takes the likeliest token."
+    ),
+    top_p: float = typer.Option(
+        1.0, "--top-p", help="Sample from the likeliest tokens with this total probability."
+    ),
+    seed: int = typer.Option(0, "--seed", help="Seed of the sampling."),
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = None,

@@ -34,11 +34,15 @@ def command(
             help="An adapter_config.json of any peft method instead.",
         ),
     ] = None,
-    fix: Annotated[list[str] | None, typer.Option("--fix", help="A hyperparameter: lora_r=16.")] = None,
+    fix: Annotated[
+        list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, max=MAX_EXAMPLES, help="Examples per step.")
     ] = None,
-    max_length: Annotated[int | None, typer.Option("--max-length", min=1, help="Longest sequence.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=1, help="Longest sequence in tokens.")
+    ] = None,
     eval_batch_size: Annotated[
         int | None,
         typer.Option("--eval-batch-size", min=1, max=MAX_EXAMPLES, help="Examples per evaluation batch."),
@@ -71,7 +75,7 @@ def command(
     sharding: Annotated[
         str, typer.Option("--sharding", help="none, zero1, zero2, zero3 or fsdp, over --devices.")
     ] = "none",
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share.")] = 1,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share the model.")] = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Predict the memory of a finetuning by part, and the seconds of a step, without loading weights."""

@@ -80,9 +80,13 @@ def command(
         str | None,
         typer.Option(
             "--skew",
-            help="With --federated: low, medium or high, for how labels differ. (default: medium)",
+            help="With --federated: how much labels differ between clients: low, medium or high. "
+            "(default: medium)",
         ),
     ] = None,
+    prior: Annotated[
+        str, typer.Option("--prior", help="File of tunecast learn. (default: the shipped one)")
+    ] = "",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
@@ -128,6 +132,7 @@ def command(
         prompt_column=prompt_column,
         completion_column=completion_column,
         trust_remote_code=bool(trust_remote_code),
+        prior=prior,
         **_stated(top=top, epochs=epochs, gpus_per_trial=gpus_per_trial),
     )
     if plot is not None:
@@ -175,7 +180,7 @@ def _cost_line(best: Prospect) -> str:
     """Write the time and the bytes of a prediction with their intervals."""
     from tunecast.report.numbers import duration
 
-    hours, low, high = (duration(3600 * one) for one in (best.hours, best.hours_low, best.hours_high))
+    hours, low, high = (duration(3600 * (one or 0)) for one in (best.hours, best.hours_low, best.hours_high))
     return (
         f"The first takes {hours} ({low} to {high}) and {best.memory_gb:.1f} GB "
         f"({best.memory_gb_low:.1f} to {best.memory_gb_high:.1f}); 90% intervals."
@@ -184,10 +189,10 @@ def _cost_line(best: Prospect) -> str:
 
 def _epochs_line(found: Recommendation) -> str:
     """Write how loss and time of the first recommendation go with the number of epochs."""
-    from tunecast.report.numbers import duration
+    from tunecast.report.wording import time_text
 
     cells = [
-        f"{epochs:g}: {one.predicted_loss:.2f} in {duration(one.seconds)}"
+        f"{epochs:g}: {one.predicted_loss:.2f}" + (f" in {time_text(one)}" if not one.unpriced else "")
         for epochs, one in found.by_epochs.items()
     ]
     return f"By epochs, each at its best rate: {'; '.join(cells)}."
@@ -204,7 +209,7 @@ def _print(found: Recommendation) -> None:
     console = Console()
     zero_shot = found.zero_shot_loss
     console.print(
-        f"Untouched model: test loss {zero_shot.value:.2f} ({zero_shot.low:.2f} to {zero_shot.high:.2f}), "
+        f"Base model: test loss {zero_shot.value:.2f} ({zero_shot.low:.2f} to {zero_shot.high:.2f}), "
         f"{zero_shot.source}.",
         soft_wrap=True,
         highlight=False,
@@ -223,7 +228,7 @@ def _print(found: Recommendation) -> None:
     console.print(table)
     best = found.recommendations[0]
     lines = [
-        _cost_line(best),
+        *([] if best.unpriced else [_cost_line(best)]),
         _epochs_line(found),
         "Why the first:",
         *(f"  {reason}" for reason in best.reasons),
@@ -267,7 +272,7 @@ def _print_federated(found: FederatedRecommendation, model: str) -> None:
     best = found.prospects[0]
     start = found.zero_shot_loss
     lines = [
-        f"Untouched model: test loss {start.value:.2f}, {start.source}. LoRA on all data in one place, with "
+        f"Base model: test loss {start.value:.2f}, {start.source}. LoRA on all data in one place, with "
         f"a pass for each round: {found.centralised_loss:.2f}, predicted.",
         f"Kept is the share of that gain after {asked.rounds:,} rounds. MB are those of all clients and "
         "rounds, both ways; time and GB are one client's.",

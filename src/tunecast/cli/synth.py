@@ -107,7 +107,7 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Make checked pairs from documents: those that they state, or those that a model writes."""
-    from tunecast.report.shown import given_or_shown
+    from tunecast.report.default_progress import progress_or_default
     from tunecast.synth import SynthFiles, SynthSettings, WriterSettings, synthesize
 
     writing: WriterSettings | None = None
@@ -135,7 +135,7 @@ def command(
         resume=resume,
     )
     try:
-        with given_or_shown(None) as progress:
+        with progress_or_default(None) as progress:
             report = synthesize(settings, progress)
     except KeyboardInterrupt:
         typer.echo("Interrupted. What a writer answered is kept; go on with --resume.", err=True)

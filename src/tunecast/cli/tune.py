@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
 NOT_SETTINGS = ("context", "documents", "notify", "config", "write_config", "resume", "dry_run", "as_json")
-"""What a session is not made of, among the parameters of the command."""
+"""Parameters of the command that are not settings of a session."""
 
 
 def command(
@@ -181,7 +181,7 @@ def _settings(values: dict[str, Any], places: Mapping[str, str], resume: bool) -
     missing = [name for name in ("model", "data") if name not in values]
     if missing and resume:
         raise ConfigurationError(
-            f"There is no session in {values.get('output_dir', SessionSettings.output_dir)} to go on with.",
+            f"There is no session in {values.get('output_dir', SessionSettings.output_dir)} to resume.",
             "Name its folder by --output-dir, or begin one there with --model and --data.",
         )
     if missing:

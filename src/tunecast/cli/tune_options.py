@@ -44,7 +44,8 @@ Objective = Annotated[
     str | None,
     typer.Option(
         "--objective",
-        help="loss, or the metric that decides. (default: for labels theirs, else loss)",
+        help="loss, or the metric that chooses the winner. (default: a metric of labels for classification, "
+        "else loss)",
         autocompletion=completion.objectives,
     ),
 ]
@@ -58,7 +59,10 @@ Methods = Annotated[
 ]
 Fix = Annotated[list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")]
 Ranges = Annotated[
-    list[str] | None, typer.Option("--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--range", help="Narrow the range of a hyperparameter: learning_rate=1e-5:1e-3. Repeatable."
+    ),
 ]
 Epochs = Annotated[
     float | None,
@@ -84,7 +88,7 @@ KeepGb = Annotated[
 ]
 MaxMemoryGb = Annotated[
     float | None,
-    typer.Option("--max-memory-gb", help="Leave out what cannot fit. (default: the device's memory)"),
+    typer.Option("--max-memory-gb", help="Exclude pipelines that need more memory. (default: the device's)"),
 ]
 Forecast = Annotated[
     bool | None,
@@ -126,7 +130,9 @@ Prior = Annotated[
 ]
 ProxyFor = Annotated[
     str | None,
-    typer.Option("--proxy-for", help="Larger model that the winner shall steer instead of training it."),
+    typer.Option(
+        "--proxy-for", help="Larger model to steer with the winner (proxy-tuning); it is not trained."
+    ),
 ]
 Guard = Annotated[
     list[str] | None,
@@ -138,13 +144,15 @@ Guard = Annotated[
 ]
 GuardLimit = Annotated[
     str | None,
-    typer.Option("--guard-limit", help="Leave out of the choice what loses more on a guard, such as 2%."),
+    typer.Option(
+        "--guard-limit", help="Exclude checkpoints that lose more than this on a guard, such as 2%."
+    ),
 ]
 Config = Annotated[
     Path | None,
     typer.Option("--config", click_type=options.PATH, help="YAML file of these options; flags override it."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the session in the output folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the session in the output folder.")]
 WriteConfig = Annotated[
     Path | None,
     typer.Option(

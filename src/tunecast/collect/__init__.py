@@ -57,8 +57,8 @@ def collect(
     from tunecast.executors.local import sharers_of
     from tunecast.executors.shared_folder import shared_dir_of
     from tunecast.hardware.processor import worker_threads
-    from tunecast.session.layout import worker_count
     from tunecast.session.prepare import choose_device
+    from tunecast.session.worker_limits import worker_count
     from tunecast.store import Store
     from tunecast.store.connecting import parse_url
 

@@ -215,7 +215,7 @@ class Collection:
         if isinstance(answer, Crash):
             self._crashes[run_spec.id] += 1
             self._progress.log(f"{answer.text}; retrying with a new worker.")
-            if self._crashes[run_spec.id] <= answer.forgiven:
+            if self._crashes[run_spec.id] <= answer.max_retries:
                 slot.paused = False  # the seconds with the pause are lost
                 self._executor.submit(MakeRun(run_spec), number)
                 return

@@ -17,7 +17,7 @@ from tunecast.hardware.processor import BackgroundLoad
 from tunecast.progress import Silent
 from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task
 from tunecast.session.prepare import prepare_task
-from tunecast.session.run_factory import affordable_validation, explosion_nats, new_run, zero_point
+from tunecast.session.run_factory import affordable_validation, divergence_nats, new_run, zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.training.failures import describe_failure
 from tunecast.training.measurement import HELD_BEFORE, SKIPPED, Measurement
@@ -244,8 +244,8 @@ class _OpenTask:
 
     def _limited_spec(self, run_spec: RunSpec) -> TrialSpec:
         """Return the trial as it is trained; if it differed at all, scoring would train it again."""
-        limit = explosion_nats(self._base_loss(), self._training_task.facts.vocabulary)
-        return replace(self._spec(run_spec), explosion_nats=limit)
+        limit = divergence_nats(self._base_loss(), self._training_task.facts.vocabulary)
+        return replace(self._spec(run_spec), divergence_nats=limit)
 
     def _base_loss(self) -> float:
         """Return the zero-shot loss on the current validation subset, measuring it once."""

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from itertools import combinations
 
 from tunecast.data.answers import (
     MAX_ANSWERS,
+    MIN_REPEATS,
     ClosedAnswers,
     answer_of,
     closed_answers,
@@ -49,7 +50,7 @@ class TaskKind:
         answers: The training answers if they come from a small set; always those of a classification.
         metric: The metric that suits the task.
         reason: What it was recognised by, as a clause.
-        warnings: What the user should know about the labels of a classification, one sentence each.
+        warnings: What the user should know about labels, or about completions that are nearly labels.
     """
 
     kind: Kind
@@ -124,7 +125,8 @@ def task_kind(dataset: Dataset, wanted: str = AUTO, head: Sequence[str] = ()) ->
     short = "exact_match" if words <= EXACT_WORDS else "token_f1"
     has_prompts = any(len(example.turns) > 1 for example in dataset.train)
     metric = (short if is_short else "chrf") if has_prompts else LOSS
-    return TaskKind(kind, answers, metric, reason)
+    is_open = wanted == AUTO and answers is None
+    return TaskKind(kind, answers, metric, reason, tuple(_nearly_labels(dataset)) if is_open else ())
 
 
 def _classification_by_head(dataset: Dataset, labels: Sequence[str], wanted: str) -> TaskKind:
@@ -146,7 +148,8 @@ def _label_metric(labels: ClosedAnswers) -> str:
 def _classification(dataset: Dataset, labels: ClosedAnswers) -> TaskKind:
     total = len(dataset.train)
     shares = [f"{label!r} {count / total:.0%}" for label, count in labels.counts.items()]
-    warnings = (*_unseen(dataset, labels), *_prefixes(labels))
+    unseen = (f"{text} No model can choose it, so they count as errors." for text in _unseen(dataset, labels))
+    warnings = (*unseen, *_prefixes(labels))
     reason = f"{len(shares)} labels: {listed(shares, LABELS_SHOWN)}"
     return TaskKind(Kind.CLASSIFICATION, labels, _label_metric(labels), reason, warnings)
 
@@ -188,14 +191,30 @@ def _unseen(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
             names = listed(map(repr, dict.fromkeys(map(answer_of, unseen))), LABELS_SHOWN)
             yield (
                 f"{name}: {len(unseen)} of {len(examples)} examples have a label that no training example "
-                f"has ({names}; rows {listed(one.row for one in unseen)}). No model can choose it, so they "
-                "count as errors."
+                f"has ({names}; rows {listed(one.row for one in unseen)})."
             )
 
 
+def _nearly_labels(dataset: Dataset) -> Iterator[str]:
+    """Say why completions that repeat as labels do are not taken for labels."""
+    labels = training_answers(dataset)
+    distinct, examples = len(labels.counts), len(dataset.train)
+    if not 1 < distinct <= examples / MIN_REPEATS or not all(map(trains_one_answer, dataset.train)):
+        return
+    if distinct > MAX_ANSWERS:
+        yield (
+            f"The {examples:,} training examples have {distinct:,} different completions. A classification "
+            f"has at most {MAX_ANSWERS} labels, so this task is not taken for one."
+        )
+        return
+    for text in _unseen(dataset, labels):
+        yield f"{text} So the task is not taken for a classification; --kind classification makes it one."
+
+
 def _prefixes(labels: ClosedAnswers) -> Iterator[str]:
-    """Name labels that begin with another one; sorted, one of them directly follows that."""
-    pairs = [f"{one!r} and {two!r}" for one, two in pairwise(sorted(labels.counts)) if two.startswith(one)]
+    """Name labels that begin with another one."""
+    names = sorted(labels.counts)
+    pairs = [f"{one!r} and {two!r}" for one, two in combinations(names, 2) if two.startswith(one)]
     if pairs:
         yield (
             f"Some labels are the beginning of others ({listed(pairs, 3)}). Only the end-of-turn token tells "

@@ -12,6 +12,7 @@ import numpy as np
 from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
 from tunecast.data.length import length_for, longest_examples
 from tunecast.errors import DataError, ModelError
+from tunecast.records import DatasetFacts
 from tunecast.template_guard import rendered_within_limits
 from tunecast.untrusted import Malformed, read_json, read_text
 
@@ -155,6 +156,48 @@ def measure_lengths(
         counted=tokenizer.counts,
         cut=float(np.mean(whole > chosen)),
         without_room=without_room,
+    )
+
+
+def lengths_of_facts(
+    facts: DatasetFacts, *, context: int | None, max_length: int | None = None
+) -> TokenLengths:
+    """Derive lengths from the raw facts of a dataset that is not at hand.
+
+    The longest prompt is taken to have the longest completion. Tokens are those of the tokenizer by which the
+    facts were counted.
+
+    Raises:
+        DataError: The facts lack the counts of tokens, as those of a published run may.
+    """
+    try:
+        known = facts.facts
+        prompt, completion = (known[side]["tokens"] for side in ("prompt", "completion"))
+        examples, counted = int(known["examples"]), int(known.get("sampled_examples", known["examples"]))
+        completion_bytes = known["sizes"]["completion"]["bytes"]["total"] / examples
+        usual = [side["percentiles"]["99"] for side in (prompt, completion)]
+        totals = [side["total"] / counted for side in (prompt, completion)]
+        largest = [side["largest"] for side in (prompt, completion)]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        raise DataError(
+            f"The facts of {facts.name} do not say how many tokens its examples have.",
+            "Give the dataset itself, or facts that tunecast.data.describe made.",
+        ) from None
+    frame = 2 * TURN_TOKENS
+    whole = [round(sum(usual)) + frame, round(sum(largest)) + frame]
+    chosen = max_length or length_for(whole[:1], whole[1:], context)
+    label_mean = totals[1] + 1
+    return TokenLengths(
+        examples=examples,
+        mean=min(float(chosen), sum(totals) + frame + 1),
+        label_mean=min(float(chosen), label_mean),
+        label_longest=min(chosen, round(usual[1]) + 1),
+        longest=min(chosen, whole[1]),
+        max_length=chosen,
+        bytes_per_label_token=completion_bytes / label_mean,
+        counted=known["token_unit"] == "tokens",
+        cut=0.0,
+        without_room=0.0,
     )
 
 

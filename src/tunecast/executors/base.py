@@ -18,9 +18,9 @@ from tunecast import errors
 from tunecast.errors import ModelError, UserError, disk_error
 from tunecast.records import Machine, Outcome, RunError, Versions
 
-CRASHES_FORGIVEN = 1
+MAX_CRASH_RETRIES = 1
 """Retries of a request after its worker crashed."""
-LOSSES_FORGIVEN = 5
+MAX_LOST_WORKER_RETRIES = 5
 """Retries after its worker was lost with its machine, which is rarely the request's fault."""
 POLL_SECONDS = 1.0
 """Interval at which callers look at the clock while workers are busy."""
@@ -97,12 +97,12 @@ class Handle:
 class Crash:
     """The answer to a request whose worker died.
 
-    A run whose worker dies of this more often than is ``forgiven`` gets ``outcome``.
+    A run whose worker dies of this more than ``max_retries`` times gets ``outcome``.
     """
 
     text: str
     outcome: Outcome = Outcome.FAILED
-    forgiven: int = CRASHES_FORGIVEN
+    max_retries: int = MAX_CRASH_RETRIES
 
     @property
     def failure(self) -> tuple[Outcome, RunError]:

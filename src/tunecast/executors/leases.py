@@ -74,7 +74,7 @@ def patiently(work: Callable[[], T], seconds: float) -> T:
             time.sleep(RETRY_SECONDS)
 
 
-class Pace:
+class Backoff:
     """Waits between two looks at the store: briefly at first, and longer the longer nothing comes."""
 
     def __init__(self, shortest: float = 0.01, longest: float = 0.25) -> None:

@@ -30,7 +30,7 @@ from tunecast.records import Machine, Outcome, device_kind
 
 STARTS = 3
 """Number of workers that may die in a row while they open the workplace."""
-SHRINKS_FORGIVEN = 3
+MAX_MEMORY_RETRIES = 3
 """Retries of a request whose worker, of several processes, ran out of memory."""
 PATIENCE_SECONDS = 2.0
 """Seconds that a worker may take to leave before it is killed."""
@@ -235,7 +235,7 @@ class LocalExecutor(Executor):
         self._workers[slot] = None
         if crash.outcome is Outcome.OUT_OF_MEMORY and self._workplace.devices > 1:
             # Each time the next worker takes smaller batches, as one process does without a crash.
-            return replace(crash, forgiven=SHRINKS_FORGIVEN)
+            return replace(crash, max_retries=MAX_MEMORY_RETRIES)
         return crash
 
 

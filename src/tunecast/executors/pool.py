@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tunecast.executors.base import LOSSES_FORGIVEN, Broken, Crash, Executor, Handle, Request, Slot
-from tunecast.executors.leases import Pace
+from tunecast.executors.base import MAX_LOST_WORKER_RETRIES, Broken, Crash, Executor, Handle, Request, Slot
+from tunecast.executors.leases import Backoff
 from tunecast.executors.shared_folder import SharedFolder
 from tunecast.records import Outcome
 
@@ -85,7 +85,7 @@ class PoolExecutor(Executor):
     def _take_back(self, workers: list[PoolWorker]) -> None:
         """Have workers abort the requests that they have."""
 
-    def _rest(self, pace: Pace, at_most: float | None = None) -> None:
+    def _rest(self, pace: Backoff, at_most: float | None = None) -> None:
         """Wait until the next look, for ``at_most`` seconds."""
         pace.wait(at_most)
 
@@ -125,7 +125,7 @@ class PoolExecutor(Executor):
     def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
         """Collect the answers that have come; that of a lost worker is a crash."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        pace = Pace()
+        pace = Backoff()
         while True:
             self._look()
             left = None if deadline is None else deadline - time.monotonic()
@@ -165,7 +165,7 @@ class PoolExecutor(Executor):
         return worker.number is None and worker.set_up == len(self._setup)
 
     def _wait_until(self, reached: Callable[[], bool]) -> None:
-        pace = Pace()
+        pace = Backoff()
         self._look()
         while not reached():
             self._rest(pace)
@@ -174,7 +174,7 @@ class PoolExecutor(Executor):
     def _ready_worker(self, slot: int) -> PoolWorker:
         """Return the worker of a slot once it is free; a slot without one gets that of another slot."""
         told = False
-        pace = Pace()
+        pace = Backoff()
         while True:
             self._look()
             if slot not in self._workers:
@@ -222,7 +222,7 @@ class PoolExecutor(Executor):
         worker = self._workers.pop(number)
         text = f"the worker on {worker.host} {why}"
         if worker.handle is not None:
-            self._answers.append((worker.handle, Crash(text, outcome, LOSSES_FORGIVEN)))
+            self._answers.append((worker.handle, Crash(text, outcome, MAX_LOST_WORKER_RETRIES)))
         else:
             self._tell(f"{text[0].upper()}{text[1:]}.")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tunecast.errors import ModelError, StoreError
 from tunecast.executors.base import Workplace
-from tunecast.executors.leases import LEASE_SECONDS, Heartbeat, Pace, patiently
+from tunecast.executors.leases import LEASE_SECONDS, Backoff, Heartbeat, patiently
 from tunecast.executors.pool import PoolExecutor, PoolWorker
 from tunecast.executors.shared_folder import SharedFolder
 from tunecast.store import Store
@@ -97,7 +97,7 @@ class QueueExecutor(PoolExecutor):
             return
         with contextlib.suppress(StoreError):  # then the lease ends it
             self._queue.withdraw(place)
-            deadline, pace = time.monotonic() + GOODBYE_SECONDS, Pace()
+            deadline, pace = time.monotonic() + GOODBYE_SECONDS, Backoff()
             while time.monotonic() < deadline and self._living(self._queue.members(place)):
                 pace.wait()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors.base import Broken, broken
-from tunecast.executors.leases import Heartbeat, Pace, patiently
+from tunecast.executors.leases import Backoff, Heartbeat, patiently
 from tunecast.executors.local import KeptExecutor, LocalExecutor
 from tunecast.executors.pool import Asked, unlike
 from tunecast.executors.shared_folder import SharedFolder, shared_dir_of
@@ -114,7 +114,7 @@ class QueueWorker:
             StoreError: The store has been unreachable for too long.
         """
         self._tell(f"Looking for sessions that share {self._folder.path}.")
-        pace = Pace(longest=LOOK_SECONDS)
+        pace = Backoff(longest=LOOK_SECONDS)
         try:
             while not self._is_idle_too_long():
                 offer = self._find()
@@ -188,7 +188,7 @@ class QueueWorker:
             StoreError: The store has been unreachable for the time of a lease.
         """
         under_way: int | None = None
-        pace = Pace(longest=LOOK_SECONDS)
+        pace = Backoff(longest=LOOK_SECONDS)
         while True:
             inbox = patiently(lambda: self._queue.inbox(worker), offer.lease_seconds)
             if heartbeat.is_lost or not inbox.is_member:

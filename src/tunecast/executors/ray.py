@@ -21,7 +21,7 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.executors.base import Broken, Workplace
-from tunecast.executors.leases import Pace
+from tunecast.executors.leases import Backoff
 from tunecast.executors.pool import PoolExecutor, PoolWorker
 from tunecast.executors.ray_supervisor import OBJECT_STORE_BYTES, Opened, Place, Supervisor, limits
 from tunecast.executors.shared_folder import SharedFolder
@@ -119,7 +119,7 @@ class RayExecutor(PoolExecutor):
         self._workplace, self._threads = self._folder.seal(self._place, workplace), workplace.threads
         self._reserve(_demand(workplace.device, workplace.threads, workplace.devices))
         self._opened_at, is_told = time.monotonic(), False
-        pace = Pace()
+        pace = Backoff()
         self._look()
         while not self._has_begun():
             if not is_told and not self._workers and self._lacks_room:
@@ -230,7 +230,7 @@ class RayExecutor(PoolExecutor):
     def _berth_of(self, worker: PoolWorker) -> _Berth | None:
         return next((berth for berth in self._berths if berth.worker is worker), None)
 
-    def _rest(self, pace: Pace, at_most: float | None = None) -> None:
+    def _rest(self, pace: Backoff, at_most: float | None = None) -> None:
         """Wait for the next answer, but look now and then at what Ray has placed."""
         seconds = REST_SECONDS if at_most is None else max(0.0, min(REST_SECONDS, at_most))
         pending = [berth.pending for berth in self._berths if berth.pending is not None]

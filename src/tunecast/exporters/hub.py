@@ -28,7 +28,7 @@ def push(source: Path, repository: str, *, private: bool) -> str:
 
     folder = find_delivery(FLAG, source)
     if not is_whole(folder):
-        read_adapter(FLAG, folder, may_classify=True)
+        read_adapter(FLAG, folder, allow_classifier=True)
     again = f"The model stays in {folder}; repeat this command to upload it."
     if constants.HF_HUB_OFFLINE:
         raise ConfigurationError(

@@ -120,7 +120,7 @@ def _tested(folder: Path, settings: Mapping[str, Any], record: Mapping[str, Any]
         return None
     winner = next(one for one in record["contenders"] if one["name"] == record["winner"])
     tokens, step = int(record["full_length_tokens"]), int(winner["step"])
-    if step == 0:  # the untouched model
+    if step == 0:  # the base model
         return None
     from tunecast.store import Store
 

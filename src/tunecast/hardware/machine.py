@@ -58,7 +58,7 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
     import torch
 
     if threads < 1:
-        raise ConfigurationError(f"a worker needs at least one thread, not {threads}")
+        raise ConfigurationError(f"--threads: a worker needs at least one thread, not {threads}.")
     found = find_device(device)
     key = (str(found), threads, tuple(dtypes))
     if key not in _measured:

@@ -31,7 +31,7 @@ class Apet(PeftMethod):
     """
 
     name: ClassVar[str] = "apet"
-    takes_head: ClassVar[bool] = False  # it would place adapters in the head too
+    supports_head: ClassVar[bool] = False  # it would place adapters in the head too
     weight: ClassVar[float] = 0.25
 
     def choices(self, model: ModelFacts) -> Sequence[Hyperparameter]:

@@ -56,7 +56,7 @@ class Method(ABC):
     rate_range: ClassVar[tuple[float, float] | None] = None
     """The learning rates to search around ``fixed_rate``; None for an eighth to eight times the usual one."""
 
-    takes_head: ClassVar[bool] = True
+    supports_head: ClassVar[bool] = True
     """Whether it can train a classification head beside its own parameters."""
 
     depends_on_length: ClassVar[bool] = False
@@ -76,7 +76,7 @@ class Method(ABC):
         """Return why the method cannot be used on ``model`` on any machine, or None if it can."""
         return self.applies(model)
 
-    def why_whole(self) -> str | None:
+    def why_not_shardable(self) -> str | None:
         """Return why a trial cannot be spread over devices, or None if it can.
 
         By default it can if the method has no hooks: these see whole tensors.

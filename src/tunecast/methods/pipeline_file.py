@@ -30,7 +30,7 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
         raise ConfigurationError(f"{named} names no method.", SHAPE)
     if content["method"] == ZERO_SHOT.method:
         raise ConfigurationError(
-            f"{named} is the untouched model, which won its session: there is nothing to train.",
+            f"{named} is the base model, which won its session: there is nothing to train.",
             "Give the pipeline of a trial, such as the incumbent's.",
         )
     values = {name: value for name, value in content.items() if name != "method"}

@@ -47,7 +47,7 @@ class VirtualTokens(PeftMethod):
             return f"its context of {model.context} positions has no room for {NUMBERS[0]} virtual tokens"
         return None
 
-    def why_whole(self) -> str | None:
+    def why_not_shardable(self) -> str | None:
         """Only the layers of the base model can be spread."""
         return "its virtual tokens lie outside of the model's layers"
 

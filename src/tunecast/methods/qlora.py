@@ -26,7 +26,7 @@ class QLora(Lora):
 
     name: ClassVar[str] = "qlora"
     weight: ClassVar[float] = 0.5
-    takes_head: ClassVar[bool] = False  # it would quantise the new head
+    supports_head: ClassVar[bool] = False  # it would quantise the new head
 
     def applies(self, model: ModelFacts) -> str | None:
         """Require a CUDA device and bitsandbytes."""

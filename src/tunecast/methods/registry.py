@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.errors import ConfigurationError
 from tunecast.methods.base import Method
 from tunecast.methods.rates import adapter_rate
-from tunecast.plugins import broken_plugin, load_plugins
+from tunecast.plugins import Registry
 from tunecast.records import ModelFacts
-
-ENTRY_POINT_GROUP = "tunecast.methods"
 
 VARIANTS = {
     "dora": "use_dora=true",
@@ -22,21 +18,14 @@ VARIANTS = {
 }
 """Names of LoRA's variants, and the hyperparameter that makes each."""
 
-_METHODS: dict[str, Method] = {}
 
-
-def register(method: Method) -> None:
-    """Add a method.
-
-    Raises:
-        ValueError: The name is missing or taken, or ``delivers`` is neither ``adapter`` nor ``model``.
-    """
-    name = getattr(method, "name", "")
-    if not name or name in _METHODS:
-        raise ValueError(f"the method name {name!r} is missing or taken")
+def _check(method: Method) -> None:
     if getattr(method, "delivers", "") not in ("adapter", "model"):
-        raise ValueError(f"the method {name} must set delivers to adapter or model")
-    _METHODS[name] = method
+        raise ValueError(f"the method {method.name} must set delivers to adapter or model")
+
+
+_METHODS: Registry[Method] = Registry("method", "tunecast.methods", Method, _check)  # type: ignore[type-abstract]
+register = _METHODS.register
 
 
 def get_method(name: str) -> Method:
@@ -45,16 +34,14 @@ def get_method(name: str) -> Method:
     Raises:
         ConfigurationError: The method is unknown.
     """
-    broken = _load_plugins()
-    if name not in _METHODS:
-        known = ", ".join(sorted(_METHODS))
+    known = _METHODS.all()
+    if name not in known:
         variant = VARIANTS.get(name.lower().replace("-", "_"))
-        meant = f"That is lora with --fix {variant}. " if variant else did_you_mean(name, _METHODS)
+        meant = f"That is lora with --fix {variant}. " if variant else _METHODS.hint(name)
         raise ConfigurationError(
-            f"There is no finetuning method {name!r}.",
-            f"{broken_plugin(name, broken)}{meant}Known methods: {known}.",
+            f"There is no finetuning method {name!r}.", f"{meant}Known methods: {', '.join(sorted(known))}."
         )
-    return _METHODS[name]
+    return known[name]
 
 
 def central_rate(name: str, model: ModelFacts) -> float:
@@ -67,11 +54,4 @@ def central_rate(name: str, model: ModelFacts) -> float:
 
 def method_names() -> tuple[str, ...]:
     """Return the names of all methods, in the order of registration."""
-    _load_plugins()
-    return tuple(_METHODS)
-
-
-@cache
-def _load_plugins() -> dict[str, str]:
-    """Register the plugins, once; returns what is wrong with broken ones."""
-    return load_plugins(ENTRY_POINT_GROUP, Method, register)  # type: ignore[type-abstract]
+    return tuple(_METHODS.all())

@@ -110,7 +110,7 @@ def refuse_contradictions(restrictions: Restrictions) -> None:
         )
     if restrictions.devices > 1 and restrictions.fixed.get("training_loss") == "distillation":
         raise ConfigurationError(
-            "--fix training_loss=distillation asks the untouched model, and --gpus-per-trial "
+            "--fix training_loss=distillation asks the base model, and --gpus-per-trial "
             f"{restrictions.devices} spreads it over devices.",
             "Use --gpus-per-trial 1, or another training_loss.",
         )

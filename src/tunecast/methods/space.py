@@ -253,11 +253,11 @@ def _to_pipeline(configuration: Configuration) -> Pipeline:
 
 def _why_not(name: str, model: ModelFacts, restrictions: Restrictions) -> str | None:
     method = get_method(name)
-    if restrictions.fixed.get(TRAINING_LOSS) == HEAD and not method.takes_head:
+    if restrictions.fixed.get(TRAINING_LOSS) == HEAD and not method.supports_head:
         return "it trains no classification head (training_loss=head)"
     if restrictions.fixed.get(TRAINING_LOSS) in METRICS and not _takes_metrics(method):
         return f"it follows gradients, and training_loss={restrictions.fixed[TRAINING_LOSS]} has none"
-    if restrictions.devices > 1 and (reason := method.why_whole()):
+    if restrictions.devices > 1 and (reason := method.why_not_shardable()):
         return f"{reason} (--gpus-per-trial {restrictions.devices})"
     return method.applies_elsewhere(model) if restrictions.elsewhere else method.applies(model)
 
@@ -266,15 +266,15 @@ def _takes_metrics(method: Method) -> bool:
     return bool(method.optimizer) and not OPTIMIZERS[method.optimizer].uses_gradients
 
 
-def why_whole(pipeline: Pipeline) -> str | None:
+def why_not_shardable(pipeline: Pipeline) -> str | None:
     """Return why a pipeline's trial cannot be spread over devices, or None if it can."""
     optimizer = OPTIMIZERS.get(str(pipeline.hyperparameters.get("optim")))
     if optimizer is not None and not optimizer.is_elementwise:
         return "its optimiser needs whole tensors"
-    return get_method(pipeline.method).why_whole()
+    return get_method(pipeline.method).why_not_shardable()
 
 
-def kept_whole(model: ModelFacts, restrictions: Restrictions) -> list[str]:
+def unshardable_methods(model: ModelFacts, restrictions: Restrictions) -> list[str]:
     """Return the methods that are left out only because trials are spread over devices."""
     if restrictions.devices == 1:
         return []

@@ -20,7 +20,7 @@ class TrainableTokens(PeftMethod):
 
     name: ClassVar[str] = "trainable_tokens"
     weight: ClassVar[float] = 0.05
-    takes_head: ClassVar[bool] = False  # peft does not load such an adapter as it was saved
+    supports_head: ClassVar[bool] = False  # peft does not load such an adapter as it was saved
     fixed_rate: ClassVar[float | None] = 1e-3
     rate_range: ClassVar[tuple[float, float] | None] = (1e-4, 2e-1)  # so few numbers can, and must, move far
 

@@ -14,11 +14,11 @@ CLASSIFIES = "SEQ_CLS"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def read_adapter(flag: str, folder: Path, *, may_classify: bool = False) -> dict[str, Any]:
+def read_adapter(flag: str, folder: Path, *, allow_classifier: bool = False) -> dict[str, Any]:
     """Read an adapter's configuration; without weights beside it, peft would look for them on the hub.
 
     Args:
-        may_classify: Whether an adapter with a classification head will do.
+        allow_classifier: Whether an adapter with a classification head will do.
 
     Raises:
         ConfigurationError: The folder holds no adapter, or one of a classifier with a head.
@@ -32,7 +32,7 @@ def read_adapter(flag: str, folder: Path, *, may_classify: bool = False) -> dict
         raise ConfigurationError(f"{flag}: {file} is not an adapter's configuration: no peft_type.", hint)
     if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
         raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_WEIGHTS[0]}.", hint)
-    if content.get("task_type") == CLASSIFIES and not may_classify:
+    if content.get("task_type") == CLASSIFIES and not allow_classifier:
         raise ConfigurationError(
             f"{flag}: the adapter in {folder} has a classification head; it writes no text.",
             "Use it with tunecast classify or evaluate, or with transformers' "
@@ -41,17 +41,17 @@ def read_adapter(flag: str, folder: Path, *, may_classify: bool = False) -> dict
     return content
 
 
-def base_of(adapter: Path, *, may_classify: bool = False) -> str:
+def base_of(adapter: Path, *, allow_classifier: bool = False) -> str:
     """Return the base model in an adapter's folder, else the one that the adapter names.
 
     Args:
-        may_classify: As for :func:`read_adapter`.
+        allow_classifier: As for :func:`read_adapter`.
 
     Raises:
         ConfigurationError: The folder holds no adapter.
         ModelError: It names no base model.
     """
-    named = read_adapter("--model", adapter, may_classify=may_classify).get("base_model_name_or_path")
+    named = read_adapter("--model", adapter, allow_classifier=allow_classifier).get("base_model_name_or_path")
     if (adapter / "base").is_dir():
         return str(adapter / "base")
     if not isinstance(named, str) or not named:

@@ -14,7 +14,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.models.layer_specs import LAYER_SPECS, deviates
 from tunecast.models.sizes import check_sizes
-from tunecast.records import Architecture, ModelFacts
+from tunecast.records import EXPERT_COUNTS, Architecture, ModelFacts
 from tunecast.untrusted import read_object
 
 Config = Mapping[str, Any]
@@ -86,6 +86,56 @@ def facts_from_config(config: Config, name: str) -> ModelFacts | None:
         has_biases=shape.has_biases,
         has_chat_template=False,
         config=dict(config),
+    )
+
+
+def facts_of_unknown_class(config: Config, name: str) -> ModelFacts | None:
+    """Describe a decoder of a class that transformers does not have, by the sizes in its configuration.
+
+    Layers are taken for Llama's, with experts where the configuration counts them; so parameters are
+    approximate. None if a size is missing under its usual name.
+    """
+
+    def size(*names: str, default: int | None = None) -> int:
+        found = next((config[one] for one in names if config.get(one) is not None), default)
+        return int(found)  # type: ignore[arg-type]  # a missing one is caught below
+
+    try:
+        width, layers = size("hidden_size", "n_embd", "d_model"), size("num_hidden_layers", "n_layer")
+        heads = size("num_attention_heads", "n_head")
+        groups = size("num_key_value_heads", default=heads)
+        head_width = size("head_dim", "v_head_dim", default=width // heads)
+        vocabulary = size("vocab_size")
+        feed_forward = size("intermediate_size", "ffn_dim", "d_ff", default=4 * width)
+        expert_width = size("moe_intermediate_size", default=feed_forward)
+        experts = size(*EXPERT_COUNTS, default=1)
+        shared = size("n_shared_experts", default=0)
+        used = size("num_experts_per_tok", "num_experts_per_token", default=1)
+        dense_layers = size("first_k_dense_replace", default=0) if experts > 1 else layers
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    expert = 3 * width * expert_width
+    everywhere = layers * (2 * width * head_width * (heads + groups) + 2 * width)
+    everywhere += dense_layers * 3 * width * feed_forward + (layers - dense_layers) * shared * expert
+    tied, table = bool(config.get("tie_word_embeddings", False)), vocabulary * width
+    everywhere += table * (1 if tied else 2)
+    return ModelFacts(
+        name=name,
+        family=str(config.get("model_type")),
+        architecture="decoder-only",
+        parameters=everywhere + (layers - dense_layers) * experts * expert,
+        embedding_parameters=table,
+        layers=layers,
+        width=width,
+        feed_forward_width=feed_forward,
+        heads=heads,
+        key_value_heads=groups,
+        vocabulary=vocabulary,
+        context=size("max_position_embeddings", default=0) or None,
+        tied_embeddings=tied,
+        has_biases=bool(config.get("attention_bias")),
+        has_chat_template=False,
+        config={"active_parameters": everywhere + (layers - dense_layers) * used * expert, **config},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,24 +24,24 @@ arithmetic."""
 
 
 def describe(
-    model: ResolvedModel, *, trust_remote_code: bool = False, may_classify: bool = False
+    model: ResolvedModel, *, trust_remote_code: bool = False, allow_classifier: bool = False
 ) -> ModelFacts:
     """Describe a base model from its configuration alone.
 
     Args:
-        may_classify: Whether a classifier with a head will do, which is described like its base model.
+        allow_classifier: Whether a classifier with a head will do, which is described like its base model.
 
     Raises:
         ModelError: The configuration cannot be loaded, or has no text-generating model.
     """
-    options = {"trust_remote_code": trust_remote_code, "may_classify": may_classify}
+    options = {"trust_remote_code": trust_remote_code, "allow_classifier": allow_classifier}
     if not model.is_local:
         return describe_config(load_config(model, **options), model.name)
     folder = Path(model.location)
     known = recall(folder, "facts")
     if isinstance(known, dict):
         facts = ModelFacts(**known | {"name": model.name})
-        if not may_classify:
+        if not allow_classifier:
             refuse_classifier(facts.config, f"--model: {model.name}")
         return with_folder(facts, folder)
     facts = describe_config(load_config(model, **options), model.name)
@@ -104,6 +105,13 @@ def describe_config(config: Any, name: str) -> ModelFacts:
         has_chat_template=False,
         config=_plain(config.to_dict()),
     )
+
+
+def has_class(config: Mapping[str, Any]) -> bool:
+    """Whether transformers has a class for the JSON of a configuration."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") in CONFIG_MAPPING_NAMES
 
 
 def architecture_of(config: Any) -> Architecture:

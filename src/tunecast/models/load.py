@@ -14,7 +14,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,11 +96,13 @@ def resolve(reference: str, progress: Progress | None = None) -> ResolvedModel:
     return ResolvedModel(reference, reference, is_local=False)
 
 
-def load_config(model: ResolvedModel, *, trust_remote_code: bool = False, may_classify: bool = False) -> Any:
+def load_config(
+    model: ResolvedModel, *, trust_remote_code: bool = False, allow_classifier: bool = False
+) -> Any:
     """Load the model's ``PretrainedConfig``.
 
     Args:
-        may_classify: Whether a classifier with a head will do, which writes no text.
+        allow_classifier: Whether a classifier with a head will do, which writes no text.
 
     Raises:
         ModelError: The configuration cannot be loaded, or transformers does not know its class.
@@ -114,9 +116,23 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False, may_cl
             model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
         )
     check_sizes(config.to_dict(), f"--model: the configuration of {model.name}")
-    if not may_classify:
+    if not allow_classifier:
         refuse_classifier(config.to_dict(), f"--model: {model.name}")
     return config
+
+
+def config_from_json(config: Mapping[str, Any], name: str) -> Any:
+    """Make a ``PretrainedConfig`` of its JSON.
+
+    Raises:
+        ModelError: transformers does not know its class, or refuses its values.
+    """
+    from transformers import AutoConfig
+
+    check_sizes(config, f"--model: the configuration of {name}")
+    values = dict(config)
+    with _explained(ResolvedModel(name, name, is_local=False), "configuration"), quiet():
+        return AutoConfig.for_model(str(values.pop("model_type", "")), **values)
 
 
 def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = False) -> Any:
@@ -217,20 +233,20 @@ def load_model(
     dtype: torch.dtype,
     device: str,
     trust_remote_code: bool = False,
-    classifies: bool = False,
+    classifier: bool = False,
 ) -> Any:
     """Load the weights in ``dtype``, frozen and in evaluation mode.
 
     Args:
-        classifies: Whether the model is a classifier with a head, in place of one that writes text.
+        classifier: Whether the model is a classifier with a head, in place of one that writes text.
 
     Raises:
         ModelError: The weights cannot be loaded or are incomplete, or the model does not generate text.
     """
     from transformers import AutoModelForSequenceClassification
 
-    config = load_config(model, trust_remote_code=trust_remote_code, may_classify=classifies)
-    auto = AutoModelForSequenceClassification if classifies else model_class(config)
+    config = load_config(model, trust_remote_code=trust_remote_code, allow_classifier=classifier)
+    auto = AutoModelForSequenceClassification if classifier else model_class(config)
     with _explained(model, "weights"), quiet():
         loaded, info = auto.from_pretrained(
             model.location,

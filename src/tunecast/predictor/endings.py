@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 
 from tunecast.predictor.examples import WORST, ZeroShotLosses, teaching_runs
 from tunecast.predictor.features import log_loss
-from tunecast.predictor.rate_law import RateObservation
+from tunecast.predictor.rate_law import RateObservation, Source
 from tunecast.predictor.task import TaskDescription, task_of
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Outcome, Pipeline, Run
 
+LORA_FA = "lora-fa"
+"""The optimiser of PEFT that trains one of LoRA's two matrices."""
 RECORDED = ""
 """The table of recorded runs."""
 
@@ -24,9 +26,10 @@ class Ending:
     Args:
         value: Logarithm of the final loss in nats per label token, between the floor and the cap of
             :mod:`tunecast.predictor.examples`. For a published table of a metric, the metric, negative if
-            higher is better.
+            higher is better; percentages as shares.
         table: The published table; empty for recorded runs.
-        is_loss: Whether ``value`` is the logarithm of a loss, so that differences count and not only order.
+        is_loss: Whether ``value`` is the logarithm of a loss.
+        is_share: Whether ``value`` is minus a share of right answers. Of other metrics only the order counts.
         family: The family of tasks of a recorded run, the model family of a published one; as in the law of
             rates, mixtures of experts are of the family of their dense models.
         run: The run itself; None if it was made up.
@@ -39,6 +42,7 @@ class Ending:
     table: str
     is_loss: bool
     family: str
+    is_share: bool = False
     diverged: bool = False
     run: Run | None = None
 
@@ -47,7 +51,9 @@ class Ending:
         """What endings must share to compete. Lengths differ within a published table, as its rows do."""
         task = self.task
         own = (self.table, task.dataset.identity, task.model.identity)
-        return own if self.table else (*own, task.full_length_tokens, task.unique_examples)
+        if not self.table:
+            return (*own, task.full_length_tokens, task.unique_examples)
+        return own if self.run is None else (*own, self.run.task.metric)
 
     def without_zero_shot(self) -> Ending:
         """Return the same ending as it is asked about before the base model was measured."""
@@ -82,9 +88,22 @@ def recorded(runs: Sequence[Run]) -> list[Ending]:
 
 
 def observations(endings: Sequence[Ending]) -> list[RateObservation]:
-    """Return what a law of rates learns from: losses of runs that did not diverge."""
+    """Return what a law of rates learns from: losses, and shares of right answers, without divergence.
+
+    Published runs by an optimiser with other rates than Adam's, of those that Tunecast does not have, are
+    left out.
+    """
     return [
-        RateObservation(one.task.model, one.pipeline, one.total_steps, one.value, one.group, bool(one.table))
+        RateObservation(one.task.model, one.pipeline, one.total_steps, one.value, one.group, source)
         for one in endings
-        if one.is_loss and not one.diverged
+        if not one.diverged
+        and one.pipeline.hyperparameters.get("optim") != LORA_FA
+        and (source := _source(one)) is not None
     ]
+
+
+def _source(ending: Ending) -> Source | None:
+    """Return what an ending's value is to the law of rates; None if it is in no unit of the law."""
+    if not ending.table:
+        return "recorded"
+    return "loss" if ending.is_loss else "score" if ending.is_share else None

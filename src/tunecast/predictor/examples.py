@@ -82,7 +82,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class ZeroShotLosses:
-    """Validation losses of untouched base models, in nats per label token.
+    """Validation losses of base models, in nats per label token.
 
     ``by_subset`` holds measured losses by identity of dataset and base model, and validation subset;
     ``by_task`` those on any subset, estimated if not measured.

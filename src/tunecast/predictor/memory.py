@@ -79,7 +79,7 @@ class BytesModel:
                 expected[place] = found[0] + self.line(np.array([found[1]]))[0]
         return expected
 
-    def odds_beyond(
+    def out_of_memory_probability(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
     ) -> Floats:
         """Predict the probability that trials run out of memory, shape (pipelines,).

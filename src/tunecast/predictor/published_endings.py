@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tunecast.predictor.endings import Ending
 from tunecast.predictor.rate_law import model_stem
 from tunecast.predictor.task import TaskDescription
-from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Run
+from tunecast.records import ZERO_SHOT, ModelFacts, Outcome, Published, Run
 
 MIN_TO_RANK = 4
 """Runs of a group that can be ranked."""
@@ -18,6 +18,16 @@ NOT_JUDGED = ("train_", "forgetting", "mmlu")
 """Beginnings of metrics that are of training examples or of other tasks than the trained one."""
 DIVERGED_LOSS = 2.5
 """Nats per token of a run that diverged: in the one table with such runs, a loss above 2 counts as that."""
+NATS: Mapping[str, Callable[[float], float]] = {
+    "nats per token": float,
+    "perplexity": math.log,
+    "bits per byte": lambda bits: 4 * math.log(2) * bits,
+}
+"""Units of losses, and nats per token in them; a token is taken to have four bytes."""
+SHARES = {"accuracy": 1.0, "percent": 0.01}
+"""Units of shares of right answers, and what one is as a share."""
+MIN_NATS = 1e-3
+"""Lower losses count as this one."""
 USUAL_TOKENS, USUAL_EXAMPLES, USUAL_BATCH = 300, 2000, 16
 """Tokens of an example, examples and batch where a table does not tell them."""
 
@@ -33,21 +43,23 @@ def _is_judged(run: Run) -> bool:
     found = run.published
     if found is None or run.pipeline.method == ZERO_SHOT.method or run.task.metric.startswith(NOT_JUDGED):
         return False
-    return found.value is not None or (run.outcome is Outcome.DIVERGED and _is_loss(found.unit))
+    return found.value is not None or (run.outcome is Outcome.DIVERGED and found.unit in NATS)
 
 
-def _is_loss(unit: str) -> bool:
-    return unit.startswith("nats")
+def _value(found: Published) -> float:
+    """Return the value of an ending, as :class:`~tunecast.predictor.endings.Ending` has it."""
+    if found.unit in NATS:
+        nats = DIVERGED_LOSS if found.value is None else NATS[found.unit](found.value)
+        return math.log(min(max(nats, MIN_NATS), DIVERGED_LOSS))
+    assert found.value is not None
+    value = found.value * SHARES.get(found.unit, 1.0)
+    return -value if found.higher_is_better else value
 
 
 def _ending(run: Run) -> Ending:
     found = run.published
     assert found is not None
-    value = DIVERGED_LOSS if found.value is None else found.value
-    if _is_loss(found.unit):
-        value = math.log(min(value, DIVERGED_LOSS))
-    elif found.higher_is_better:
-        value = -value
+    is_loss, value = found.unit in NATS, _value(found)
     batch = run.pipeline.number("per_device_train_batch_size") or USUAL_BATCH
     examples = run.unique_examples or USUAL_EXAMPLES
     steps = run.total_steps or max(1, round((found.epochs or 1.0) * examples / batch))
@@ -59,9 +71,10 @@ def _ending(run: Run) -> Ending:
         total_steps=steps,
         value=value,
         table=found.table,
-        is_loss=_is_loss(found.unit),
+        is_loss=is_loss,
+        is_share=found.unit in SHARES and found.higher_is_better,
         family=model_stem(run.model.family),
-        diverged=run.outcome is Outcome.DIVERGED or (_is_loss(found.unit) and value >= math.log(2.0)),
+        diverged=run.outcome is Outcome.DIVERGED or (is_loss and value >= math.log(2.0)),
         run=run,
     )
 

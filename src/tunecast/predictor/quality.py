@@ -248,7 +248,7 @@ class Quality:
         """Return distances from the best rates, and costs as differences of log losses."""
         plans = [(trial.pipeline, trial.steps) for trial in trials]
         distances, costs = self.law.judge(trials[0].task.model, plans)
-        return distances, math.exp(USUAL_SCALE[True]) * costs
+        return distances, math.exp(USUAL_SCALE["loss"]) * costs
 
     def _reference(self, trials: Sequence[Trial]) -> tuple[float, float]:
         """Return mean and cost of LoRA at its best rate, from which the law counts, for the longest trial."""

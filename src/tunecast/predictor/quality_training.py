@@ -119,7 +119,7 @@ def divergence_of(law: RateLaw, endings: Sequence[Ending]) -> Divergence | None:
     return fit_divergence(*_described(law, rated), np.array([one.diverged for one in rated]))
 
 
-def odds_of(law: RateLaw, divergence: Divergence, endings: Sequence[Ending]) -> Floats:
+def divergence_probability(law: RateLaw, divergence: Divergence, endings: Sequence[Ending]) -> Floats:
     """Return the odds that finetunings on any tasks diverge, shape (endings,); outcomes are ignored."""
     return divergence.probability(*_described(law, endings))
 

@@ -1,14 +1,15 @@
 """A law of learning rates: how much a finetuning loses by a rate away from its best, and where the best lies.
 
-    log loss = level + scale * (linex(x) + effects),   x = ln(rate / best rate),
+    value = level + scale * (linex(x) + effects),   x = ln(rate / best rate),
     linex(x) = (exp(k x) - 1) / k - x,                  ln(best rate) = covariates @ weights
 
-Level and scale belong to a group of runs that differ in their pipelines alone, so that losses of any unit
-teach by their differences. Too low a rate costs in proportion to the logarithm, too high a one exponentially.
-The best rate follows width, parameters, rank, alpha, variant, targets, batch and steps; families of models,
-single models and methods deviate from that. Everything has a normal prior from the literature. The fit
-maximises the posterior; the curvature there is its uncertainty. For an uncertain best rate, the rate with the
-lowest expected loss is below it, by ``k / 2`` variances.
+The value is the logarithm of a loss, or minus the share of right answers. Level and scale belong to a group
+of runs that differ in their pipelines alone, so that values of any unit teach by their differences. Too low a
+rate costs in proportion to the logarithm, too high a one exponentially. The best rate follows width,
+parameters, rank, alpha, variant, targets, batch and steps; families of models, single models and methods
+deviate from that. Everything has a normal prior from the literature. The fit maximises the posterior; the
+curvature there is its uncertainty. For an uncertain best rate, the rate with the lowest expected loss is
+below it, by ``k / 2`` variances.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -88,15 +89,17 @@ ATTENTION = frozenset(
     }
 )
 """_Names of the attention's matrices in the usual architectures."""
-NOISES = {True: (0.002, 0.1), False: (0.15, 0.2)}
-"""Deviation of a log loss, and of that per log loss above the group's best, by whether it is published: there
-two runs of one pair of rate and rank differ by 0.0001 nats, so what remains is the law's own error."""
-USUAL_SCALE = {True: math.log(0.015), False: math.log(0.15)}
+NOISES = {"recorded": (0.15, 0.2), "loss": (0.002, 0.1), "score": (0.01, 0.1)}
+"""Deviation of a value, and of that per unit above the group's best, by source. Two published losses of one
+pair of rate and rank differ by 0.0001 nats, so what remains is the law's own error."""
+USUAL_SCALE = {"recorded": math.log(0.15), "loss": math.log(0.015), "score": math.log(0.015)}
 STEPS_OF_FIT, TOLERANCE, MAX_DAMPING = 100, 1e-6, 1e8
 HUBER = 1.5
 """Errors beyond this many deviations count linearly."""
 MAX_PUBLISHED_COST = 0.3
-"""Published log losses further above their group's best are left out."""
+"""Published values further above their group's best are left out."""
+Source = Literal["recorded", "loss", "score"]
+"""Whether a value is of a recorded run, or a published loss or score."""
 Plan = tuple[Pipeline, int]
 """A pipeline and the optimiser steps of its schedule."""
 
@@ -106,17 +109,17 @@ class RateObservation:
     """A finetuning that did not diverge.
 
     Args:
-        log_loss: Logarithm of its final loss in any unit that its group shares.
+        value: Logarithm of its final loss in any unit that its group shares; for a score minus the share of
+            right answers.
         group: What runs share that differ only in their pipelines.
-        is_published: Whether it is of a published table, on one large validation set.
     """
 
     model: ModelFacts
     pipeline: Pipeline
     steps: int
-    log_loss: float
+    value: float
     group: Hashable
-    is_published: bool
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -350,9 +353,9 @@ def _credible(observations: Sequence[RateObservation]) -> list[RateObservation]:
     ]
     best: dict[Hashable, float] = {}
     for one in rated:
-        best[one.group] = min(one.log_loss, best.get(one.group, math.inf))
+        best[one.group] = min(one.value, best.get(one.group, math.inf))
     return [
-        one for one in rated if not one.is_published or one.log_loss - best[one.group] < MAX_PUBLISHED_COST
+        one for one in rated if one.source == "recorded" or one.value - best[one.group] < MAX_PUBLISHED_COST
     ]
 
 
@@ -394,7 +397,7 @@ class _Problem:
     rates: Floats
     effects: Floats
     log_rate: Floats
-    log_loss: Floats
+    value: Floats
     group: Ints
     deviation: Floats
     prior: tuple[Floats, Floats]
@@ -406,14 +409,13 @@ class _Problem:
         groups = list(dict.fromkeys(one.group for one in observations))
         place = {group: number for number, group in enumerate(groups)}
         group = np.array([place[one.group] for one in observations], dtype=np.int64)
-        log_loss = np.array([one.log_loss for one in observations])
-        published = np.zeros(len(groups), bool)
+        value = np.array([one.value for one in observations])
         best = np.full(len(groups), np.inf)
-        np.minimum.at(best, group, log_loss)
-        published[group] = [one.is_published for one in observations]
-        noise = np.array([NOISES[one.is_published] for one in observations]).reshape(-1, 2)
+        np.minimum.at(best, group, value)
+        usual = np.zeros(len(groups))
+        usual[group] = [USUAL_SCALE[one.source] for one in observations]
+        noise = np.array([NOISES[one.source] for one in observations]).reshape(-1, 2)
         (rate_mean, rate_spread), (effect_mean, effect_spread) = names.rate_prior, names.effect_prior
-        usual = np.where(published, USUAL_SCALE[True], USUAL_SCALE[False])
         return cls(
             rates=np.array([names.rate_rows(m, [(p, steps)])[0] for m, p, steps in given]).reshape(
                 -1, len(rate_mean)
@@ -424,9 +426,9 @@ class _Problem:
             log_rate=np.array(
                 [math.log(p.number("learning_rate")) - usual_multiple(m, p) for m, p, _ in given]
             ),
-            log_loss=log_loss,
+            value=value,
             group=group,
-            deviation=noise[:, 0] + noise[:, 1] * (log_loss - best[group]),
+            deviation=noise[:, 0] + noise[:, 1] * (value - best[group]),
             prior=(
                 np.concatenate([rate_mean, effect_mean, [CURVATURE[0]], best, usual]),
                 np.concatenate(
@@ -474,5 +476,5 @@ class _Problem:
         slopes[:, part.k] = scale * (x * exponential / k - (exponential - 1) / k**2)
         slopes[rows, part.levels.start + self.group] = 1.0
         slopes[rows, part.scales.start + self.group] = scale * cost
-        error = at[part.levels][self.group] + scale * cost - self.log_loss
+        error = at[part.levels][self.group] + scale * cost - self.value
         return error / self.deviation, slopes / self.deviation[:, None]

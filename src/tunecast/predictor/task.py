@@ -48,8 +48,9 @@ class TaskDescription:
         """Mean tokens of a training example, from the dataset's raw facts or its meta-features."""
         facts, features = self.dataset.facts, self.dataset.meta_features
         sides = [facts.get(side, {}).get("tokens", {}).get("total") for side in ("prompt", "completion")]
-        if facts.get("examples") and None not in sides:
-            return max(1.0, sum(sides) / facts["examples"])
+        counted = facts.get("sampled_examples") or facts.get("examples")
+        if counted and None not in sides:
+            return max(1.0, sum(sides) / counted)
         logs = [features.get(f"{side}_log_tokens_mean", math.log(50)) for side in ("prompt", "completion")]
         return max(1.0, sum(map(math.expm1, logs)))
 

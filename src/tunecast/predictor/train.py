@@ -38,7 +38,7 @@ def train(
     """Train the whole predictor.
 
     Args:
-        runs: Recorded runs, with those of untouched models among them.
+        runs: Recorded runs, with those of base models among them.
         published: Runs of published tables.
         seed: Seed of folds and training.
         hidden: Features that forests do not learn from.

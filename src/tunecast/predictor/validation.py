@@ -13,7 +13,7 @@ from tunecast.predictor.endings import Ending, observations
 from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.quality import START
-from tunecast.predictor.quality_training import divergence_of, fit_forests, odds_of
+from tunecast.predictor.quality_training import divergence_of, divergence_probability, fit_forests
 from tunecast.predictor.rate_law import fit_rate_law
 from tunecast.predictor.task import task_of
 from tunecast.records import Run
@@ -105,7 +105,9 @@ def score_divergence(endings: Sequence[Ending]) -> FailureScores | None:
         # Laplace's rule of succession: no odds of 0 or 1, whatever was seen.
         base[out] = (diverged[~out].sum() + 1.0) / ((~out).sum() + 2.0)
         odds[out] = (
-            odds_of(law, learned, [one for one in judged if one.family == family]) if learned else base[out]
+            divergence_probability(law, learned, [one for one in judged if one.family == family])
+            if learned
+            else base[out]
         )
     return FailureScores(
         float(log_loss(diverged, odds)), float(log_loss(diverged, base)), float(roc_auc_score(diverged, odds))

@@ -27,6 +27,11 @@ run tells how much of a calibration's share others reach."""
 PROBE_DEVIATION = 0.3
 """The same of a processor's rates without calibration: the gain of bfloat16 is taken from its flags, and
 measured gains on processors of the same flags were 2.2 and 4.5."""
+MIXTURE_SLOWDOWN = 2.0
+"""Seconds of a mixture of experts over those of its formula: 2 to 6 in the published runs of the only one
+that is known (docs/recommending.md), half of which ran the experts one by one."""
+MIXTURE_DEVIATION = 0.7
+"""Standard deviation of the logarithm of that factor: its 90% interval reaches from 0.6 to 6."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,13 @@ class Costs:
     def limit_bytes(self) -> int:
         """Memory of the device."""
         return self._target.machine.device_memory_bytes
+
+    def has_formula(self, pipeline: Pipeline) -> bool:
+        """Whether a formula gives the costs of such pipelines on this model, without dry runs."""
+        try:
+            return form_of(self._model, self.workload(pipeline, 1)) is not None
+        except ConfigurationError:
+            return False
 
     def of(self, pipeline: Pipeline) -> Cost:
         """Predict the cost of a step of a pipeline.
@@ -144,6 +156,13 @@ class Costs:
         return estimate_bytes(self._model, workload, config=lambda: self._config)
 
     def _share(self, kind: str) -> Share:
+        """Return the expected share of the ideal, which mixtures of experts fall short of."""
+        share = self._dense_share(kind)
+        if not self._model.is_mixture:
+            return share
+        return Share(share.value / MIXTURE_SLOWDOWN, math.hypot(share.deviation, MIXTURE_DEVIATION))
+
+    def _dense_share(self, kind: str) -> Share:
         """Return the expected share of the ideal: as calibrated on this machine, else as on known ones."""
         device = self._target.machine.device
         learned = self._efficiency.share(device, self.dtype, kind)

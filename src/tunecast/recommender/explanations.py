@@ -35,7 +35,7 @@ def reasons(
         _length(prospect, situation),
         *_memory(prospect),
         _neighbours(neighbours),
-        _time(prospect, situation),
+        *_time(prospect, situation),
         _certainty(prospect),
     )
 
@@ -63,13 +63,13 @@ def worth_text(found: Recommendation) -> str:
     gain = f"The predicted gain is {best.relative_gain:.0%} of the loss (90%: {best.gain_low:.0%} to "
     gain += f"{best.gain_high:.0%})."
     if probability >= 0.95:
-        verdict = f"Finetuning is very likely worth it: it beats the untouched model {chance}."
+        verdict = f"Finetuning is very likely worth it: it beats the base model {chance}."
     elif probability >= 0.75:
-        verdict = f"Finetuning is probably worth it: it beats the untouched model {chance}."
+        verdict = f"Finetuning is probably worth it: it beats the base model {chance}."
     elif probability > 0.25:
-        verdict = f"Cannot tell yet whether finetuning is worth it: it beats the untouched model {chance}."
+        verdict = f"Cannot tell yet whether finetuning is worth it: it beats the base model {chance}."
     else:
-        verdict = f"Finetuning is probably not worth it: it beats the untouched model {chance} only."
+        verdict = f"Finetuning is probably not worth it: it beats the base model {chance} only."
     return f"{verdict} {gain}"
 
 
@@ -89,6 +89,8 @@ def basis(model: ModelFacts, largest: int) -> str:
 
 
 def _size(parameters: int) -> str:
+    if parameters >= 1e12:
+        return f"{parameters / 1e12:.2g} trillion"
     return f"{parameters / 1e9:.2g} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
 
 
@@ -123,18 +125,20 @@ def _length(prospect: Prospect, situation: Situation) -> str:
 
 def _memory(prospect: Prospect) -> list[str]:
     batch = int(prospect.pipeline.number("per_device_train_batch_size", 8))
-    if prospect.micro_batch >= batch:
+    if prospect.micro_batch is None or prospect.micro_batch >= batch:
         return []
     return [
         f"Memory holds {prospect.micro_batch} of its {batch} examples at a time; the step stays the same."
     ]
 
 
-def _time(prospect: Prospect, situation: Situation) -> str:
+def _time(prospect: Prospect, situation: Situation) -> list[str]:
+    if prospect.hours_low is None or prospect.hours_high is None:
+        return []
     factor = math.sqrt(prospect.hours_high / prospect.hours_low)
     target = situation.target
     remedy = "; --calibrate measures this machine" if target.is_here and not target.efficiency else ""
-    return f"The 90% interval of the time spans a factor of {factor:.1f} to either side{remedy}."
+    return [f"The 90% interval of the time spans a factor of {factor:.1f} to either side{remedy}."]
 
 
 def _neighbours(neighbours: Sequence[Neighbour]) -> str:

@@ -9,15 +9,23 @@ from statistics import fmean
 from typing import Any
 
 from tunecast import data
-from tunecast.data.token_lengths import LightTokenizer, TokenLengths, measure_lengths
+from tunecast.data.token_lengths import LightTokenizer, TokenLengths, lengths_of_facts, measure_lengths
 from tunecast.hardware.local_machine import Target, target_of
 from tunecast.methods import Restrictions
-from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
-from tunecast.models.config_facts import facts_from_config, read_config
-from tunecast.models.describe import with_folder
+from tunecast.models import (
+    ResolvedModel,
+    check_length,
+    config_from_json,
+    describe,
+    load_config,
+    resolve,
+)
+from tunecast.models.config_facts import facts_from_config, facts_of_unknown_class, read_config
+from tunecast.models.describe import has_class, with_folder
 from tunecast.predictor.task import TaskDescription
 from tunecast.ranges import check_range
-from tunecast.records import ModelFacts, Scalar
+from tunecast.records import DatasetFacts, ModelFacts, Scalar
+from tunecast.store.meta_dataset import shipped_models
 
 FEW_CUT = 0.01
 
@@ -28,7 +36,8 @@ class Question:
 
     Args:
         model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
-        data: File, folder, hub id or ``stdlib``.
+        data: File, folder, hub id or ``stdlib``; or the facts of a dataset that is not at hand, as recorded
+            runs have them.
         gpu: Name of an accelerator; None for this machine.
         memory_gb: Memory of the device in 10^9 bytes; None for all it has.
         budget: Longest that one training may take: ``30m``, ``2h`` or ``2M-tokens``; empty for no limit.
@@ -40,10 +49,11 @@ class Question:
         max_length: Longest sequence in tokens; None derives it from the data.
         prompt_column: Overrides the detected column, as ``completion_column`` does.
         gpus_per_trial: Devices that a training is spread over.
+        prior: File of ``tunecast learn``; empty for the shipped one.
     """
 
     model: str
-    data: str
+    data: str | DatasetFacts
     gpu: str | None = None
     memory_gb: float | None = None
     budget: str = ""
@@ -59,6 +69,7 @@ class Question:
     completion_column: str | None = None
     trust_remote_code: bool = False
     gpus_per_trial: int = 1
+    prior: str = ""
 
     def __post_init__(self) -> None:
         for name in ("top", "epochs", "price", "seed", "memory_gb", "max_length", "gpus_per_trial"):
@@ -87,19 +98,22 @@ class Situation:
     devices: int = 1
 
     def config(self) -> Any:
-        """Load the model's transformers configuration.
+        """Load the model's transformers configuration, from the facts of a model that is not at hand.
 
         Raises:
             ModelError: transformers does not know its class.
         """
+        facts = self.task.model
+        if not self.resolved.is_local and facts.config.get("model_type"):
+            return config_from_json(facts.config, facts.name)
         return load_config(self.resolved, trust_remote_code=self.trust_remote_code)
 
 
-def look(question: Question) -> Situation:
+def read_situation(question: Question) -> Situation:
     """Read the facts that a question needs.
 
     Raises:
-        ModelError: The model cannot be found, or transformers does not know the class of its configuration.
+        ModelError: The model cannot be found, or cannot be described from its configuration.
         DataError: The dataset cannot be used, or its prompts do not fit the model's context.
         ConfigurationError: The accelerator is unknown, or the longest sequence exceeds the context.
     """
@@ -107,33 +121,46 @@ def look(question: Question) -> Situation:
     resolved = resolve(question.model)
     facts = _facts(resolved, question.trust_remote_code)
     check_length(question.max_length, facts)
+    if isinstance(question.data, DatasetFacts):
+        dataset, warnings = question.data, list[str]()
+        lengths = lengths_of_facts(dataset, context=facts.context, max_length=question.max_length)
+    else:
+        folder = Path(resolved.location) if resolved.is_local else None
+        dataset, lengths, warnings = _read(question, question.data, facts, folder)
+    task = TaskDescription(
+        dataset=dataset,
+        model=facts,
+        full_length_tokens=round(question.epochs * lengths.train_tokens),
+        unique_examples=lengths.examples,
+        bytes_per_label_token=lengths.bytes_per_label_token,
+    )
+    return Situation(
+        resolved,
+        lengths,
+        target,
+        task,
+        (*target.warnings, *warnings),
+        question.trust_remote_code,
+        question.gpus_per_trial,
+    )
+
+
+def _read(
+    question: Question, source: str, facts: ModelFacts, folder: Path | None
+) -> tuple[DatasetFacts, TokenLengths, list[str]]:
+    """Read the dataset of a question: its facts, its lengths, and what to know about them."""
     dataset = data.read(
-        question.data,
+        source,
         prompt_column=question.prompt_column,
         completion_column=question.completion_column,
         seed=question.seed,
     )
-    folder = Path(resolved.location) if resolved.is_local else None
     tokenizer = LightTokenizer(folder)
     lengths = measure_lengths(
         dataset, folder, context=facts.context, max_length=question.max_length, tokenizer=tokenizer
     )
-    task = TaskDescription(
-        dataset=data.describe(dataset, tokenizer),
-        model=facts,
-        full_length_tokens=round(question.epochs * lengths.train_tokens),
-        unique_examples=len(dataset.train),
-        bytes_per_label_token=lengths.bytes_per_label_token,
-    )
-    warnings = (
-        *target.warnings,
-        *dataset.warnings,
-        *_length_warnings(lengths, facts),
-        *_guessing(dataset, lengths.label_mean),
-    )
-    return Situation(
-        resolved, lengths, target, task, warnings, question.trust_remote_code, question.gpus_per_trial
-    )
+    notes = [*dataset.warnings, *_length_warnings(lengths, facts), *_guessing(dataset, lengths.label_mean)]
+    return data.describe(dataset, tokenizer), lengths, notes
 
 
 def _guessing(dataset: data.Dataset, label_tokens: float) -> list[str]:
@@ -149,12 +176,21 @@ def _guessing(dataset: data.Dataset, label_tokens: float) -> list[str]:
 
 
 def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:
-    """Describe a model by formula if its family is a common one, else by transformers."""
-    if resolved.is_local:
-        folder = Path(resolved.location)
-        facts = facts_from_config(read_config(folder), resolved.name)
-        if facts is not None:
-            return with_folder(facts, folder)
+    """Describe a model by formula if its family is a common one, else by transformers.
+
+    Models of the hub that the shipped runs know need no network. A class that transformers does not have is
+    described by its sizes.
+    """
+    if not resolved.is_local:
+        known = shipped_models().get(resolved.name) if "/" in resolved.name else None
+        return known or describe(resolved, trust_remote_code=trust_remote_code)
+    folder = Path(resolved.location)
+    config = read_config(folder)
+    facts = facts_from_config(config, resolved.name)
+    if facts is None and not trust_remote_code and not has_class(config):
+        facts = facts_of_unknown_class(config, resolved.name)
+    if facts is not None:
+        return with_folder(facts, folder)
     return describe(resolved, trust_remote_code=trust_remote_code)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from tunecast.budget import Budget
-from tunecast.errors import BudgetError, ConfigurationError
+from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.estimate.constants import HEADROOM
 from tunecast.estimate.workload import roomy_bytes
 from tunecast.predictor import Prediction, Prior
@@ -32,6 +32,8 @@ MIN_STEPS = 16
 """With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
 PASSES = (1, 2, 3, 5)
 """Numbers of epochs for which the first recommendation is predicted too: hardly any recorded run has more."""
+SHORTLISTED = 2
+"""Pipelines to price for each recommendation, where no formula gives their costs."""
 ANY_RATE = (0.0, math.inf)
 MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it if the model has weights."
 
@@ -64,7 +66,7 @@ class Horizon:
 
 
 @dataclass(frozen=True)
-class Pace:
+class MeasuredSpeed:
     """The measured seconds per training token of a pipeline, by which all predicted seconds are scaled."""
 
     pipeline: Pipeline
@@ -81,13 +83,17 @@ def recommend_pipelines(
     situation: Situation,
     prior: Prior,
     measured: ZeroShotLoss | None = None,
-    pace: Pace | None = None,
+    pace: MeasuredSpeed | None = None,
+    *,
+    prices_all: bool = True,
 ) -> Recommendation:
     """Recommend pipelines for a situation.
 
     Args:
         measured: Measured loss of the base model; None predicts it.
         pace: Measured speed; None predicts it.
+        prices_all: Whether the costs of all pipelines are estimated even where no formula gives them, which
+            may take minutes. Otherwise only the best predicted pipelines are considered there.
 
     Raises:
         ConfigurationError: No method fits the device, or the user's restrictions are impossible.
@@ -104,8 +110,11 @@ def recommend_pipelines(
     )
     device = situation.target.machine.device
     pipelines = grid(situation.task.model, device, question.restrictions)
+    if not prices_all and not recommender.costs.has_formula(pipelines[0]):
+        pipelines = recommender.shortlist(pipelines, SHORTLISTED * question.top)
     everything = recommender.prospects(pipelines)
-    in_memory = [prospect for prospect in everything if prospect.fits]
+    everything = [prospect for prospect in everything if not prospect.unpriced] or everything
+    in_memory = [prospect for prospect in everything if prospect.fits is not False]
     if not in_memory:
         raise _nothing_fits(situation, recommender.costs, everything)
     fitting = [prospect for prospect in in_memory if prospect.total_steps]
@@ -139,7 +148,7 @@ def recommend_pipelines(
         warnings=(
             *situation.warnings,
             *_unlike(prior.novelty.farthest(meta_features)),
-            *_warnings(everything, in_memory, best[0], recommender),
+            *_warnings(everything, in_memory, best[0], recommender, situation),
         ),
     )
 
@@ -150,12 +159,12 @@ class Recommender:
     Args:
         horizon: Limits of one training.
         price: Price of the machine per hour; None leaves it out.
-        measured: The untouched model's measured loss; None predicts it.
+        measured: The base model's measured loss; None predicts it.
         pace: Measured speed; None predicts it.
         rates: Least and highest learning rate to try.
 
     Attributes:
-        unpriced: By method, why costs could not be estimated.
+        unpriced: By method, why its costs could not be estimated.
     """
 
     def __init__(
@@ -165,7 +174,7 @@ class Recommender:
         horizon: Horizon,
         price: float | None = None,
         measured: ZeroShotLoss | None = None,
-        pace: Pace | None = None,
+        pace: MeasuredSpeed | None = None,
         rates: tuple[float, float] = ANY_RATE,
     ) -> None:
         self._situation = situation
@@ -176,6 +185,8 @@ class Recommender:
         self._horizon = horizon
         self._price = price
         self.unpriced: dict[str, str] = {}
+        self._unknown_class = ""
+        self._known_costs: dict[str, Cost | str] = {}
         self.costs = Costs(
             situation.task.model,
             situation.lengths,
@@ -193,33 +204,39 @@ class Recommender:
             return self._measured
         return predicted_zero_shot(self._quality, self._task)
 
+    def shortlist(self, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
+        """Return the pipelines with the lowest predicted losses, of various methods, without their costs."""
+        planned = [self._planned(pipeline, "", self._horizon) for pipeline in pipelines]
+        zero_shot = self.zero_shot.value
+        found = [self._prospect(trial, "", quality, zero_shot) for trial, quality in self._predicted(planned)]
+        return [_as_asked(prospect, pipelines) for prospect in _varied(found, count)]
+
     def by_epochs(self, pipeline: Pipeline) -> Mapping[float, Prospect]:
         """Predict a pipeline for each number of epochs in :data:`PASSES`, whatever the budget."""
         return {epochs: self.prospects([pipeline], Horizon(epochs))[0] for epochs in PASSES}
 
     def prospects(self, pipelines: Sequence[Pipeline], horizon: Horizon | None = None) -> list[Prospect]:
-        """Predict the results and the costs of pipelines, in their order.
+        """Predict the results and the costs of pipelines, one prospect for each, in their order.
 
-        One without a learning rate gets the one with the lowest predicted loss. Pipelines whose costs cannot
-        be estimated are left out; :attr:`unpriced` names their methods.
+        One without a learning rate gets the one with the lowest predicted loss. If the costs of a pipeline
+        cannot be estimated, its quality is predicted all the same, without a limit of seconds.
 
         Args:
             horizon: Other limits than the recommender's.
 
         Raises:
             BudgetError: The budget is too small for a single step of any pipeline.
-            ConfigurationError: The costs of none can be estimated.
         """
-        priced = [(pipeline, cost) for pipeline in pipelines if (cost := self._cost(pipeline)) is not None]
-        if pipelines and not priced:
-            raise ConfigurationError(next(iter(self.unpriced.values())), "Allow other --methods.")
-        costs = [cost for _, cost in priced]
-        planned = [self._planned(pipeline, cost, horizon or self._horizon) for pipeline, cost in priced]
+        costs = [self._cost(pipeline) for pipeline in pipelines]
+        planned = [
+            self._planned(pipeline, cost, horizon or self._horizon)
+            for pipeline, cost in zip(pipelines, costs, strict=True)
+        ]
         if planned and all(trial.steps < 1 for trial in planned):
-            raise _too_short(costs)
-        untouched = self.zero_shot.value
+            raise _too_short(cost for cost in costs if isinstance(cost, Cost))
+        zero_shot = self.zero_shot.value
         return [
-            self._prospect(trial, cost, quality, untouched)
+            self._prospect(trial, cost, quality, zero_shot)
             for cost, (trial, quality) in zip(costs, self._predicted(planned), strict=True)
         ]
 
@@ -243,7 +260,7 @@ class Recommender:
             for r in tried
         ]
 
-    def _slower_than_predicted(self, pace: Pace) -> float:
+    def _slower_than_predicted(self, pace: MeasuredSpeed) -> float:
         """Return the measured seconds of a pipeline over the predicted ones; 1 if none can be predicted."""
         try:
             step = self.costs.of(pace.pipeline).step_seconds
@@ -252,44 +269,62 @@ class Recommender:
         batch = int(pace.pipeline.number("per_device_train_batch_size", 8))
         return pace.seconds_per_token * batch * self._situation.lengths.mean / step
 
-    def _cost(self, pipeline: Pipeline) -> Cost | None:
+    def _cost(self, pipeline: Pipeline) -> Cost | str:
+        """Return the cost of a pipeline, or why it cannot be estimated."""
+        if self._unknown_class:
+            return self._unknown_class
+        chosen = {name: value for name, value in pipeline.hyperparameters.items() if name != "learning_rate"}
+        like = Pipeline(pipeline.method, chosen)
+        if like.id not in self._known_costs:
+            self._known_costs[like.id] = self._estimated(pipeline)
+        return self._known_costs[like.id]
+
+    def _estimated(self, pipeline: Pipeline) -> Cost | str:
         try:
             cost = self.costs.of(pipeline)
             return replace(cost, step_seconds=self._slower * cost.step_seconds)
         except ConfigurationError as error:
             self.unpriced.setdefault(pipeline.method, error.what)
-            return None
+            return error.what
+        except ModelError as error:  # it says the same of every pipeline, and only after a second
+            self._unknown_class = error.what
+            return error.what
 
-    def _planned(self, pipeline: Pipeline, cost: Cost, horizon: Horizon) -> Trial:
+    def _planned(self, pipeline: Pipeline, cost: Cost | str, horizon: Horizon) -> Trial:
         lengths = self._situation.lengths
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         tokens = horizon.epochs * lengths.train_tokens
         if horizon.tokens is not None:
             tokens = min(tokens, horizon.tokens)
         steps = math.ceil(tokens / (batch * lengths.mean))
-        if horizon.seconds is not None:
+        if horizon.seconds is not None and isinstance(cost, Cost):
             steps = min(steps, int(horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
         length = max(1, min(round(tokens), round(steps * batch * lengths.mean)))
         return Trial(replace(self._task, full_length_tokens=length), pipeline, steps)
 
-    def _prospect(self, trial: Trial, cost: Cost, quality: Prediction, untouched: float) -> Prospect:
-        hours = seconds_with_evaluation(trial.steps * cost.step_seconds) / 3600
-        return Prospect(
+    def _prospect(self, trial: Trial, cost: Cost | str, quality: Prediction, zero_shot: float) -> Prospect:
+        found = Prospect(
             pipeline=trial.pipeline,
             predicted_loss=quality.loss,
             low=quality.low,
             high=quality.high,
-            relative_gain=1 - quality.loss / untouched,
-            gain_low=1 - quality.high / untouched,
-            gain_high=1 - quality.low / untouched,
+            relative_gain=1 - quality.loss / zero_shot,
+            gain_low=1 - quality.high / zero_shot,
+            gain_high=1 - quality.low / zero_shot,
             failure=quality.failure,
+            full_length_tokens=trial.task.full_length_tokens,
+            total_steps=trial.steps,
+        )
+        if isinstance(cost, str):
+            return replace(found, unpriced=cost)
+        hours = seconds_with_evaluation(trial.steps * cost.step_seconds) / 3600
+        return replace(
+            found,
             hours=hours,
             hours_low=hours * math.exp(-NORMAL_90 * cost.deviation),
             hours_high=hours * math.exp(NORMAL_90 * cost.deviation),
             memory_gb=cost.bytes / 1e9,
             money=None if self._price is None else hours * self._price,
-            full_length_tokens=trial.task.full_length_tokens,
-            total_steps=trial.steps,
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
@@ -297,7 +332,7 @@ class Recommender:
 
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
     """Choose the best prospects: first one of each method, then one of each method and rank; best first."""
-    ordered = sorted(prospects, key=lambda prospect: (prospect.predicted_loss, prospect.hours))
+    ordered = sorted(prospects, key=lambda prospect: (prospect.predicted_loss, prospect.seconds))
     keys = (
         lambda pipeline: (pipeline.method,),
         lambda pipeline: (pipeline.method, pipeline.hyperparameters.get("lora_r")),
@@ -310,7 +345,7 @@ def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
             if len(chosen) < count and key(prospect.pipeline) not in seen:
                 seen.add(key(prospect.pipeline))
                 chosen[prospect.pipeline.id] = prospect
-    return sorted(chosen.values(), key=lambda prospect: (prospect.predicted_loss, prospect.hours))
+    return sorted(chosen.values(), key=lambda prospect: (prospect.predicted_loss, prospect.seconds))
 
 
 def _as_asked(prospect: Prospect, pipelines: Sequence[Pipeline]) -> Pipeline:
@@ -340,7 +375,11 @@ def _unlike(meta_feature: str) -> list[str]:
 
 
 def _warnings(
-    everything: Sequence[Prospect], in_memory: Sequence[Prospect], best: Prospect, recommender: Recommender
+    everything: Sequence[Prospect],
+    in_memory: Sequence[Prospect],
+    best: Prospect,
+    recommender: Recommender,
+    situation: Situation,
 ) -> list[str]:
     warnings = []
     gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
@@ -350,13 +389,21 @@ def _warnings(
             "Gradient checkpointing is not assumed."
         )
     roomy = roomy_bytes(recommender.costs.limit_bytes)
-    tight = sorted({p.pipeline.method for p in in_memory if p.memory_gb * 1e9 > roomy})
+    tight = sorted({p.pipeline.method for p in in_memory if (p.memory_gb or 0) * 1e9 > roomy})
     if tight:
         warnings.append(
             f"{' and '.join(tight)} would be tight in the memory, even one example at a time: less than "
             f"{HEADROOM:.0%} stays free."
         )
-    warnings += [f"{name} is left out: {reason}" for name, reason in recommender.unpriced.items()]
+    if best.unpriced:
+        warnings.append(f"Time and memory cannot be estimated, nor whether it fits: {best.unpriced}")
+    else:
+        warnings += [f"{name} is left out: {reason}" for name, reason in recommender.unpriced.items()]
+    if situation.task.model.is_mixture and not best.unpriced:
+        warnings.append(
+            "The model is a mixture of experts: its seconds rest on the published runs of a single one, and "
+            "depend on the kernels that run its experts."
+        )
     if recommender.zero_shot.source == "predicted":
         warnings.append(MEASURABLE)
     if best.total_steps < MIN_STEPS:
@@ -375,13 +422,13 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     """Name changes that would fit: quantisation, shorter sequences, more devices."""
     from tunecast.estimate import what_would_fit
 
-    least = min(everything, key=lambda prospect: prospect.memory_gb)
+    least = min(everything, key=lambda prospect: prospect.memory_gb or math.inf)
     limit = situation.target.machine.device_memory_bytes / 1e9
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
     remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1))
     return ConfigurationError(
         f"--model: no method fits {situation.task.model.name} into the {limit:,.1f} GB of "
         f"{situation.target.name}; the smallest, {least.pipeline.method}, would hold "
-        f"{least.memory_gb:,.1f} GB.",
+        f"{least.memory_gb or 0:,.1f} GB.",
         f"Would fit: {'; '.join(remedies)}." if remedies else "Choose a smaller model.",
     )

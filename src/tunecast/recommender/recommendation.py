@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -23,10 +24,15 @@ class Prospect:
         relative_gain: Share of the zero-shot loss that training removes; negative if the loss grows.
             ``gain_low`` and ``gain_high`` are the ends of its 90% interval.
         failure: Probability that the training diverges.
-        hours: Hours of training and evaluation; ``hours_low`` and ``hours_high`` as for the loss.
-        memory_gb: Peak on the device in 10^9 bytes.
         full_length_tokens: Tokens that it is trained on.
+        total_steps: Optimiser steps.
+        hours: Hours of training and evaluation; ``hours_low`` and ``hours_high`` as for the loss. These and
+            all that follows from them are None if the costs cannot be estimated.
+        memory_gb: Peak on the device in 10^9 bytes.
+        money: Price of the hours; None if no price is known.
         micro_batch: Examples of one forward pass; fewer than the batch if memory requires it.
+        fits: Whether memory holds one example at a time.
+        unpriced: Why the costs cannot be estimated; empty if they are.
         reasons: Reasons for the pipeline and their certainty, one sentence each.
         overrides: Flags that override each choice, by the hyperparameter's name.
     """
@@ -39,32 +45,33 @@ class Prospect:
     gain_low: float
     gain_high: float
     failure: float
-    hours: float
-    hours_low: float
-    hours_high: float
-    memory_gb: float
-    money: float | None
     full_length_tokens: int
     total_steps: int
-    micro_batch: int
-    fits: bool
+    hours: float | None = None
+    hours_low: float | None = None
+    hours_high: float | None = None
+    memory_gb: float | None = None
+    money: float | None = None
+    micro_batch: int | None = None
+    fits: bool | None = None
+    unpriced: str = ""
     reasons: tuple[str, ...] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def memory_gb_low(self) -> float:
+    def memory_gb_low(self) -> float | None:
         """Lower end of the peak's 90% interval."""
-        return MIN_SHARE * self.memory_gb
+        return None if self.memory_gb is None else MIN_SHARE * self.memory_gb
 
     @property
-    def memory_gb_high(self) -> float:
+    def memory_gb_high(self) -> float | None:
         """Upper end of the peak's 90% interval."""
-        return MAX_SHARE * self.memory_gb
+        return None if self.memory_gb is None else MAX_SHARE * self.memory_gb
 
     @property
     def seconds(self) -> float:
-        """Seconds of training and evaluation."""
-        return self.hours * 3600
+        """Seconds of training and evaluation; infinite if they cannot be estimated."""
+        return math.inf if self.hours is None else self.hours * 3600
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Prospect:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
-from tunecast.session.run_factory import explosion_nats
+from tunecast.session.run_factory import divergence_nats
 
 MIN_CANDIDATES = 8
 """With fewer recorded pipelines, there is nothing to choose on a task."""
@@ -203,8 +203,8 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     completed = [run for run in runs if run.outcome is Outcome.COMPLETED]
     if not completed:
         return None
-    paces = _Paces(completed)
-    limit = explosion_nats(zero_shot.curve[0].validation.loss, zero_shot.model.vocabulary)
+    paces = _StepTimes(completed)
+    limit = divergence_nats(zero_shot.curve[0].validation.loss, zero_shot.model.vocabulary)
     candidates = tuple(Candidate(run, _legs(run, paces, limit)) for run in runs)
     ended = sorted((c for c in candidates if math.isfinite(c.validation_loss)), key=lambda c: c.seconds)
     if not ended:
@@ -240,7 +240,7 @@ def _rate(run: Run) -> float:
     return sum(point.training.wall for point in run.curve) / max(1, run.curve[-1].tokens_seen)
 
 
-class _Paces:
+class _StepTimes:
     """Estimates the unrecorded seconds of a step in which a trial failed."""
 
     def __init__(self, completed: Sequence[Run]) -> None:
@@ -264,7 +264,7 @@ class _Paces:
         return self._starts.get(pipeline.number(BATCH_SIZE), self._any_start)
 
 
-def _legs(run: Run, paces: _Paces, limit: float) -> tuple[Leg, ...]:
+def _legs(run: Run, paces: _StepTimes, limit: float) -> tuple[Leg, ...]:
     """Return the recorded steps, and the step in which a trial failed between two points.
 
     Nothing is recorded for that step. It is charged whole, up to the next place of the fidelity grid, at the

@@ -11,6 +11,7 @@ import numpy as np
 
 from tunecast.arrays import Floats
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.plugins import check_library
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.task_groups import dataset_families, task_group
 from tunecast.predictor.train import MIN_GROUPS
@@ -23,7 +24,6 @@ from tunecast.replay.priors import kept_prior
 from tunecast.search import (
     Context,
     Policy,
-    check_library,
     find_strategy,
     fixed,
     get_strategy,

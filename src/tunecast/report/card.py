@@ -36,7 +36,13 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path
     Args:
         folder: Where the model is, if it is not as the session delivered it: with its adapter merged.
     """
-    given = delivery(run, base_model, folder)
+    given = delivery(
+        run,
+        base_model,
+        folder,
+        chooses_labels=winner_classification(record) is not None,
+        pattern=str(record.configuration.get("pattern") or ""),
+    )
     sections = [
         _front_matter(record, run, given),
         _title(record, run, given),
@@ -155,6 +161,8 @@ def _loading(given: Delivery, configuration: Mapping[str, Any]) -> str:
         note = f"It needs the base model `{_plain(given.base_model)}`, in a folder or in the hub's cache."
     if pattern := configuration.get("pattern"):
         note += f" Every prompt was put into the pattern `{_plain(pattern)}`."
+    if given.chooses_labels:
+        note += " The label is chosen as for the scores above; `tunecast classify` does the same for a file."
     if verbaliser := configuration.get("verbaliser"):
         words = ", ".join(f"{_plain(word)} for {_plain(label)}" for word, label in verbaliser.items())
         note += f" Answers are words that stand for labels: {words}."

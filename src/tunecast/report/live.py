@@ -1,6 +1,6 @@
 """Progress on stderr: a live display on a terminal, plain lines elsewhere. It never makes a run fail.
 
-The command line shows it always, the Python API where :mod:`~tunecast.report.shown` says.
+The command line shows it always, the Python API where :mod:`~tunecast.report.default_progress` says.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ class Delivery:
         bundled_base: Whether the base model is in ``base/`` beside the adapter.
         base_model: Hub id of the base model, or its name if it has none.
         auto_class: Class of transformers that loads the model.
+        chooses_labels: Whether it answers with the likeliest of the labels in ``training.json``.
+        pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
     """
 
     adapter: bool
@@ -33,6 +35,8 @@ class Delivery:
     base_model: str
     auto_class: str
     merged: bool = False
+    chooses_labels: bool = False
+    pattern: str = ""
 
     @property
     def library(self) -> str:
@@ -41,32 +45,33 @@ class Delivery:
 
     def code(self, folder: str) -> str:
         """Write Python that loads the model from ``folder`` and answers one prompt."""
-        classifies = self.is_classifier
-        names = ["AutoConfig"] if classifies and self.adapter else []
-        lines = [f"from transformers import {', '.join([*names, self.auto_class, 'AutoTokenizer'])}"]
+        names = ["AutoConfig"] if self.is_classifier and self.adapter else []
+        lines = ["import json", "from os.path import commonprefix", "", "import torch"]
+        lines = lines if self.chooses_labels else []
         if self.adapter:
             lines.append("from peft import PeftModel")
+        lines.append(f"from transformers import {', '.join([*names, self.auto_class, 'AutoTokenizer'])}")
         lines += ["", f"folder = {folder!r}", "tokenizer = AutoTokenizer.from_pretrained(folder)"]
         if self.adapter:
             base = 'folder + "/base"' if self.bundled_base else repr(self.base_model)
-            more = ", config=AutoConfig.from_pretrained(folder)" if classifies else ""
+            more = ", config=AutoConfig.from_pretrained(folder)" if self.is_classifier else ""
             lines.append(f"base = {self.auto_class}.from_pretrained({base}{more})")
             lines.append("model = PeftModel.from_pretrained(base, folder)")
         else:
             lines.append(f"model = {self.auto_class}.from_pretrained(folder)")
-        return "\n".join([*lines, "", *self._answer()])
+        answer = self._chosen_label() if self.chooses_labels else self._answer()
+        return "\n".join([*lines, "", *self._prompt(), *answer])
 
     @property
     def is_classifier(self) -> bool:
         """Whether it answers by a classification head."""
         return self.auto_class == CLASSIFIER
 
-    def _answer(self) -> list[str]:
-        show = "tokenizer.decode(output[0], skip_special_tokens=True)"
-        if self.auto_class == "AutoModelForCausalLM":
-            show = 'tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)'
-        asked = [
+    def _prompt(self) -> list[str]:
+        pattern = f"{self.pattern!r}.replace('{{prompt}}', prompt)"
+        return [
             'prompt = "..."',
+            *([f"prompt = {pattern}"] if self.pattern else []),
             "if tokenizer.chat_template:",
             '    messages = [{"role": "user", "content": prompt}]',
             "    prompt = tokenizer.apply_chat_template(",
@@ -74,17 +79,65 @@ class Delivery:
             "    )",
             'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)',
         ]
+
+    def _answer(self) -> list[str]:
         if self.is_classifier:
-            return [*asked, "print(model.config.id2label[int(model(**inputs).logits.argmax())])"]
+            return ["print(model.config.id2label[int(model(**inputs).logits.argmax())])"]
+        show = "tokenizer.decode(output[0], skip_special_tokens=True)"
+        if not self._reads_apart:
+            show = 'tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)'
+        return ["output = model.generate(**inputs, max_new_tokens=128)", f"print({show})"]
+
+    def _chosen_label(self) -> list[str]:
+        """Choose the label with the fewest nats per token, without the tokens that all labels begin with."""
+        if self._reads_apart:
+            call = ["    logits = model(**inputs, labels=torch.tensor([label])).logits[0]"]
+        else:
+            call = [
+                '    ids = torch.cat([inputs["input_ids"], torch.tensor([label])], dim=1)',
+                "    logits = model(input_ids=ids).logits[0, -len(label) - 1 : -1]",
+            ]
         return [
-            *asked,
-            "output = model.generate(**inputs, max_new_tokens=128)",
-            f"print({show})",
+            'with open(folder + "/training.json", encoding="utf-8") as file:',
+            "    training = json.load(file)",
+            'labels = dict(zip(training["labels"], training["label_tokens"]))',
+            "tokens = list(labels.values())",
+            "common = min(len(commonprefix(tokens)), min(map(len, tokens)) - 1)",
+            "",
+            "",
+            "def nats_per_token(label):",
+            *call,
+            "    expected = torch.tensor(label[common:])",
+            "    return torch.nn.functional.cross_entropy(logits[common:].float(), expected)",
+            "",
+            "",
+            "with torch.inference_mode():",
+            "    print(min(labels, key=lambda name: nats_per_token(labels[name])))",
         ]
 
+    @property
+    def _reads_apart(self) -> bool:
+        """Whether an encoder reads the prompt."""
+        return self.auto_class == "AutoModelForSeq2SeqLM"
 
-def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
-    """Describe what was delivered; the contents of ``best/``, if given, override what the names suggest."""
+
+def delivery(
+    run: Run,
+    base_model: str,
+    folder: Path | None = None,
+    *,
+    chooses_labels: bool = False,
+    pattern: str = "",
+) -> Delivery:
+    """Describe what was delivered.
+
+    Args:
+        run: The run that was delivered.
+        base_model: The base model as the user named it.
+        folder: The delivered folder, whose contents override what the names suggest.
+        chooses_labels: Whether its answers are labels, chosen by their likelihood.
+        pattern: Text around every prompt; empty for none.
+    """
     encoder_decoder = run.model.architecture == "encoder-decoder"
     method = run.pipeline.method
     adapter = method != ZERO_SHOT.method and get_method(method).delivers == "adapter"
@@ -98,6 +151,8 @@ def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
         adapter, bundled, _public_name(base_model, run),
         CLASSIFIER if run.pipeline.hyperparameters.get(TRAINING_LOSS) == HEAD else writes,
         trained_as_adapter and not adapter,
+        chooses_labels and run.pipeline.hyperparameters.get(TRAINING_LOSS) != HEAD,
+        pattern,
     )  # fmt: skip
 
 

@@ -131,4 +131,6 @@ def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
         return ""
     best = Path(record.output_dir) / "best"
     base_model = str(record.configuration.get("model", record.task.model))
-    return delivery(run, base_model, best).code("best")
+    pattern = str(record.configuration.get("pattern") or "")
+    chooses = winner.classification is not None
+    return delivery(run, base_model, best, chooses_labels=chooses, pattern=pattern).code("best")

@@ -92,7 +92,7 @@ def _predicted(prediction: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Write the predictions, whose pipelines hold their method beside their hyperparameters."""
     if (untouched := prediction.get("zero_shot_loss")) is not None:
         ends = interval(untouched["low"], untouched["high"], 2)
-        yield "predicted", f"untouched: loss {untouched['value']:.2f} (90%: {ends}); a trial of each brings:"
+        yield "predicted", f"base model: loss {untouched['value']:.2f} (90%: {ends}); a trial of each brings:"
     for number, one in enumerate(prediction.get("recommendations", ()), start=1):
         yield "", f"{number}. {prospect_line(Prospect.from_json(one))}"
 

@@ -42,7 +42,7 @@ def show_predictions(
         return
     zero_shot = predicted.zero_shot_loss
     ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
-    progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
+    progress.log(f"Predicted before anything runs (base model: loss {zero_shot.value:.2f}, {ends}):")
     _show_prospects(predicted, prepared, progress)
     if predicted.basis:
         progress.log(predicted.basis)
@@ -78,7 +78,7 @@ def show_measured(
     if not isinstance(predicted, UserError):
         loss = predicted.zero_shot_loss.value
         tokens = f"{measured.full_length_tokens:,} tokens for each trial"
-        progress.log(f"Predicted from the untouched model's measured loss, {loss:.2f}, and {tokens}:")
+        progress.log(f"Predicted from the base model's measured loss, {loss:.2f}, and {tokens}:")
         _show_prospects(predicted, prepared, progress)
         progress.log(worth_text(predicted))
     speed = measured_speed(prepared, measured)

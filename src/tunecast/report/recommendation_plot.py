@@ -9,6 +9,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from tunecast.errors import ConfigurationError
 from tunecast.recommender.explanations import worth_text
 from tunecast.recommender.recommendation import Prospect, Recommendation
 from tunecast.report.figures import INK, MUTED, Plot, Style, loss_axis, new_figure, reference_line, styles
@@ -16,7 +17,7 @@ from tunecast.report.numbers import decimal, duration, interval, with_interval
 from tunecast.report.shell import ChartPage, Section, write_chart_page
 from tunecast.report.tables import Table
 from tunecast.report.tradeoffs import pareto_front
-from tunecast.report.wording import pipeline_line
+from tunecast.report.wording import memory_text, pipeline_line
 
 DURATIONS = (1.0, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 86_400, 259_200, 864_000, 2_592_000)
 """Seconds that the axis of time is marked at."""
@@ -26,8 +27,11 @@ def write_prospects(recommendation: Recommendation, path: Path) -> None:
     """Write the page as a file that needs no network.
 
     Raises:
+        ConfigurationError: There is no time to plot, since costs could not be estimated.
         OutputError: The file cannot be written.
     """
+    if reason := recommendation.recommendations[0].unpriced:
+        raise ConfigurationError(f"--plot: there is no time to plot. {reason}", "Leave --plot out.")
     write_chart_page(prospects_page(recommendation), path, "--plot")
 
 
@@ -56,7 +60,7 @@ def prospects_page(recommendation: Recommendation) -> ChartPage:
         (
             worth_text(recommendation),
             *([recommendation.basis] if recommendation.basis else []),
-            f"Untouched model: test loss {ends}, {zero_shot.source}.",
+            f"Base model: test loss {ends}, {zero_shot.source}.",
             "All other figures are predicted; nothing was run.",
         ),
         recommendation.warnings,
@@ -66,7 +70,7 @@ def prospects_page(recommendation: Recommendation) -> ChartPage:
 def prospects_plot(recommendation: Recommendation, looks: dict[str, Style]) -> Plot:
     """Plot predicted loss against seconds of every pipeline that fits, with the Pareto front."""
     considered, recommended = recommendation.considered, recommendation.recommendations
-    price = next((one.money / one.hours for one in recommended if one.money is not None), None)
+    price = next((one.money / one.hours for one in recommended if one.money and one.hours), None)
     figure = new_figure(
         "training and evaluation (time" + (")" if price is None else ", money)"), "test loss (nats per token)"
     )
@@ -91,7 +95,7 @@ def prospects_plot(recommendation: Recommendation, looks: dict[str, Style]) -> P
     axis = loss_axis(losses, zero_shot.value, shows_zero_shot=True)
     figure.update_yaxes(**axis.layout if axis else {})
     figure.update_xaxes(**_time_axis([one.seconds for one in (*considered, *recommended)], price))
-    reference_line(figure, zero_shot.value, f"untouched model ({zero_shot.source})")
+    reference_line(figure, zero_shot.value, f"base model ({zero_shot.source})")
     return Plot("prospects", figure, "Predicted loss against time", height_px=460)
 
 
@@ -125,7 +129,7 @@ def _dots(prospects: Sequence[Prospect], style: Style, *, recommended: bool) -> 
 
 def _text(prospect: Prospect) -> str:
     loss = with_interval(prospect.predicted_loss, prospect.low, prospect.high)
-    taken = f"{duration(prospect.seconds)}, {prospect.memory_gb:.1f} GB"
+    taken = f"{duration(prospect.seconds)}, {memory_text(prospect)} GB"
     if prospect.money is not None:
         taken += f", money {_money(prospect.money)}"
     return f"{escape(pipeline_line(prospect.pipeline))}<br>loss {loss}<br>{taken}"
@@ -153,6 +157,11 @@ def _time_axis(seconds: Sequence[float], price: float | None) -> dict[str, objec
     }
 
 
+def _time_ends(prospect: Prospect) -> str:
+    low, high = (duration(3600 * (one or 0)) for one in (prospect.hours_low, prospect.hours_high))
+    return f"{low} to {high}"
+
+
 def _table(recommended: Sequence[Prospect]) -> Table:
     priced = recommended[0].money is not None
     header = ("pipeline", "gain", "test loss (90%)", "time", "memory", *(["money"] if priced else []))
@@ -161,8 +170,8 @@ def _table(recommended: Sequence[Prospect]) -> Table:
             pipeline_line(one.pipeline),
             f"{one.relative_gain:+.0%}",
             f"{decimal(one.predicted_loss)}\n{interval(one.low, one.high)}",
-            f"{duration(one.seconds)}\n{duration(one.hours_low * 3600)} to {duration(one.hours_high * 3600)}",
-            f"{one.memory_gb:.1f} GB",
+            f"{duration(one.seconds)}\n{_time_ends(one)}",
+            f"{memory_text(one)} GB",
             *([_money(one.money)] if one.money is not None else []),
         )
         for one in recommended

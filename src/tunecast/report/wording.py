@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunecast.records import ZERO_SHOT, Pipeline, Run, Scalar, Score
-from tunecast.report.numbers import decimal, duration, finite, interval, rate, with_interval
+from tunecast.report.numbers import MISSING, decimal, duration, finite, interval, rate, with_interval
 from tunecast.results import ConstantAnswer, Contender, Margin, SessionRecord
 from tunecast.search import find_strategy
 
@@ -122,19 +122,28 @@ def _close_choice(record: SessionRecord) -> tuple[str, ...]:
 
 
 def constant_warning(record: SessionRecord) -> tuple[str, ...]:
-    """Warn of a winner that is no better than an answer that ignores the prompt; empty if it is better."""
-    rivals = {rival.name: rival for rival in record.constant_answers}
-    unbeaten = [rivals[name] for name in record.unbeaten if name in rivals]
-    if not unbeaten:
+    """Warn of a winner that is not clearly better than an answer that ignores the prompt; empty if it is."""
+    found = _equal_constant(record)
+    if found is None:
         return ()
     if record.only_answer is not None:
         answer = f"“{record.only_answer}”" if record.only_answer else "nothing"
         return (f"The winner answers {answer} to every test prompt: it is no better than guessing.",)
-    rival = unbeaten[0]
+    rival, margin = found
+    what = constant_text(rival)
     if record.objective == "loss":
-        guess = "guessing by how frequent each answer is"
-        return (f"The winner is no better than {guess}, which has a loss of {decimal(rival.test.loss)}.",)
-    return (f"The winner is no better than {constant_text(rival)}.",)
+        what = f"guessing by how frequent each answer is, which has a loss of {decimal(rival.test.loss)}"
+    if margin.value <= 0:
+        return (f"The winner is no better than {what}.",)
+    ahead = interval(margin.low, margin.high)
+    return (f"The winner is not clearly better than {what}: on the same examples it is {ahead} better.",)
+
+
+def _equal_constant(record: SessionRecord) -> tuple[ConstantAnswer, Margin] | None:
+    """Return the first constant answer that the winner does not clearly beat, and its margin over it."""
+    margins = {margin.rival: margin for margin in record.margins}
+    equals = (one for one in record.constant_answers if one.name in record.unbeaten)
+    return next(((one, margins[one.name]) for one in equals), None)
 
 
 def constant_text(rival: ConstantAnswer) -> str:
@@ -171,14 +180,16 @@ def _method_name(pipeline: Pipeline) -> str:
 def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
         if len(record.models) == 1:
-            return "Nothing was measured after training: the untouched base model is delivered"
-        return "Zero-shot won: no finetuning beat the untouched base model"
+            return "Nothing was measured after training: the base model is delivered"
+        return "Zero-shot won: no finetuning beat the base model"
     strategy = find_strategy(record.strategy)
     searched = strategy is None or not strategy.trials
     baseline = record.find_contender("baseline")
     is_baseline = winner.name == "baseline" or (baseline is not None and baseline.run == winner.run)
     name = contender_name(baseline) if is_baseline and baseline is not None else "the winner"
-    if constant_warning(record):
+    if (equal := _equal_constant(record)) is not None:
+        if equal[1].value > 0 and record.only_answer is None:
+            return f"No clear gain: {name} is not clearly better than a constant answer"
         return f"No gain: {name} is no better than a constant answer"
     if record.unbeaten:
         rivals = [_with_article(one) for one in record.contenders if one.name in record.unbeaten]
@@ -302,11 +313,21 @@ def prospect_cells(prospect: Prospect) -> list[str]:
         f"{prospect.relative_gain:+.0%}",
         f"{prospect.predicted_loss:.2f}",
         f"{prospect.low:.2f} to {prospect.high:.2f}",
-        duration(prospect.seconds),
-        f"{prospect.memory_gb:.1f}",
+        time_text(prospect),
+        memory_text(prospect),
         *([] if prospect.money is None else [f"{prospect.money:.2f}"]),
         pipeline_line(prospect.pipeline),
     ]
+
+
+def time_text(prospect: Prospect) -> str:
+    """Write the predicted time of a training."""
+    return MISSING if prospect.hours is None else duration(prospect.seconds)
+
+
+def memory_text(prospect: Prospect) -> str:
+    """Write the predicted peak of memory in GB."""
+    return MISSING if prospect.memory_gb is None else f"{prospect.memory_gb:.1f}"
 
 
 def prospect_line(prospect: Prospect) -> str:

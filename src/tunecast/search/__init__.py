@@ -12,7 +12,6 @@ from tunecast.search.portfolio import Portfolio
 from tunecast.search.prior_based import QuickTune, Transfer
 from tunecast.search.registry import (
     DEFAULT,
-    check_library,
     check_strategy,
     find_strategy,
     get_strategy,
@@ -54,7 +53,6 @@ __all__ = [
     "Strategy",
     "TrialView",
     "asha",
-    "check_library",
     "check_strategy",
     "diagnostics_of",
     "find_strategy",

@@ -18,7 +18,7 @@ class Context(TaskDescription):
     """A task and everything that a strategy may know about it; it stays the same while the strategy decides.
 
     Args:
-        evaluation_seconds: Seconds to score the untouched model like a point; None if not measured.
+        evaluation_seconds: Seconds to score the base model like a point; None if not measured.
         room: Memory of one worker; None if unknown.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None spends the whole budget.

@@ -12,7 +12,7 @@ from tunecast.records import Pipeline, device_kind
 from tunecast.search.context import Context
 
 
-def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Floats:
+def memory_failure_probability(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Floats:
     """Return the probability that each pipeline of a new trial exceeds the memory, shape (pipelines,).
 
     It is 0 if the worker or its kind of device is unknown.
@@ -21,9 +21,9 @@ def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -
     known = prior.bytes.get(device_kind(room.device)) if room else None
     if room is None or known is None:
         return np.zeros(len(pipelines))
-    return known.odds_beyond(context.model, context.dataset, pipelines, room)
+    return known.out_of_memory_probability(context.model, context.dataset, pipelines, room)
 
 
-def either(one: Floats, other: Floats) -> Floats:
+def either_probability(one: Floats, other: Floats) -> Floats:
     """Return the probability that at least one of two independent events happens."""
     return 1.0 - (1.0 - one) * (1.0 - other)

@@ -23,7 +23,7 @@ from tunecast.predictor.features import (
 from tunecast.predictor.quality import Ends, Trial
 from tunecast.records import Outcome, Pipeline, device_kind
 from tunecast.search.context import Context
-from tunecast.search.failure import either, memory_odds
+from tunecast.search.failure import either_probability, memory_failure_probability
 from tunecast.search.history import History, TrialView, points_to_end
 from tunecast.search.prior_check import orders_rightly
 from tunecast.search.residual_gp import Residuals, condition, refit
@@ -90,7 +90,7 @@ def before(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Bef
     ends = prior.quality.before(trials, features)
     cost = prior.cost.get(device_kind(context.machine.device) if context.machine else "cpu")
     seconds = cost.log_seconds_per_token(features) if cost else None
-    failure = either(ends.failure, memory_odds(context, prior, pipelines))
+    failure = either_probability(ends.failure, memory_failure_probability(context, prior, pipelines))
     return Before(tuple(pipelines), features[:, : len(PIPELINE)], ends, seconds, failure)
 
 

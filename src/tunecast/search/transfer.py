@@ -49,8 +49,8 @@ NEW = (
     "random."
 )
 ASIDE = (
-    "The prior orders the pipelines of this task wrongly: while that is so, the search ignores it and uses "
-    "successive halving."
+    "The prior ranks the pipelines of this task wrongly. Until it ranks them rightly, the search ignores it "
+    "and uses successive halving."
 )
 OTHER = (
     "The prior is not the one that the session began with: the search ignores it and uses successive halving "

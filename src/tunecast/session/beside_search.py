@@ -120,7 +120,7 @@ class BesideSearch:
             full_length_tokens=run.full_length_tokens,
             unique_examples=run.unique_examples,
             workers=1,
-            explosion_nats=self.search.trials[0].spec.explosion_nats,
+            divergence_nats=self.search.trials[0].spec.divergence_nats,
             halvings=() if in_one_go else affordable_halvings(task, run.full_length_tokens),
         )
         trials.restore()

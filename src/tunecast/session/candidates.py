@@ -32,12 +32,12 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
     space.check_restrictions(model, settings.restrictions)
 
 
-def kept_whole_text(settings: SessionSettings, model: ModelFacts) -> str:
+def unshardable_text(settings: SessionSettings, model: ModelFacts) -> str:
     """Say which methods are left out because trials are spread over devices; empty if none is."""
-    names = space.kept_whole(model, settings.restrictions)
+    names = space.unshardable_methods(model, settings.restrictions)
     if not names:
         return ""
-    reasons = {name: get_method(name).why_whole() for name in names}
+    reasons = {name: get_method(name).why_not_shardable() for name in names}
     listed = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
     return f"Left out with --gpus-per-trial {settings.gpus_per_trial}: {listed}."
 

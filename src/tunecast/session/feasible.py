@@ -21,8 +21,8 @@ from tunecast.estimate.fitting import Need, which_fit
 from tunecast.models import load_config
 from tunecast.records import Pipeline
 from tunecast.search import get_strategy
-from tunecast.session.layout import largest_share
 from tunecast.session.settings import SessionSettings
+from tunecast.session.worker_limits import largest_share
 from tunecast.session.workloads import SingleExamples
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ class Comparison:
 
     @property
     def best_trained(self) -> Finalist | None:
-        """The winner, or the incumbent if the untouched model won; None if nothing was trained."""
+        """The winner, or the incumbent if the base model won; None if nothing was trained."""
         best = self.contenders[self.winner]
         best = best if best.trial is not None else self.contenders["incumbent"]
         return best if best.trial is not None else None
@@ -347,12 +347,13 @@ class FinalScoring:
             json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
         )
         fingerprint = self.prepared.dataset.fingerprint
-        labels = tuple(label.completion for label in self.prepared.training_task.labels)
+        labels = self.prepared.training_task.labels
         Origin(
             self.settings.seed,
             self.prepared.task.dataset,
             fingerprint,
-            labels,
+            tuple(label.completion for label in labels),
+            tuple(label.ids for label in labels),
             self.settings.pattern,
             self.settings.prompt_column or "",
         ).write(temporary)

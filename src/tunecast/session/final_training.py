@@ -46,12 +46,12 @@ class FinalTrainer:
         """Plan the longer training of a winner.
 
         Args:
-            winner: The trial to train for longer, None if the untouched model won.
+            winner: The trial to train for longer, None if the base model won.
             left: What is left of the budget, in its unit.
             unit: ``seconds``, ``tokens`` or ``trials``.
         """
         if winner is None:
-            return FinalPlan(reason="no trial beats the untouched model")
+            return FinalPlan(reason="no trial beats the base model")
         step = winner.branching_step
         longer = self._longer(winner, self._full_length(winner, winner.plan.tokens_at(step), left, unit))
         if longer.pipeline is None or not step:
@@ -109,7 +109,7 @@ class FinalTrainer:
             full_length_tokens=plan.full_length_tokens,
             unique_examples=like.spec.unique_examples,
             workers=1,
-            explosion_nats=like.spec.explosion_nats,
+            divergence_nats=like.spec.divergence_nats,
             halvings=affordable_halvings(self.prepared.training_task, plan.full_length_tokens),
             extra=FINAL_TRAINING,
         )

@@ -124,16 +124,16 @@ def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: Session
         beside = most.pop(0, 0) if has_baseline else 0
         return min(FINALISTS, sum(most.values())) + beside
     known = sorted(found.keys() - set(advanced), key=lambda place: found[place][0].subset_score.loss)
-    baseline_anew = has_baseline and 0 in advanced
+    rescores_baseline = has_baseline and 0 in advanced
     baseline = {0} if has_baseline and 0 in known else set()
 
     def unscored(places: Iterable[int]) -> int:
         rescores = metric != LOSS or bool(settings.guard)
         return sum(rescores or not is_scored(found[place][0]) for place in places)
 
-    newcomers = min(FINALISTS, len(advanced) - baseline_anew)
+    newcomers = min(FINALISTS, len(advanced) - rescores_baseline)
     return max(
-        new + baseline_anew + unscored(baseline.union(known[: FINALISTS - new]))
+        new + rescores_baseline + unscored(baseline.union(known[: FINALISTS - new]))
         for new in range(newcomers + 1)
     )
 

@@ -92,7 +92,7 @@ def find_finished_model(
         head = _head_of_model(model, trust_remote_code)
         return FinishedModel(model, model, "", None, origin, head)
     head = _head_of_adapter("--adapter" if adapter else "--model", folder)
-    base = model if adapter else base_of(folder, may_classify=True)
+    base = model if adapter else base_of(folder, allow_classifier=True)
     return FinishedModel(base, base, str(folder), None, origin, head)
 
 
@@ -104,7 +104,7 @@ def _head_of_model(model: str, trust_remote_code: bool) -> tuple[str, ...]:
     if folder.exists() or model == EMBEDDED_ALIAS:  # no GGUF file has a head
         return ()
     resolved = models.resolve(model)
-    config = models.load_config(resolved, trust_remote_code=trust_remote_code, may_classify=True)
+    config = models.load_config(resolved, trust_remote_code=trust_remote_code, allow_classifier=True)
     return head_labels(config.to_dict())
 
 
@@ -114,7 +114,7 @@ def _head_of_adapter(flag: str, folder: Path) -> tuple[str, ...]:
     Raises:
         ConfigurationError: The folder holds no adapter, or does not say what its labels are.
     """
-    if read_adapter(flag, folder, may_classify=True).get("task_type") != CLASSIFIES:
+    if read_adapter(flag, folder, allow_classifier=True).get("task_type") != CLASSIFIES:
         return ()
     if (folder / CONFIG_FILE).is_file() and (labels := head_labels(read_config(folder))):
         return labels
@@ -293,7 +293,7 @@ def _load(finished: FinishedModel, examples: Sequence[Example], settings: Sessio
 
     resolved = models.resolve(finished.model)
     code = settings.trust_remote_code
-    facts = models.describe(resolved, trust_remote_code=code, may_classify=bool(finished.head))
+    facts = models.describe(resolved, trust_remote_code=code, allow_classifier=bool(finished.head))
     if finished.head:
         check_head(facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=code)

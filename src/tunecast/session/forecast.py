@@ -258,7 +258,7 @@ class Surveyor:
             full_length_tokens=part.full_length_tokens,
             unique_examples=part.unique_examples,
             workers=trial.spec.workers,
-            explosion_nats=trial.spec.explosion_nats,
+            divergence_nats=trial.spec.divergence_nats,
             halvings=(),  # it is trained in one go
             extra=FORECAST_ONLY,
         )

@@ -14,6 +14,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import ZeroShotLoss
+from tunecast.records import DatasetFacts
 from tunecast.session.settings import SessionSettings
 
 FIRST = 8
@@ -31,13 +32,19 @@ def measure_zero_shot(
         limit: Time limit without loading, such as ``30s``.
 
     Raises:
-        ConfigurationError: The model's folder has no weights, or the limit is not a duration.
+        ConfigurationError: The model's folder has no weights, the dataset is not at hand, or the limit is not
+            a duration.
         ModelError: The weights cannot be loaded.
     """
     from tunecast.session.prepare import prepare_task
     from tunecast.training.runner import Runner
 
     seconds = duration("--measure", limit)
+    if isinstance(question.data, DatasetFacts):
+        raise ConfigurationError(
+            f"The zero-shot loss on {question.data.name} cannot be measured from its facts.",
+            "Give the dataset itself, or leave the measurement out.",
+        )
     folder = Path(situation.resolved.location)
     if situation.resolved.is_local and not any(any(folder.glob(kind)) for kind in WEIGHTS):
         raise ConfigurationError(

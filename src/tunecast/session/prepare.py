@@ -90,11 +90,14 @@ def prepare_task(
         ConfigurationError: The device does not exist, the maximum length exceeds the context, or the metric
             does not suit the kind of task.
     """
+    from tunecast.data.contents import content_warnings
     from tunecast.data.describe import describe as describe_dataset
 
     progress.start("Reading data and model")
     resolved = models.resolve(settings.model, progress)
-    facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code, may_classify=bool(head))
+    facts = models.describe(
+        resolved, trust_remote_code=settings.trust_remote_code, allow_classifier=bool(head)
+    )
     if head:
         check_head(facts)
     models.check_length(settings.max_length, facts)
@@ -109,6 +112,8 @@ def prepare_task(
     )
     dataset = data.reworded(dataset, settings.pattern, settings.verbaliser)
     kind = data.task_kind(dataset, settings.kind, head)
+    if not scored and settings.kind == data.AUTO:
+        _check_varied(settings.data, dataset)
     metric = _metric(settings, kind)
     progress.advance(0, f"encoding {sum(len(examples) for _, examples in dataset.splits()):,} examples")
     max_length = settings.max_length or data.fitting_length(
@@ -130,12 +135,23 @@ def prepare_task(
     )
     task = Task(dataset.name, facts.name, metric)
     described = describe_dataset(dataset, tokenizer)
-    warnings = [*dataset.warnings, *kind.warnings]
+    warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings]
     for name, examples in dataset.splits():
         warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
         warnings.append(UNRELATED)
     return PreparedTask(training_task, task, described, tuple(warnings), kind, guards)
+
+
+def _check_varied(source: str, dataset: Dataset) -> None:
+    """Refuse training examples that all answer their prompts alike."""
+    answers = {data.answer_of(example) for example in dataset.train}
+    if len(answers) == 1 and len(dataset.train) > 1 and all(len(one.turns) > 1 for one in dataset.train):
+        raise DataError(
+            f"{source}: all {len(dataset.train):,} training examples have the same completion, "
+            f"{listed(map(repr, answers))}, so there is nothing to learn.",
+            "Add examples with other completions, or give --kind generation to train on these.",
+        )
 
 
 def _with_labels(

@@ -22,6 +22,7 @@ class Origin:
         dataset_fingerprint: Hash of all its examples, by split.
         labels: Completions that a classifier chooses from, as they were trained, white space included; empty
             for other models.
+        label_tokens: Token ids of each label, with its end of turn, in the order of ``labels``.
         pattern: Text around every prompt of a classifier, with ``{prompt}`` in its place; empty for none.
         prompt_column: The column of the prompts that the user named; empty if it was detected.
     """
@@ -30,12 +31,13 @@ class Origin:
     dataset: str
     dataset_fingerprint: str
     labels: tuple[str, ...] = ()
+    label_tokens: tuple[tuple[int, ...], ...] = ()
     pattern: str = ""
     prompt_column: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        text = json.dumps(asdict(self), ensure_ascii=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -48,6 +50,7 @@ class Origin:
                 str(content["dataset"]),
                 str(content["dataset_fingerprint"]),
                 tuple(str(label) for label in content.get("labels", [])),
+                tuple(tuple(map(int, ids)) for ids in content.get("label_tokens", [])),
                 str(content.get("pattern", "")),
                 str(content.get("prompt_column", "")),
             )

@@ -13,7 +13,7 @@ from tunecast.predictor import TaskDescription, prior_at
 from tunecast.predictor.quality import Trial
 from tunecast.recommender.candidates import rates
 from tunecast.recommender.question import Question, Situation
-from tunecast.recommender.recommend import ANY_RATE, MEASURABLE, Pace, recommend_pipelines
+from tunecast.recommender.recommend import ANY_RATE, MEASURABLE, MeasuredSpeed, recommend_pipelines
 from tunecast.recommender.recommendation import Recommendation, ZeroShotLoss
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import get_strategy
@@ -95,7 +95,7 @@ def recommended(
         if measured is None:
             return _without_measuring(recommend_pipelines(question, situation, prior))
         efforts = Efforts(prepared.training_task)
-        pace = Pace(measured.pipeline, measured.seconds_per_token * efforts.of(measured.pipeline))
+        pace = MeasuredSpeed(measured.pipeline, measured.seconds_per_token * efforts.of(measured.pipeline))
         question = replace(question, budget=f"{measured.full_length_tokens}-tokens")
         zero_shot = ZeroShotLoss.measured(measured.scored.score)
         return recommend_pipelines(question, situation, prior, zero_shot, pace)

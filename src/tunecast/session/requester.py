@@ -11,26 +11,26 @@ from tunecast.errors import ModelError
 from tunecast.executors.base import Broken, Crash, Executor, Request
 from tunecast.executors.requests import TrainingPlace
 from tunecast.progress import Progress
-from tunecast.session.seating import Seating
+from tunecast.session.placement import Placement
 from tunecast.training.training_task import TrainingTask
 
 
 @dataclass(frozen=True)
 class Requester:
-    """Has a worker answer requests, each tried again after a crash as often as that is forgiven.
+    """Has a worker answer requests, each tried again after a crash up to its number of retries.
 
     Args:
         folder: The output folder, which failures of the disk name.
-        seating: Says which worker is asked; None for the first one.
+        placement: Says which worker is asked; None for the first one.
     """
 
     executor: Executor
     folder: Path
-    seating: Seating | None = None
+    placement: Placement | None = None
 
     def slot_for(self, request: Request) -> int:
         """Return the number of the slot that answers a request."""
-        return 0 if self.seating is None else self.seating.slot_for(request)
+        return 0 if self.placement is None else self.placement.slot_for(request)
 
     def ask(self, request: Request) -> Any:
         """Return a worker's answer.
@@ -43,7 +43,7 @@ class Requester:
         answer = self.answer(request)
         if isinstance(answer, Crash):
             raise ModelError(
-                f"{answer.text.capitalize()}, {1 + answer.forgiven} times in a row.",
+                f"{answer.text.capitalize()}, {1 + answer.max_retries} times in a row.",
                 "Free some memory and go on with --resume; what was measured so far is kept.",
             )
         return answer
@@ -59,7 +59,7 @@ class Requester:
         slot = self.slot_for(request)
         while isinstance(answer := self.executor.call(request, slot, is_over=is_over), Crash):
             crashes += 1
-            if crashes > answer.forgiven:
+            if crashes > answer.max_retries:
                 break
         if isinstance(answer, Broken):
             raise answer.error(self.folder)

@@ -31,7 +31,7 @@ MIN_FOR_CHOICE = 64
 GRIDS = (HALVINGS, (6, 4, 2), (4, 2), (2,))
 """Points of a trial before its end, the most first. In replays of the shipped runs, few points on 64 examples
 chose as well as all points on 16, and better than all points on 64."""
-EXPLOSION_FACTOR = 1.5
+DIVERGENCE_FACTOR = 1.5
 
 
 def affordable_validation(
@@ -111,9 +111,9 @@ def sized_validation(
     return validation_subset(whole, token_limit=0, minimum=sizes[0], seed=seed), whole
 
 
-def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:
+def divergence_nats(zero_shot_loss: float, vocabulary: int) -> float:
     """Return the loss per label token in nats above which a trial counts as diverged: well above chance."""
-    return EXPLOSION_FACTOR * max(zero_shot_loss, math.log(vocabulary))
+    return DIVERGENCE_FACTOR * max(zero_shot_loss, math.log(vocabulary))
 
 
 def zero_point(score: Score, evaluation: Seconds, workers: int) -> Point:

@@ -124,7 +124,7 @@ class RuntimeModel:
         return mean, max(MIN_SPREAD, math.sqrt(pooled * (1 + 1 / count)))
 
 
-class Paces:
+class RuntimeModels:
     """The pace of each kind of worker: those on like machines share what they learn.
 
     Args:

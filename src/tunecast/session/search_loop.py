@@ -22,17 +22,17 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.instruction_handler import InstructionHandler
 from tunecast.session.instructions import Instruction
 from tunecast.session.judge import Judge
+from tunecast.session.placement import Placement
 from tunecast.session.rules import BudgetView, choose, fits_beside
-from tunecast.session.runtime_model import Paces, RuntimeModel
-from tunecast.session.seating import Seating
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.settings import SessionSettings
 from tunecast.session.status import session_status, training_status
 from tunecast.session.trial import Trial
 from tunecast.session.trials import Trials, retraining_note
 from tunecast.training.measurement import Measurement
 
-BUDGET_OVER = "The budget is over and was not enough for"
-ENDED = "The session was told to end before"
+BUDGET_OVER = "The budget ran out before the end of"
+ENDED = "The session was stopped before the end of"
 CROWD = 32
 """With more steps under way, the display is renewed at most once every :data:`POLL_SECONDS`."""
 LOOKED_AHEAD_SECONDS = 0.05
@@ -81,7 +81,7 @@ class Search:
 
     Args:
         paces: How fast each worker is; all that no worker is chosen for yet is planned by the first pace.
-        seating: Which worker has room for which trial.
+        placement: Which worker has room for which trial.
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
@@ -98,8 +98,8 @@ class Search:
         policy: Policy,
         executor: Executor,
         budget_tracker: BudgetTracker,
-        paces: Paces,
-        seating: Seating,
+        paces: RuntimeModels,
+        placement: Placement,
         folder: OutputFolder,
         settings: SessionSettings,
         progress: Progress,
@@ -114,7 +114,7 @@ class Search:
         self.beside = Used()
         self._policy = policy
         self._executor = executor
-        self._seating = seating
+        self._placement = placement
         self._budget_tracker = budget_tracker
         self._folder = folder
         self._settings = settings
@@ -239,7 +239,7 @@ class Search:
 
     def _chosen(self, choose_next: Callable[[int], int | None]) -> tuple[int, int] | None:
         """Return a trial and the slot that is to advance it; None if no idle slot has one to advance."""
-        for slot in self._seating.distinct(self._executor.idle()):
+        for slot in self._placement.distinct(self._executor.idle()):
             if (index := choose_next(slot)) is not None:
                 return index, slot
         return None
@@ -263,7 +263,7 @@ class Search:
 
     def _seat(self, index: int) -> int | None:
         """Return the best idle slot for a trial, None if none has room for it."""
-        return self._seating.best(self.trials[index].spec.pipeline, self._executor.idle())
+        return self._placement.best(self.trials[index].spec.pipeline, self._executor.idle())
 
     def _pace(self, slot: int) -> RuntimeModel:
         return self.paces.of(self._executor.slots[slot].machine)
@@ -273,7 +273,7 @@ class Search:
         the strategy's choice.
         """
         first, name = self.trials[0], get_strategy(self._settings.strategy).first_name
-        pace, hidden = self._pace(slot), self._seating.too_large(self.trials.pipelines, slot)
+        pace, hidden = self._pace(slot), self._placement.too_large(self.trials.pipelines, slot)
         if first.goes_on and not first.running and 0 not in hidden and self.fits(0, pace=pace):
             self._activity = f"Training the {name} pipeline"
             self._why = f"The {name} pipeline is trained to its end first: others are compared with it."
@@ -314,7 +314,7 @@ class Search:
         self._activity = "Using the rest of the budget"
         self._why = "The rest of the budget is not enough for a whole step, but for a part of one."
         self._goes_on = self._is_quick = False
-        pace, hidden = self._pace(slot), self._seating.too_large(self.trials.pipelines, slot)
+        pace, hidden = self._pace(slot), self._placement.too_large(self.trials.pipelines, slot)
         history = self.trials.history(pace)
         ahead = leader(history) or 0
         is_open = history.trials[ahead].is_open and ahead not in hidden
@@ -415,7 +415,7 @@ class Search:
         trial.running = False
         self._progress.log(f"{crash.text}; retrying with a new worker.")
         self._crashes[index, trial.step] += 1
-        if self._crashes[index, trial.step] > crash.forgiven:
+        if self._crashes[index, trial.step] > crash.max_retries:
             self.trials.fail(index, *crash.failure, slot, self._budget_tracker.elapsed())
 
     @property

@@ -39,17 +39,17 @@ from tunecast.session.guard_scoring import GuardScorer
 from tunecast.session.instruction_handler import InstructionHandler
 from tunecast.session.instructions import handled_texts
 from tunecast.session.longer_run import longer_run, with_more_data
+from tunecast.session.placement import Placement, exclude_unshardable
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requester import Requester
 from tunecast.session.run_factory import (
     affordable_validation,
-    explosion_nats,
+    divergence_nats,
     session_validation,
     sized_validation,
 )
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.search_loop import Search
-from tunecast.session.seating import Seating, leave_out_whole
 from tunecast.session.settings import SessionSettings
 from tunecast.session.small_budgets import check_suffices, unused_text
 from tunecast.session.state import FinalPlan, SessionState
@@ -92,8 +92,8 @@ class Session:
         self._store = store
         self._executor = executor
         assert state.worker_bytes is not None
-        self._seating = Seating(settings, prepared.training_task, executor, state.worker_bytes)
-        self._requester = Requester(executor, folder.path, self._seating)
+        self._placement = Placement(settings, prepared.training_task, executor, state.worker_bytes)
+        self._requester = Requester(executor, folder.path, self._placement)
         self._progress = progress
         self._state = state
         self._feasible = feasible
@@ -166,7 +166,7 @@ class Session:
     @property
     def _asked(self) -> Slot:
         """The slot for requests about the base model."""
-        return self._executor.slots[self._seating.first]
+        return self._executor.slots[self._placement.first]
 
     @property
     def _first_feasible(self) -> Pipeline:
@@ -275,12 +275,12 @@ class Session:
         policy = self._strategy.policy(as_begun(context, self._state))
         if (patience := self._search_patience) is not None:
             policy = while_improving(policy, patience)
-        trials = self._laid_out(candidates, explosion_nats(start, training_task.facts.vocabulary))
+        trials = self._laid_out(candidates, divergence_nats(start, training_task.facts.vocabulary))
         trials[0].is_feasible = self._feasible.baseline_fits
-        leave_out_whole(trials, self._settings.gpus_per_trial)
+        exclude_unshardable(trials, self._settings.gpus_per_trial)
         assert self._state.validation_seconds is not None
         pace = RuntimeModel(self._seconds_per_token, scoring, self._state.validation_seconds)
-        paces = Paces(pace, self._seating.machine_for(self._first_feasible), training_task.dtype)
+        paces = RuntimeModels(pace, self._placement.machine_for(self._first_feasible), training_task.dtype)
         trials.teach(paces)
         return Search(
             trials=trials,
@@ -288,7 +288,7 @@ class Session:
             executor=self._executor,
             budget_tracker=self._budget_tracker,
             paces=paces,
-            seating=self._seating,
+            placement=self._placement,
             folder=self._folder,
             settings=self._settings,
             progress=self._progress,
@@ -326,7 +326,7 @@ class Session:
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples,
             workers=self._settings.worker_count,
-            explosion_nats=limit,
+            divergence_nats=limit,
             patience=None if self._strategy.has_baseline else self._settings.patience,
             halvings=self._state.halvings,
         )
@@ -506,7 +506,7 @@ class Session:
         return begun
 
     def _longer_run(self, search: Search, survey: Survey | None, comparison: Comparison) -> LongerRun | None:
-        """Propose to train the winner for longer, or the incumbent if the untouched model won."""
+        """Propose to train the winner for longer, or the incumbent if the base model won."""
         best = comparison.best_trained
         if best is None or self._strategy.trials:
             return None

@@ -174,7 +174,7 @@ class Trial:
     @property
     def _diverged_at_its_point(self) -> bool:
         """Whether its last point's loss ended it, so that no step followed."""
-        return bool(self.curve) and not self.curve[-1].validation.loss <= self.spec.explosion_nats
+        return bool(self.curve) and not self.curve[-1].validation.loss <= self.spec.divergence_nats
 
     @property
     def best_points(self) -> tuple[Point, ...]:

@@ -18,7 +18,7 @@ from tunecast.search import History, TrialView
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.trial import RETRAINED, STOPPED, TAKEN_OVER, Trial
 from tunecast.session.workloads import Efforts
 from tunecast.store import Store
@@ -37,7 +37,7 @@ class Trials:
         folder: Place of checkpoints; None keeps none, for trials that are trained in one go.
         unique_examples: Training examples that they may draw from.
         workers: Workers that share the device.
-        explosion_nats: Loss per label token above which a trial counts as diverged.
+        divergence_nats: Loss per label token above which a trial counts as diverged.
         patience: Points without a better validation loss after which a trial stops; with it, a trial has
             evenly spaced points too.
         halvings: Points of their fidelity grid before its end, as halvings of the full length.
@@ -56,7 +56,7 @@ class Trials:
         full_length_tokens: int,
         unique_examples: int,
         workers: int,
-        explosion_nats: float,
+        divergence_nats: float,
         patience: int | None = None,
         halvings: tuple[int, ...] = HALVINGS,
         extra: Mapping[str, Any] | None = None,
@@ -80,7 +80,7 @@ class Trials:
                 unique_examples=unique_examples,
                 folder=str(folder.trial(run)) if folder else "",
                 workers=workers,
-                explosion_nats=explosion_nats,
+                divergence_nats=divergence_nats,
                 even_points=EVEN_POINTS if patience else 0,
                 halvings=halvings,
             )
@@ -137,7 +137,7 @@ class Trials:
                     "Choose another --output-dir.",
                 )
 
-    def teach(self, paces: Paces) -> None:
+    def teach(self, paces: RuntimeModels) -> None:
         """Let the paces of workers learn from the points of an earlier process, in their order."""
         at_end = self._prepared.training_task.subset_share
         steps: list[tuple[float, RuntimeModel, tuple[str, float, float, float]]] = []

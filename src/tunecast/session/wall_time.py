@@ -55,7 +55,7 @@ def measured_speed(prepared: PreparedTask, measured: BaseMeasurement) -> Speed:
 def test_scoring_seconds(prepared: PreparedTask, settings: SessionSettings, speed: Speed) -> float:
     """Return the expected seconds of scoring all contenders on the test split."""
     training_task = prepared.training_task
-    # The untouched model, the baseline and the incumbent.
+    # The base model, the baseline and the incumbent.
     contenders = 3 + (settings.final_choice.kind != "none")
     answers = SAMPLES if prepared.task.metric == LOSS else len(training_task.test_examples)
     tokens = sum(example.tokens for example in training_task.test)

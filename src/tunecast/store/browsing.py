@@ -74,7 +74,7 @@ def load_page(
     offset: int,
     sampled: bool = False,
 ) -> RunPage:
-    """Read a page of the runs that meet the conditions, without the untouched models'.
+    """Read a page of the runs that meet the conditions, without the base models'.
 
     ``sampled`` reads them in the order of their ids, which are hashes: an even sample.
 

@@ -217,7 +217,7 @@ class Store:
     def page(
         self, *, order: Order = "newest", limit: int = 50, offset: int = 0, **chosen: Unpack[Filters]
     ) -> RunPage:
-        """Read a page of runs, without curves and without those of untouched models.
+        """Read a page of runs, without curves and without those of base models.
 
         Args:
             order: ``newest`` first, or by ``loss``, ``seconds`` or ``method``.

@@ -7,11 +7,9 @@ Other packages add one by an entry point of the group ``tunecast.trackers``, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
 
-from tunecast.errors import ConfigurationError, did_you_mean
-from tunecast.plugins import broken_plugin, load_plugins
+from tunecast.errors import ConfigurationError
+from tunecast.plugins import Registry, check_library
 from tunecast.trackers.mlflow_tracker import MlflowTracker
 from tunecast.trackers.tensorboard_tracker import TensorBoardTracker
 from tunecast.trackers.tracker import OpenTracker, Results, TrackedSession, Tracker
@@ -30,22 +28,8 @@ __all__ = [
     "tracker_names",
 ]
 
-ENTRY_POINT_GROUP = "tunecast.trackers"
-
-_TRACKERS: dict[str, Tracker] = {}
-
-
-def register(tracker: Tracker) -> None:
-    """Add a tracker; fails at import if its name is missing or taken.
-
-    Raises:
-        ValueError: The name is missing or taken.
-    """
-    name = getattr(tracker, "name", "")
-    if not name or name in _TRACKERS:
-        raise ValueError(f"the tracker name {name!r} is missing or taken")
-    _TRACKERS[name] = tracker
-
+_TRACKERS: Registry[Tracker] = Registry("tracker", "tunecast.trackers", Tracker)  # type: ignore[type-abstract]
+register = _TRACKERS.register
 
 register(MlflowTracker())
 register(WandbTracker())
@@ -55,8 +39,7 @@ register(TrackioTracker())
 
 def tracker_names() -> tuple[str, ...]:
     """Return the names of all trackers, whether their libraries are installed or not."""
-    _load_plugins()
-    return tuple(_TRACKERS)
+    return tuple(_TRACKERS.all())
 
 
 def get_trackers(names: Sequence[str]) -> tuple[Tracker, ...]:
@@ -69,23 +52,11 @@ def get_trackers(names: Sequence[str]) -> tuple[Tracker, ...]:
 
 
 def _get(name: str) -> Tracker:
-    broken = _load_plugins()
-    if name not in _TRACKERS:
+    known = _TRACKERS.all()
+    if name not in known:
         raise ConfigurationError(
             f"--track: there is no tracker {name!r}.",
-            f"{broken_plugin(name, broken)}{did_you_mean(name, _TRACKERS)}"
-            f"Known ones: {', '.join(_TRACKERS)}.",
+            f"{_TRACKERS.hint(name)}Known ones: {', '.join(known)}.",
         )
-    tracker = _TRACKERS[name]
-    if find_spec(tracker.library) is None:
-        raise ConfigurationError(
-            f"--track: {name} needs the package {tracker.library}.",
-            f"Install it: {tracker.installation or f'pip install {tracker.library}'}",
-        )
-    return tracker
-
-
-@cache
-def _load_plugins() -> dict[str, str]:
-    """Register the plugins, once; returns what is wrong with broken ones."""
-    return load_plugins(ENTRY_POINT_GROUP, Tracker, register)  # type: ignore[type-abstract]
+    check_library(name, known[name].library, known[name].installation, flag="--track")
+    return known[name]

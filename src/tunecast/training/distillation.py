@@ -1,4 +1,4 @@
-"""Context distillation: a classifier learns what the untouched model answers with demonstrations."""
+"""Context distillation: a classifier learns what the base model answers with demonstrations."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TaughtExample(EncodedExample):
 
 
 class DistillationLoss(LabelLoss):
-    """Context distillation: match the untouched model's distribution over labels with demonstrations.
+    """Context distillation: match the base model's distribution over labels with demonstrations.
 
     The student reads the prompt alone. It minimises the Kullback-Leibler divergence from the teacher (Snell
     et al., arXiv 2209.15189; compared with few examples in arXiv 2405.13181). Only the labels of the

@@ -49,7 +49,7 @@ def load_finished(
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
-        classifies=bool(head) and not adapter,
+        classifier=bool(head) and not adapter,
     )
     if adapter:
         if head:

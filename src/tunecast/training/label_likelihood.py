@@ -116,14 +116,16 @@ def by_head(
 def likeliest(nats: np.ndarray, labels: Sequence[Ids]) -> tuple[np.ndarray, np.ndarray]:
     """Choose the label with the least nats per token for each row of :func:`label_nats`.
 
+    Probabilities are those of :class:`~tunecast.training.losses.labels.LabelLoss`: a softmax over minus the
+    nats per token, times the mean number of tokens of a label. So the chosen label has the highest one.
+
     Returns:
-        The index of the chosen label, and its share of the probability of all labels, each of shape
-            (prompts,).
+        The index of the chosen label, and its probability among all labels, each of shape (prompts,).
     """
-    chosen = (nats / np.array([len(ids) for ids in labels])).argmin(axis=1)
-    likelihood = np.exp(nats.min(axis=1, keepdims=True) - nats)
-    shares = likelihood / likelihood.sum(axis=1, keepdims=True)
-    return chosen, shares[np.arange(len(nats)), chosen]
+    lengths = np.array([len(ids) for ids in labels])
+    scores = -nats / lengths * lengths.mean()
+    likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores.argmax(axis=1), 1 / likelihood.sum(axis=1)
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:

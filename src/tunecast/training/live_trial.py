@@ -56,7 +56,7 @@ class LiveTrial:
 
     Args:
         seed: Seed from which every step's dropout and noise derive.
-        explosion_nats: A step whose loss per label token is above this ends the trial.
+        divergence_nats: A step whose loss per label token is above this ends the trial.
         ranks: The processes that share the trial, each with a part of the model and of every batch.
         micro_batch_size: Most examples per forward pass; None for a whole batch.
     """
@@ -71,7 +71,7 @@ class LiveTrial:
         loss: Loss,
         *,
         seed: int,
-        explosion_nats: float = math.inf,
+        divergence_nats: float = math.inf,
         ranks: Ranks = ALONE,
         micro_batch_size: int | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class LiveTrial:
         self._compute = compute
         self._loss = loss
         self._seed = seed
-        self._explosion_nats = explosion_nats
+        self._explosion_nats = divergence_nats
         self._ranks = ranks
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(model, pipeline)

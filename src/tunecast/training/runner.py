@@ -357,7 +357,7 @@ class Runner:
         # Batches that shrank because memory ran out in another trial may fit now.
         task = self.training_task
         loss = trained_loss(spec.pipeline, self._loss, task.labels, task.facts.context)
-        self._evaluator = self._evaluator_of(loss if loss.own_head else self._loss)
+        self._evaluator = self._evaluator_of(loss if loss.needs_head else self._loss)
         for split in SPLITS:  # while the base model is untouched
             self._split(split)
         if (noted := self._noted_batch(spec)) is not None:  # it may have been evaluation that ran out
@@ -380,7 +380,7 @@ class Runner:
                 self._compute,
                 loss,
                 seed=spec.seed,
-                explosion_nats=spec.explosion_nats,
+                divergence_nats=spec.divergence_nats,
                 ranks=self._ranks,
                 micro_batch_size=noted,
             )
@@ -441,7 +441,7 @@ class Runner:
             score, whole, measured = self._score_at_point(live.model), None, None
         evaluation = clock.read()
         beyond = 1 - self.training_task.subset_share if at_end else 0.0
-        diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
+        diverged = not math.isfinite(score.loss) or score.loss > spec.divergence_nats
         folder = CheckpointFolder(Path(spec.folder))
         weights_hash = live.save(folder, goes_on=not (at_end or diverged)) if spec.folder else ""
         point = Point(

@@ -27,7 +27,7 @@ class TrialSpec:
         seed: Seed of data order, initialisation and dropout.
         folder: Folder of its checkpoints; empty to keep none, for a trial that is trained in one go.
         workers: Workers that share the device, for the record.
-        explosion_nats: Loss per label token above which the trial counts as diverged.
+        divergence_nats: Loss per label token above which the trial counts as diverged.
         halvings: Points of the fidelity grid before its end, as halvings of the full length.
         even_points: Number of evenly spaced points beside those of the fidelity grid.
     """
@@ -39,7 +39,7 @@ class TrialSpec:
     unique_examples: int
     folder: str
     workers: int = 1
-    explosion_nats: float = float("inf")
+    divergence_nats: float = float("inf")
     even_points: int = 0
     halvings: tuple[int, ...] = HALVINGS
 

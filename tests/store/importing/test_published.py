@@ -195,7 +195,8 @@ def test_a_known_model_needs_no_facts(tmp_path: Path) -> None:
         ({"learning_rate": "0"}, 3, "learning_rate", "not above 0"),
         ({"layers": "2.5"}, 3, "layers", "not an integer"),
         ({"run": "a"}, 3, "run", "repeats row 2"),
-        ({"higher_is_better": "true"}, 3, "higher_is_better", "one direction"),
+        ({"higher_is_better": "true"}, 3, "higher_is_better", "but in 'nats per token' lower is better"),
+        ({"layers": "47"}, 3, "layers", "is '47', but '48' in row 2; somebody/mixture-30B-A3B has one value"),
         ({"architecture": "decoder"}, 3, "architecture", "'decoder', not one of: decoder-only"),
     ],
 )
@@ -211,6 +212,18 @@ def test_a_fault_refuses_the_whole_table(
     assert reason in str(caught.value)
     assert "Nothing was imported" in caught.value.hint
     assert store.summaries() == []
+
+
+def test_losses_and_scores_are_not_mixed_in_an_unknown_unit(tmp_path: Path) -> None:
+    rows = _two(unit="foo", metric="accuracy", higher_is_better="true", value="0.7")
+    rows[0] |= {"unit": "foo", "metric": "loss", "higher_is_better": "false"}
+    with pytest.raises(
+        StoreError, match=r"row 3, column 'metric': is 'accuracy', a score, but a loss is in row 2"
+    ):
+        read_published(_table(tmp_path / "t.csv", *rows))
+    rows[1]["higher_is_better"] = "false"
+    with pytest.raises(StoreError, match="'accuracy' is better if it is higher"):
+        read_published(_table(tmp_path / "t.csv", rows[1]))
 
 
 @pytest.mark.parametrize("name", ["licence", "source", "model", "method"])

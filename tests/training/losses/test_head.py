@@ -27,7 +27,7 @@ PLAIN = Pipeline("full", {})
 HEADED = tuple(
     name
     for name, changes in workshop.VARIANTS.items()
-    if get_method(str(changes.get("method", "lora"))).takes_head
+    if get_method(str(changes.get("method", "lora"))).supports_head
 )
 
 

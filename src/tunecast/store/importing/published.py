@@ -42,6 +42,8 @@ from tunecast.store.importing.published_layout import (
     SETUP,
     UNITS,
     cell,
+    direction_fault,
+    measures_loss,
     unit_fault,
 )
 from tunecast.store.meta_dataset import shipped_models
@@ -195,6 +197,7 @@ def _check_tables(rows: Sequence[_Row]) -> None:
         if table in has_values:
             _check_result(row)
             _check_same(row, first.setdefault((table,), row), "unit", "a table has one unit")
+            _check_metric(row, first)
             _check_same(
                 row,
                 first.setdefault((table, metric), row),
@@ -215,9 +218,27 @@ def _check_result(row: _Row) -> None:
     if _higher_is_better(row) is None:
         known = "" if unit in UNITS else f"{unit!r} is no known unit ({', '.join(UNITS)}); "
         raise _Fault(row.number, "higher_is_better", f"is empty; {known}say true or false")
+    stated = row.cells.get("higher_is_better")
+    if stated is not None and (reason := direction_fault(row.text("metric"), unit, stated)):
+        raise _Fault(row.number, "higher_is_better", reason)
     value = row.cells.get("value")
     if value is not None and (fault := unit_fault(row.text("metric"), unit, value)):
         raise _Fault(row.number, *fault)
+
+
+def _check_metric(row: _Row, first: dict[tuple[str, ...], _Row]) -> None:
+    """Refuse losses and scores in one table; values in an unknown unit may look alike."""
+    table, is_loss = row.text("table"), measures_loss(row.text("metric"))
+    if is_loss is None:
+        return
+    first.setdefault((table, "loss" if is_loss else "score", ""), row)
+    other = first.get((table, "score" if is_loss else "loss", ""))
+    if other is not None:
+        kind, others = ("a loss", "a score") if is_loss else ("a score", "a loss")
+        reason = (
+            f"is {row.text('metric')!r}, {kind}, but {others} is in row {other.number}; a table has one kind"
+        )
+        raise _Fault(row.number, "metric", reason)
 
 
 def _check_same(row: _Row, first: _Row, column: str, rule: str) -> None:
@@ -310,11 +331,13 @@ def _published(row: _Row) -> Published:
 def _models(rows: Sequence[_Row]) -> Callable[[_Row], ModelFacts]:
     """Return a function that completes the facts of a row's model from other rows and shipped runs."""
     stated: dict[str, dict[str, Any]] = defaultdict(dict)
+    first: dict[tuple[str, str], _Row] = {}
     for row in rows:
-        known = stated[row.text("model")]
-        for name in MODEL_COLUMNS & row.cells.keys():
+        model = row.text("model")
+        for name in sorted(MODEL_COLUMNS & row.cells.keys()):
             if row.cells[name] or name in FLAGS:
-                known.setdefault(name, row.cells[name])
+                stated[model].setdefault(name, row.cells[name])
+                _check_same(row, first.setdefault((model, name), row), name, f"{model} has one value of it")
 
     def model_of(row: _Row) -> ModelFacts:
         name = row.text("model")

@@ -156,14 +156,32 @@ def cell(column: str, text: str) -> Any:
     return text
 
 
+def measures_loss(metric: str) -> bool | None:
+    """Return whether a metric is a loss by its name; None if the name does not tell."""
+    if _LOSS.search(metric):
+        return True
+    return False if _SCORE.search(metric) else None
+
+
+def direction_fault(metric: str, unit: str, higher_is_better: bool) -> str | None:
+    """Return why a direction is wrong for a metric and its unit, None if it is not."""
+    of_unit, is_loss = UNITS.get(unit, Unit(None, None)).higher_is_better, measures_loss(metric)
+    stated = str(higher_is_better).lower()
+    if of_unit is (not higher_is_better):
+        return f"is {stated}, but in {unit!r} {'higher' if of_unit else 'lower'} is better"
+    if is_loss is higher_is_better:
+        return f"is {stated}, but {metric!r} is better if it is {'lower' if is_loss else 'higher'}"
+    return None
+
+
 def unit_fault(metric: str, unit: str, value: float) -> tuple[str, str] | None:
     """Return the column and the reason why a value cannot be of this metric and unit, None if it can."""
     known = UNITS.get(unit)
     if known is None:
         return None
-    for pattern, is_loss in ((_LOSS, True), (_SCORE, False)):
-        if pattern.search(metric) and known.is_loss is (not is_loss):
-            return "unit", f"is {unit!r}, which does not measure {metric!r}"
+    is_loss = measures_loss(metric)
+    if is_loss is not None and known.is_loss is (not is_loss):
+        return "unit", f"is {unit!r}, which does not measure {metric!r}"
     if not known.low <= value <= known.high:
         between = f"{known.low:g} to {known.high:g}" if known.high < math.inf else f"at least {known.low:g}"
         return "value", f"is {value:g}, but values in {unit!r} are {between}"

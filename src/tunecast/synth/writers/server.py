@@ -63,7 +63,7 @@ class ServerWriter:
         self.at_once = at_once
         self._address = address.rstrip("/")
         self._key = key
-        self._pace = _Pace(per_minute)
+        self._pace = _RateLimiter(per_minute)
         self._timeout = timeout
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=timeout)
@@ -197,7 +197,7 @@ class ServerWriter:
         return line[:MAX_SHOWN]
 
 
-class _Pace:
+class _RateLimiter:
     """Spaces requests evenly."""
 
     def __init__(self, per_minute: int) -> None:

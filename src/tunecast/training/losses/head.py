@@ -41,7 +41,7 @@ class HeadLoss(CompletionLoss):
         labels: The labels; a held-out example must have one of them.
     """
 
-    own_head = True
+    needs_head = True
 
     def __init__(self, labels: Sequence[EncodedLabel]) -> None:
         self._names = [label.text for label in labels]

@@ -28,7 +28,7 @@ class Loss(ABC):
       and a field for the reference model's log-probabilities, and overrides ``tokens`` to count both
       sequences, since budgets and batches are measured in tokens.
     - ``encode`` tokenises the chosen and the rejected completion.
-    - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in copies
+    - ``prepare`` runs the base model over the examples and stores its log-probabilities in copies
       of them, so no second model is held in memory while training.
     - ``collate`` stacks chosen and rejected sequences into one batch, which halves into pairs again in
       ``minimised``.
@@ -36,7 +36,7 @@ class Loss(ABC):
     - ``measure`` and ``score`` report the loss per pair, and the accuracy of the implicit reward if wanted.
     """
 
-    own_head: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
     """Whether models answer by a head of this loss, so that no other loss can measure them."""
 
     def model(self, base: Any, compute: Compute, seed: int) -> Any:
@@ -54,7 +54,7 @@ class Loss(ABC):
     def prepare(
         self, base: Any, examples: Sequence[EncodedExample], compute: Compute
     ) -> Sequence[EncodedExample]:
-        """Add to one split's examples results that need the untouched base model; by default, none.
+        """Add to one split's examples results that need the base model; by default, none.
 
         The result has as many examples, in the same order.
         """

@@ -11,7 +11,7 @@ from tunecast.report.live import QuietConsole, RichProgress
 
 
 @contextmanager
-def given_or_shown(progress: Progress | None) -> Iterator[Progress]:
+def progress_or_default(progress: Progress | None) -> Iterator[Progress]:
     """Yield the caller's progress reporter; without one, show reports if somebody is there to see them.
 
     That is in a terminal or a notebook; a script whose stderr goes to a file or a pipe stays silent.

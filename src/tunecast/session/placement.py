@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from tunecast.errors import ConfigurationError
 from tunecast.executors.base import Executor, Request
-from tunecast.methods.space import why_whole
+from tunecast.methods.space import why_not_shardable
 from tunecast.records import Machine, Pipeline
 from tunecast.session.feasible import Room
-from tunecast.session.layout import room_of
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
+from tunecast.session.worker_limits import memory_limit
 from tunecast.training.training_task import TrainingTask
 
 
-class Seating:
+class Placement:
     """Knows the rooms of a session's workers, and which trials each can hold.
 
     Args:
@@ -37,7 +37,7 @@ class Seating:
 
         What no worker has room for is left to the one with the most.
         """
-        rooms = [room_of(self._settings, one) for one in self._executor.slots]
+        rooms = [memory_limit(self._settings, one) for one in self._executor.slots]
         room = rooms[slot]
         if room >= min(self._limit, max(rooms)):
             return set()
@@ -73,7 +73,7 @@ class Seating:
     @property
     def first(self) -> int:
         """The slot that is asked about the base model: the one with the most room, the first of equals."""
-        rooms = [room_of(self._settings, one) for one in self._executor.slots]
+        rooms = [memory_limit(self._settings, one) for one in self._executor.slots]
         return rooms.index(max(rooms))
 
     def distinct(self, slots: Sequence[int]) -> list[int]:
@@ -82,12 +82,12 @@ class Seating:
         there = self._executor.slots
         for slot in slots:
             one = there[slot]
-            kind = room_of(self._settings, one), one.machine.rate(self._task.dtype)
+            kind = memory_limit(self._settings, one), one.machine.rate(self._task.dtype)
             found.setdefault(kind, slot)
         return [slot for _, slot in sorted(found.items(), key=lambda item: item[0][0])]
 
 
-def leave_out_whole(trials: Trials, devices: int) -> None:
+def exclude_unshardable(trials: Trials, devices: int) -> None:
     """Leave out trials that cannot be spread over devices, which a session that began on one may have.
 
     Raises:
@@ -96,7 +96,7 @@ def leave_out_whole(trials: Trials, devices: int) -> None:
     if devices == 1:
         return
     for trial in trials:
-        if (reason := why_whole(trial.spec.pipeline)) is None:
+        if (reason := why_not_shardable(trial.spec.pipeline)) is None:
             continue
         if trial.run is not None:
             raise ConfigurationError(

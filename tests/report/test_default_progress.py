@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from tunecast.progress import Silent
-from tunecast.report.shown import given_or_shown
+from tunecast.report.default_progress import progress_or_default
 
 
 def shown_by_default(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> str:
     monkeypatch.setattr(sys, "stderr", stream)
-    with given_or_shown(None) as progress:
+    with progress_or_default(None) as progress:
         progress.start("reading")
         progress.finish("done")
         progress.log("a line")
@@ -31,5 +31,5 @@ def test_programs_see_reports_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch
 
 def test_a_reporter_that_is_given_is_used() -> None:
     silent = Silent()
-    with given_or_shown(silent) as progress:
+    with progress_or_default(silent) as progress:
         assert progress is silent

@@ -23,7 +23,7 @@ USUAL_LENGTH = 512
 """Tokens of the sequence for which a worker must have room, before the data are known."""
 
 
-def laid_out(settings: SessionSettings) -> SessionSettings:
+def with_worker_count(settings: SessionSettings) -> SessionSettings:
     """Return settings with the number of workers in place of ``auto`` and of the default.
 
     Raises:
@@ -88,7 +88,7 @@ def limit_bytes(settings: SessionSettings, device: str) -> int:
     return max(memory // sharers for memory, sharers in _shares(settings, device))
 
 
-def room_of(settings: SessionSettings, slot: Slot) -> int:
+def memory_limit(settings: SessionSettings, slot: Slot) -> int:
     """Return the bytes that a process of the worker in a slot may hold.
 
     Workers on a CPU share its memory. Those on accelerators take them in turn; if a trial is spread over

@@ -12,9 +12,9 @@ from tunecast.executors import local
 from tunecast.executors.base import Slot
 from tunecast.hardware.processor import available_cores
 from tunecast.records import Machine, Versions
-from tunecast.session import layout
-from tunecast.session.layout import laid_out, limit_bytes, room_of, worker_count
+from tunecast.session import worker_limits
 from tunecast.session.settings import SessionSettings
+from tunecast.session.worker_limits import limit_bytes, memory_limit, with_worker_count, worker_count
 
 GB = 10**9
 MEMORIES = {"cuda:0": 24 * GB, "cuda:1": 80 * GB, "cuda:2": 80 * GB, "cuda:3": 48 * GB}
@@ -23,10 +23,10 @@ MEMORIES = {"cuda:0": 24 * GB, "cuda:1": 80 * GB, "cuda:2": 80 * GB, "cuda:3": 4
 @pytest.fixture
 def box(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with four unlike accelerators."""
-    for module in (layout, local):
+    for module in (worker_limits, local):
         monkeypatch.setattr(module, "accelerator_count", lambda: len(MEMORIES))
-    monkeypatch.setattr(layout, "device_bytes", lambda device: MEMORIES[device])
-    monkeypatch.setattr(layout, "choose_device", lambda wanted: "cuda" if wanted == "auto" else wanted)
+    monkeypatch.setattr(worker_limits, "device_bytes", lambda device: MEMORIES[device])
+    monkeypatch.setattr(worker_limits, "choose_device", lambda wanted: "cuda" if wanted == "auto" else wanted)
 
 
 @pytest.fixture
@@ -35,41 +35,47 @@ def settings(tiny_llama: Path) -> SessionSettings:
 
 
 def test_a_processor_has_one_worker_unless_asked_for_more(settings: SessionSettings) -> None:
-    assert laid_out(settings).workers == 1
-    assert laid_out(replace(settings, workers=3)).workers == 3
-    assert laid_out(replace(settings, workers="auto")).workers == available_cores()
+    assert with_worker_count(settings).workers == 1
+    assert with_worker_count(replace(settings, workers=3)).workers == 3
+    assert with_worker_count(replace(settings, workers="auto")).workers == available_cores()
 
 
 def test_auto_leaves_every_worker_room_and_threads(
     settings: SessionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "available_cores", lambda: 16)
+    monkeypatch.setattr(worker_limits, "available_cores", lambda: 16)
     auto = replace(settings, workers="auto")
-    assert laid_out(auto).workers == 16
-    assert laid_out(replace(auto, threads=4)).workers == 4
-    assert laid_out(replace(auto, gpus_per_trial=2)).workers == 8
-    assert laid_out(replace(auto, max_memory_gb=1.3)).workers == 3, "each takes 0.4 GB before its model"
-    assert laid_out(replace(auto, max_memory_gb=0.1)).workers == 1
+    assert with_worker_count(auto).workers == 16
+    assert with_worker_count(replace(auto, threads=4)).workers == 4
+    assert with_worker_count(replace(auto, gpus_per_trial=2)).workers == 8
+    assert with_worker_count(replace(auto, max_memory_gb=1.3)).workers == 3, (
+        "each takes 0.4 GB before its model"
+    )
+    assert with_worker_count(replace(auto, max_memory_gb=0.1)).workers == 1
 
 
 @pytest.mark.usefixtures("box")
 def test_each_accelerator_has_a_worker(settings: SessionSettings) -> None:
-    assert laid_out(settings).workers == 4
-    assert laid_out(replace(settings, workers="auto", gpus_per_trial=2)).workers == 2
-    assert laid_out(replace(settings, device="cuda:1")).workers == 1
-    assert laid_out(replace(settings, strategy="fixed-baseline")).workers == 1, "it trains a single pipeline"
-    assert laid_out(replace(settings, executor="queue")).workers == 1, "it waits for one, and takes all"
+    assert with_worker_count(settings).workers == 4
+    assert with_worker_count(replace(settings, workers="auto", gpus_per_trial=2)).workers == 2
+    assert with_worker_count(replace(settings, device="cuda:1")).workers == 1
+    assert with_worker_count(replace(settings, strategy="fixed-baseline")).workers == 1, (
+        "it trains a single pipeline"
+    )
+    assert with_worker_count(replace(settings, executor="queue")).workers == 1, (
+        "it waits for one, and takes all"
+    )
     assert (worker_count("auto", "cuda"), worker_count(2, "cuda")) == (4, 2)
 
 
 @pytest.mark.usefixtures("box")
 def test_more_devices_than_there_are_is_a_mistake(settings: SessionSettings) -> None:
     with pytest.raises(ConfigurationError, match="--gpus-per-trial 8: this machine has 4 accelerators"):
-        laid_out(replace(settings, gpus_per_trial=8))
+        with_worker_count(replace(settings, gpus_per_trial=8))
     with pytest.raises(ConfigurationError, match="--device cuda:1 is 1 accelerator"):
-        laid_out(replace(settings, gpus_per_trial=2, device="cuda:1"))
+        with_worker_count(replace(settings, gpus_per_trial=2, device="cuda:1"))
     with pytest.raises(ConfigurationError, match="needs a process for each device"):
-        laid_out(replace(settings, gpus_per_trial=2, executor="in-process"))
+        with_worker_count(replace(settings, gpus_per_trial=2, executor="in-process"))
 
 
 @pytest.mark.usefixtures("box")
@@ -86,5 +92,5 @@ def test_the_limit_of_a_worker_elsewhere_is_that_of_its_own_machine(settings: Se
     machine = Machine("cpu", 8, 1, 64 * GB, 64 * GB, {"float32": 1e11}, 1e10)
     slot = Slot(machine, Versions("1", "1", "1", "1", "1"), sharers=4)
     of_queue = replace(settings, executor="queue", workers=100)
-    assert room_of(of_queue, slot) == 16 * GB
-    assert room_of(replace(of_queue, max_memory_gb=8.0), slot) == 2 * GB
+    assert memory_limit(of_queue, slot) == 16 * GB
+    assert memory_limit(replace(of_queue, max_memory_gb=8.0), slot) == 2 * GB

@@ -20,10 +20,10 @@ from tunecast.search import History, Remaining
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.feasible import Room
 from tunecast.session.folder import OutputFolder
+from tunecast.session.placement import Placement
 from tunecast.session.prepare import PreparedTask, prepare_task
-from tunecast.session.runtime_model import Paces, RuntimeModel
+from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
 from tunecast.session.search_loop import Search
-from tunecast.session.seating import Seating
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
 from tunecast.store import Store
@@ -85,28 +85,28 @@ def executor(prepared: PreparedTask, needs: tuple[int, int]) -> Iterator[Unlike]
 
 
 @pytest.fixture(scope="module")
-def seating(settings: SessionSettings, prepared: PreparedTask, executor: Unlike) -> Seating:
-    return Seating(settings, prepared.training_task, executor, limit=executor.announced[0][0])
+def placement(settings: SessionSettings, prepared: PreparedTask, executor: Unlike) -> Placement:
+    return Placement(settings, prepared.training_task, executor, limit=executor.announced[0][0])
 
 
 def spec(pipeline: Pipeline, folder: Path | str = "") -> TrialSpec:
     return TrialSpec("run", pipeline, 0, 2000, 48, str(folder))
 
 
-def test_a_trial_goes_where_it_has_room(seating: Seating) -> None:
-    assert seating.too_large([SMALL, FULL, SMALL], 1) == {1}
-    assert seating.too_large([SMALL, FULL], 0) == set()
-    assert seating.best(FULL) == 0
-    assert seating.best(SMALL) == 1, "the faster of two"
-    assert seating.best(SMALL, [0]) == 0
-    assert seating.best(FULL, [1]) is None
-    assert seating.distinct([0, 1]) == [1, 0], "what fits the smaller leaves room in the larger"
+def test_a_trial_goes_where_it_has_room(placement: Placement) -> None:
+    assert placement.too_large([SMALL, FULL, SMALL], 1) == {1}
+    assert placement.too_large([SMALL, FULL], 0) == set()
+    assert placement.best(FULL) == 0
+    assert placement.best(SMALL) == 1, "the faster of two"
+    assert placement.best(SMALL, [0]) == 0
+    assert placement.best(FULL, [1]) is None
+    assert placement.distinct([0, 1]) == [1, 0], "what fits the smaller leaves room in the larger"
 
 
-def test_requests_beside_the_search_follow(seating: Seating) -> None:
-    assert seating.slot_for(Advance(spec(FULL), 0, 4)) == 0
-    assert seating.slot_for(Calibrate(spec(SMALL), 1.0)) == 1
-    assert seating.slot_for(ScoreModel(None, 0, "test")) == seating.first == 0
+def test_requests_beside_the_search_follow(placement: Placement) -> None:
+    assert placement.slot_for(Advance(spec(FULL), 0, 4)) == 0
+    assert placement.slot_for(Calibrate(spec(SMALL), 1.0)) == 1
+    assert placement.slot_for(ScoreModel(None, 0, "test")) == placement.first == 0
 
 
 def test_what_no_worker_has_room_for_is_left_to_the_largest(
@@ -114,10 +114,10 @@ def test_what_no_worker_has_room_for_is_left_to_the_largest(
 ) -> None:
     executor.announced, before = ((2, 1e9), (1, 4e9)), executor.announced
     try:
-        seating = Seating(settings, prepared.training_task, executor, limit=10**12)
-        assert seating.too_large([FULL, SMALL], 0) == set()
-        assert seating.too_large([FULL, SMALL], 1) == {0, 1}
-        assert seating.best(FULL) == 0
+        placement = Placement(settings, prepared.training_task, executor, limit=10**12)
+        assert placement.too_large([FULL, SMALL], 0) == set()
+        assert placement.too_large([FULL, SMALL], 1) == {0, 1}
+        assert placement.best(FULL) == 0
     finally:
         executor.announced = before
 
@@ -127,14 +127,14 @@ def test_workers_of_one_kind_are_asked_once(
 ) -> None:
     executor.announced, before = ((5, 1e9), (5, 1e9)), executor.announced
     try:
-        assert Seating(settings, prepared.training_task, executor, limit=1).distinct([0, 1]) == [0]
+        assert Placement(settings, prepared.training_task, executor, limit=1).distinct([0, 1]) == [0]
     finally:
         executor.announced = before
 
 
 def test_each_kind_of_machine_has_its_own_pace(executor: Unlike) -> None:
     slow, fast = (slot.machine for slot in executor.slots)
-    paces = Paces(RuntimeModel(1.0, 2.0, 4.0), slow, "float32")
+    paces = RuntimeModels(RuntimeModel(1.0, 2.0, 4.0), slow, "float32")
     assert paces.of(slow) is paces.first
     assert paces.of(replace(slow, flops_per_second={"float32": 1.1e9})) is paces.first, "measured anew"
     assert paces.of(fast).expected("lora", 100, ends=True) == pytest.approx((100 + 2 + 4) / 4)
@@ -144,7 +144,7 @@ def test_each_kind_of_machine_has_its_own_pace(executor: Unlike) -> None:
 
 
 def test_a_search_stores_the_machine_that_had_room(
-    settings: SessionSettings, prepared: PreparedTask, executor: Unlike, seating: Seating, tmp_path: Path
+    settings: SessionSettings, prepared: PreparedTask, executor: Unlike, placement: Placement, tmp_path: Path
 ) -> None:
     examples = prepared.training_task.validation
     prepared = prepared.validated_on(examples, examples)
@@ -154,14 +154,14 @@ def test_a_search_stores_the_machine_that_had_room(
     folder = OutputFolder(tmp_path / "out")
     with Store.open(":memory:") as store:
         trials = Trials("s", prepared, candidates, folder, store, seed=0, full_length_tokens=2000,
-                        unique_examples=48, workers=2, explosion_nats=99.0)  # fmt: skip
+                        unique_examples=48, workers=2, divergence_nats=99.0)  # fmt: skip
         Search(
             trials=trials,
             policy=in_order,
             executor=executor,
             budget_tracker=BudgetTracker(Budget("trials", 4, ""), 0.0),
-            paces=Paces(RuntimeModel(1e-3), executor.slots[0].machine, "float32"),
-            seating=seating,
+            paces=RuntimeModels(RuntimeModel(1e-3), executor.slots[0].machine, "float32"),
+            placement=placement,
             folder=folder,
             settings=settings,
             progress=Silent(),
