@@ -15,7 +15,16 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def test_public_names_are_exactly_these() -> None:
-    own = ["Question", "SessionSettings", "__version__", "evaluate", "export", "export_gguf", "merge"]
+    own = [
+        "Pipeline",
+        "Question",
+        "SessionSettings",
+        "__version__",
+        "evaluate",
+        "export",
+        "export_gguf",
+        "merge",
+    ]
     assert [*own, "predict", "push", "recommend", "train", "tune"] == tunecast.__all__
     for name in tunecast.__all__:
         assert getattr(tunecast, name)

@@ -135,7 +135,7 @@ def test_four_bits_are_advised_only_where_they_can_be_trained(
 
 
 def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Path) -> None:
-    # The rates that are tried lie a factor of e apart. The law puts the best rates for these alphas that far apart.
+    # By the law, the best rates for these alphas are further apart than the rates that are tried.
     small, large = (
         tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_alpha": alpha}))
         for alpha in (8, 64)
