@@ -51,7 +51,8 @@ def test_the_reference_has_every_option_of_every_command(site: Path) -> None:
 
 
 def test_the_reference_has_every_public_name(site: Path) -> None:
-    text = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    pages = (site / "reference" / f"{name}.html" for name in ("python", "records"))
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     described = {place.rpartition(".")[2] for place in re.findall(r'<h3 id="([\w.]+)"', text)}
     assert set(tunecast.__all__) - {"__version__"} <= described
 

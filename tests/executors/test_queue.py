@@ -119,7 +119,7 @@ def test_a_lost_worker_is_a_crash_and_its_late_answer_is_refused(
     bob.join()
     ann.fall_silent()
     assert queue.wait(timeout=30.0) == [
-        (handle, Crash("the worker on ann was lost", forgiven=MAX_LOST_WORKER_RETRIES))
+        (handle, Crash("the worker on ann was lost", max_retries=MAX_LOST_WORKER_RETRIES))
     ]
     assert not ann.answer(number, 1)
     again = queue.submit(Do(workplaces.put_paper), slot=handle.slot)
