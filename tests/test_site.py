@@ -53,7 +53,7 @@ def test_the_reference_has_every_option_of_every_command(site: Path) -> None:
 def test_the_reference_has_every_public_name(site: Path) -> None:
     pages = (site / "reference" / f"{name}.html" for name in ("python", "records"))
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
-    described = {place.rpartition(".")[2] for place in re.findall(r'<h3 id="([\w.]+)"', text)}
+    described = {place.rpartition(".")[2] for place in re.findall(r'<h[2-4] id="([\w.]+)"', text)}
     assert set(tunecast.__all__) - {"__version__"} <= described
 
 

@@ -124,7 +124,7 @@ def test_the_completion_loss_is_there() -> None:
 
 
 def test_only_losses_compute_a_loss() -> None:
-    """The dry run of ``estimate`` calls one too, on tensors without numbers; ``report`` writes code for cards."""
+    """The dry run of ``estimate`` calls one on tensors without numbers; ``report`` writes code for cards."""
     package = Path(losses.__file__).parents[2]
     found = {
         file.relative_to(package).parts[0]
