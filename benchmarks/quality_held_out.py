@@ -5,8 +5,8 @@
 Left out are each family of tasks, SmolLM2, all larger models than the smallest, and each model family of the
 published tables; the last counts by order, and by differences where a table's unit is a loss. Predictors are
 asked with the zero-shot loss measured, as in ``tune``, and without, as in ``recommend``. Everything is fitted
-and calibrated inside what remains. A last table is about rates: nats lost on a published sweep with model
-families left out.
+and calibrated inside what remains. The last lines are about rates: nats lost on a published sweep with model
+families left out, and how the law of rates orders each published table without and with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from tunecast.predictor.endings import Ending, recorded
 from tunecast.predictor.published_endings import published_endings
 from tunecast.store import open_for_reading, published_runs
-from tunecast_benchmarks.quality import sweep
+from tunecast_benchmarks.quality import sweep, whole_tables
 from tunecast_benchmarks.quality.endings import Answer
 from tunecast_benchmarks.quality.holdouts import Fold, holdouts
 from tunecast_benchmarks.quality.predictors import Constant, Joint, Predictor, PriorFamily, Rates
@@ -104,6 +104,7 @@ def main() -> None:
         for name in chosen.predictors:
             print("\n".join(rows(left_out, PREDICTORS[name], folds)), flush=True)
     print("\n" + "\n".join(sweep.report(endings)))
+    print("\n" + "\n".join(whole_tables.report(endings)))
 
 
 if __name__ == "__main__":

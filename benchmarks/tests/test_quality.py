@@ -15,7 +15,7 @@ from tunecast.predictor.endings import Ending, recorded
 from tunecast.predictor.published_endings import published_endings
 from tunecast.predictor.rate_law import linex
 from tunecast.records import Outcome, Pipeline, Published, Run, Task
-from tunecast_benchmarks.quality import sweep
+from tunecast_benchmarks.quality import sweep, whole_tables
 from tunecast_benchmarks.quality.endings import Answer
 from tunecast_benchmarks.quality.holdouts import holdouts
 from tunecast_benchmarks.quality.predictors import Constant, Joint, PriorFamily, Rates
@@ -173,3 +173,11 @@ def test_the_law_of_rates_beats_the_best_constant_where_models_differ(tables: li
     assert figures["rate law"] <= figures["constant of 3e-4"]
     assert figures["divergence, AUC"] > 0.9
     assert sweep.report([]) == []
+
+
+def test_a_law_that_learned_a_table_orders_it(tables: list[Run]) -> None:
+    (line,) = whole_tables.report(published_endings(tables))
+    assert line.startswith(f"{sweep.SWEEP}: without it ")
+    with_it = line.partition("; with it ")[2]
+    assert float(with_it.split()[0]) > 0.9
+    assert whole_tables.report([]) == []

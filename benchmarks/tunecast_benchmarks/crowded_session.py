@@ -242,7 +242,7 @@ def _search(
         policy=timed,
         executor=executor,
         budget_tracker=tracker,
-        paces=RuntimeModels(pace, executor.slots[0].machine, "float32"),
+        runtime_models=RuntimeModels(pace, executor.slots[0].machine, "float32"),
         placement=Placement(settings, task.training_task, executor, ROOM),
         folder=folder,
         settings=settings,

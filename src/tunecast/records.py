@@ -152,7 +152,7 @@ class ModelFacts:
 
     @property
     def is_mixture(self) -> bool:
-        """Whether its layers have several experts, of which a token passes through some."""
+        """Whether its layers have several experts and send each token to some of them."""
         counts = [self.config.get(name) for name in EXPERT_COUNTS]
         return any(isinstance(count, int) and count > 1 for count in counts)
 

@@ -135,7 +135,7 @@ def test_four_bits_are_advised_only_where_they_can_be_trained(
 
 
 def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Path) -> None:
-    # By the law, the best rates for these alphas are further apart than the rates that are tried.
+    # A larger alpha wants a lower rate. The rates that are tried lie a factor of e apart.
     small, large = (
         tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_alpha": alpha}))
         for alpha in (8, 64)
@@ -268,7 +268,7 @@ def test_what_cannot_be_priced_is_predicted_all_the_same(
     assert any(note.startswith("Time and memory cannot be estimated") for note in found.warnings)
     model = read_situation(ask(folder, toy_data)).task.model
     assert model.is_mixture
-    assert model.parameters > 4 * model.active_parameters / 2 > model.embedding_parameters
+    assert model.parameters > 2 * model.active_parameters > 2 * model.embedding_parameters
 
 
 def test_the_facts_of_a_dataset_stand_for_it(tiny_llama: Path, toy_data: Path) -> None:

@@ -43,7 +43,7 @@ from tunecast.training.measurement import Measurement
 
 SECONDS = 300.0
 TOKENS = 59
-"""Of an example, as in ``stdlib``: paces are given for such examples."""
+"""Of an example, as in ``stdlib``: runtime_models are given for such examples."""
 FULL_EFFORT = 1.4
 """Seconds per token of full finetuning relative to the baseline's; no runtime model knows it beforehand."""
 NOISE = 0.08
@@ -162,7 +162,7 @@ class Spent:
             policy=get_strategy(DEFAULT).policy(known_of(prepared, full_length)),
             executor=machine,
             budget_tracker=tracker,
-            paces=RuntimeModels(runtime_model, machine.slots[0].machine, "float32"),
+            runtime_models=RuntimeModels(runtime_model, machine.slots[0].machine, "float32"),
             placement=Placement(settings, prepared.training_task, machine, limit=1),
             folder=folder,
             settings=settings,

@@ -134,13 +134,15 @@ def test_workers_of_one_kind_are_asked_once(
 
 def test_each_kind_of_machine_has_its_own_pace(executor: Unlike) -> None:
     slow, fast = (slot.machine for slot in executor.slots)
-    paces = RuntimeModels(RuntimeModel(1.0, 2.0, 4.0), slow, "float32")
-    assert paces.of(slow) is paces.first
-    assert paces.of(replace(slow, flops_per_second={"float32": 1.1e9})) is paces.first, "measured anew"
-    assert paces.of(fast).expected("lora", 100, ends=True) == pytest.approx((100 + 2 + 4) / 4)
-    paces.of(fast).learn("lora", 100, 10.0, 0.1)
-    assert paces.of(fast).expected("lora", 100, 0) == pytest.approx(10.0)
-    assert paces.first.expected("lora", 100, 0) == pytest.approx(100.0)
+    runtime_models = RuntimeModels(RuntimeModel(1.0, 2.0, 4.0), slow, "float32")
+    assert runtime_models.of(slow) is runtime_models.first
+    assert runtime_models.of(replace(slow, flops_per_second={"float32": 1.1e9})) is runtime_models.first, (
+        "measured anew"
+    )
+    assert runtime_models.of(fast).expected("lora", 100, ends=True) == pytest.approx((100 + 2 + 4) / 4)
+    runtime_models.of(fast).learn("lora", 100, 10.0, 0.1)
+    assert runtime_models.of(fast).expected("lora", 100, 0) == pytest.approx(10.0)
+    assert runtime_models.first.expected("lora", 100, 0) == pytest.approx(100.0)
 
 
 def test_a_search_stores_the_machine_that_had_room(
@@ -160,7 +162,7 @@ def test_a_search_stores_the_machine_that_had_room(
             policy=in_order,
             executor=executor,
             budget_tracker=BudgetTracker(Budget("trials", 4, ""), 0.0),
-            paces=RuntimeModels(RuntimeModel(1e-3), executor.slots[0].machine, "float32"),
+            runtime_models=RuntimeModels(RuntimeModel(1e-3), executor.slots[0].machine, "float32"),
             placement=placement,
             folder=folder,
             settings=settings,

@@ -41,9 +41,10 @@ def test_more_tokens_take_longer(method: str) -> None:
 
 
 def test_more_steps_narrow_the_bound() -> None:
-    paces = [experienced(steps, noise=0.1) for steps in (0, 4, 64)]
+    runtime_models = [experienced(steps, noise=0.1) for steps in (0, 4, 64)]
     widths = [
-        runtime_model.upper("lora", 10**6) / runtime_model.expected("lora", 10**6) for runtime_model in paces
+        runtime_model.upper("lora", 10**6) / runtime_model.expected("lora", 10**6)
+        for runtime_model in runtime_models
     ]
     assert widths[0] > widths[1] > widths[2] > 1
 

@@ -154,7 +154,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
                 policy=policy,
                 executor=hand,
                 budget_tracker=budget_tracker or BudgetTracker(tokens, 0.0),
-                paces=RuntimeModels(RuntimeModel(1e-3), hand.slots[0].machine, "float32"),
+                runtime_models=RuntimeModels(RuntimeModel(1e-3), hand.slots[0].machine, "float32"),
                 placement=Placement(settings, prepared.training_task, hand, limit=1),
                 folder=folder,
                 settings=replace(settings, keep_gb=keep_gb, workers=workers),

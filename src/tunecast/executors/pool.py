@@ -85,9 +85,9 @@ class PoolExecutor(Executor):
     def _take_back(self, workers: list[PoolWorker]) -> None:
         """Have workers abort the requests that they have."""
 
-    def _rest(self, pace: Backoff, at_most: float | None = None) -> None:
+    def _rest(self, backoff: Backoff, at_most: float | None = None) -> None:
         """Wait until the next look, for ``at_most`` seconds."""
-        pace.wait(at_most)
+        backoff.wait(at_most)
 
     @property
     def slots(self) -> Sequence[Slot]:
@@ -125,7 +125,7 @@ class PoolExecutor(Executor):
     def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
         """Collect the answers that have come; that of a lost worker is a crash."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        pace = Backoff()
+        backoff = Backoff()
         while True:
             self._look()
             left = None if deadline is None else deadline - time.monotonic()
@@ -133,7 +133,7 @@ class PoolExecutor(Executor):
             if self._answers or not is_awaited or (left is not None and left <= 0):
                 found, self._answers = self._answers, []
                 return found
-            self._rest(pace, left)
+            self._rest(backoff, left)
 
     def setup(self, request: Request) -> None:
         """Perform a request on every worker, and first of all on every later one."""
@@ -165,16 +165,16 @@ class PoolExecutor(Executor):
         return worker.number is None and worker.set_up == len(self._setup)
 
     def _wait_until(self, reached: Callable[[], bool]) -> None:
-        pace = Backoff()
+        backoff = Backoff()
         self._look()
         while not reached():
-            self._rest(pace)
+            self._rest(backoff)
             self._look()
 
     def _ready_worker(self, slot: int) -> PoolWorker:
         """Return the worker of a slot once it is free; a slot without one gets that of another slot."""
         told = False
-        pace = Backoff()
+        backoff = Backoff()
         while True:
             self._look()
             if slot not in self._workers:
@@ -188,7 +188,7 @@ class PoolExecutor(Executor):
             worker = self._workers.get(slot)
             if worker is not None and self._is_free(worker):
                 return worker
-            self._rest(pace)
+            self._rest(backoff)
 
     def _give(self, worker: PoolWorker, asked: Asked, handle: Handle | None) -> bool:
         """Give a worker a request; return false if it has left."""

@@ -97,9 +97,9 @@ class QueueExecutor(PoolExecutor):
             return
         with contextlib.suppress(StoreError):  # then the lease ends it
             self._queue.withdraw(place)
-            deadline, pace = time.monotonic() + GOODBYE_SECONDS, Backoff()
+            deadline, backoff = time.monotonic() + GOODBYE_SECONDS, Backoff()
             while time.monotonic() < deadline and self._living(self._queue.members(place)):
-                pace.wait()
+                backoff.wait()
 
     def _living(self, members: list[Member]) -> list[Member]:
         return [one for one in members if one.state != REFUSING and one.age <= self._lease_seconds]

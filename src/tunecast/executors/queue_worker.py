@@ -114,16 +114,16 @@ class QueueWorker:
             StoreError: The store has been unreachable for too long.
         """
         self._tell(f"Looking for sessions that share {self._folder.path}.")
-        pace = Backoff(longest=LOOK_SECONDS)
+        backoff = Backoff(longest=LOOK_SECONDS)
         try:
             while not self._is_idle_too_long():
                 offer = self._find()
                 if offer is None:
-                    pace.wait()
+                    backoff.wait()
                 elif self._serve(offer) and self._stay.once:
                     return
                 else:
-                    pace.start()
+                    backoff.start()
         finally:
             self._kept.close()
 
@@ -188,7 +188,7 @@ class QueueWorker:
             StoreError: The store has been unreachable for the time of a lease.
         """
         under_way: int | None = None
-        pace = Backoff(longest=LOOK_SECONDS)
+        backoff = Backoff(longest=LOOK_SECONDS)
         while True:
             inbox = patiently(lambda: self._queue.inbox(worker), offer.lease_seconds)
             if heartbeat.is_lost or not inbox.is_member:
@@ -212,13 +212,13 @@ class QueueWorker:
             if under_way is None:
                 if self._is_idle_too_long():
                     return
-                pace.wait()
+                backoff.wait()
                 continue
             if answers := local.wait(LOOK_SECONDS):
                 self._send(offer, worker, under_way, answers[0][1])
                 under_way = None
             self._busy_at = time.monotonic()
-            pace.start()
+            backoff.start()
 
     def _send(self, offer: Offer, worker: str, number: int, answer: Any) -> None:
         sealed = self._folder.seal(f"{offer.id}/{number}/answer", answer)

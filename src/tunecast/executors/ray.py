@@ -119,13 +119,13 @@ class RayExecutor(PoolExecutor):
         self._workplace, self._threads = self._folder.seal(self._place, workplace), workplace.threads
         self._reserve(_demand(workplace.device, workplace.threads, workplace.devices))
         self._opened_at, is_told = time.monotonic(), False
-        pace = Backoff()
+        backoff = Backoff()
         self._look()
         while not self._has_begun():
             if not is_told and not self._workers and self._lacks_room:
                 is_told = True
                 self._tell(f"Ray has no room yet for a worker with {self._wants}; waiting for it.")
-            self._rest(pace)
+            self._rest(backoff)
             self._look()
         if missing := sum(berth.actor is None for berth in self._berths):
             room = f"Ray has no room yet for {missing} of {self._awaited} workers with {self._wants}"
@@ -230,7 +230,7 @@ class RayExecutor(PoolExecutor):
     def _berth_of(self, worker: PoolWorker) -> _Berth | None:
         return next((berth for berth in self._berths if berth.worker is worker), None)
 
-    def _rest(self, pace: Backoff, at_most: float | None = None) -> None:
+    def _rest(self, backoff: Backoff, at_most: float | None = None) -> None:
         """Wait for the next answer, but look now and then at what Ray has placed."""
         seconds = REST_SECONDS if at_most is None else max(0.0, min(REST_SECONDS, at_most))
         pending = [berth.pending for berth in self._berths if berth.pending is not None]

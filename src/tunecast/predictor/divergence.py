@@ -17,7 +17,7 @@ OF_TRIAL = (
     *(name for name in PIPELINE if name.startswith("optimizer_")),
     *("log_width", "language_left"),
 )
-"""Features that the odds depend on, besides the distance from the best rate and the steps."""
+"""Features that the probability depends on, besides the distance from the best rate and the steps."""
 STEPS = 800
 """Optimiser steps of the reference."""
 

@@ -1,4 +1,4 @@
-"""The learned residual of a worker's peak bytes, and the odds that memory runs out."""
+"""The learned residual of a worker's peak bytes, and the probability that memory runs out."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ class Ends:
     def predictions(self) -> list[Prediction]:
         """Return one prediction for each trial."""
         rows = zip(self.mean, np.sqrt(self.variance), self.failure, strict=True)
-        return [Prediction(float(mean), float(deviation), float(odds)) for mean, deviation, odds in rows]
+        return [
+            Prediction(float(mean), float(deviation), float(failure)) for mean, deviation, failure in rows
+        ]
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Quality:
         if self.divergence:
             failure = self.divergence.probability(distances, [trial.steps for trial in trials], rows)
         level, least = self._reference(trials)
-        # The likelier outcome counts: small odds are not known well enough to outweigh hundredths of nats.
+        # The likelier outcome counts: small ones are not known well enough to outweigh hundredths of nats.
         by_law = level + (costs - least) + WORST * (failure > 0.5)
         own = MIN_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
         weight = interpolated(task.model)

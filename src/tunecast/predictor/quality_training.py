@@ -112,7 +112,7 @@ def fit_forests(
 
 
 def divergence_of(law: RateLaw, endings: Sequence[Ending]) -> Divergence | None:
-    """Learn the odds of divergence from endings with a learning rate."""
+    """Learn the probability of divergence from endings with a learning rate."""
     rated = [one for one in endings if one.pipeline.number("learning_rate") > 0]
     if not rated:
         return None
@@ -120,7 +120,7 @@ def divergence_of(law: RateLaw, endings: Sequence[Ending]) -> Divergence | None:
 
 
 def divergence_probability(law: RateLaw, divergence: Divergence, endings: Sequence[Ending]) -> Floats:
-    """Return the odds that finetunings on any tasks diverge, shape (endings,); outcomes are ignored."""
+    """Return the probability that each finetuning diverges, shape (endings,); outcomes are ignored."""
     return divergence.probability(*_described(law, endings))
 
 

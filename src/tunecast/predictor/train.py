@@ -114,10 +114,10 @@ def report(runs: Sequence[Run], published: Sequence[Run], prior: Prior, *, seed:
         for kind, model in models.items():
             factor = np.exp(model.deviation)
             lines.append(f"{name} ({kind}), held-out tasks: within a factor {factor:.2f}.")
-    if odds := score_divergence([*recorded(runs), *published_endings(published)]):
+    if scores := score_divergence([*recorded(runs), *published_endings(published)]):
         lines.append(
-            f"Divergence, held-out tasks: log loss {odds.log_loss:.3f} (of the base rate "
-            f"{odds.base_log_loss:.3f}), AUC {odds.auc:.2f}."
+            f"Divergence, held-out tasks: log loss {scores.log_loss:.3f} (of the base rate "
+            f"{scores.base_log_loss:.3f}), AUC {scores.auc:.2f}."
         )
     return "\n".join([*lines, "", table(held_out_scores(runs, seed))])
 

@@ -47,10 +47,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class FailureScores:
-    """The accuracy of the odds of divergence on held-out families of datasets.
+    """The accuracy of the probabilities of divergence on held-out families of datasets.
 
     ``log_loss`` is in nats per run; ``base_log_loss`` is the same for the share of other runs that diverged,
-    which ignores the pipeline. ``auc`` is the probability that a run which diverged was given higher odds
+    which ignores the pipeline. ``auc`` is the probability that a run which diverged was given a higher one
     than one which did not.
     """
 
@@ -85,7 +85,7 @@ def held_out_scores(runs: Sequence[Run], seed: int = 0) -> list[Scores]:
 
 
 def score_divergence(endings: Sequence[Ending]) -> FailureScores | None:
-    """Judge the odds of divergence of recorded endings, each family of datasets left out.
+    """Judge the probabilities of divergence of recorded endings, each family of datasets left out.
 
     Published endings teach beside the others. None if no recorded run diverged, or there is one family.
     """
@@ -96,21 +96,23 @@ def score_divergence(endings: Sequence[Ending]) -> FailureScores | None:
     families = {one.family for one in judged}
     if len(np.unique(diverged)) < 2 or len(families) < 2:
         return None
-    odds, base = np.zeros(len(judged)), np.zeros(len(judged))
+    chances, base = np.zeros(len(judged)), np.zeros(len(judged))
     for family in sorted(families):
         known = [one for one in endings if one.table or one.family != family]
         law = fit_rate_law(observations(known))
         learned = divergence_of(law, known)
         out = np.array([one.family == family for one in judged])
-        # Laplace's rule of succession: no odds of 0 or 1, whatever was seen.
+        # Laplace's rule of succession: no probability of 0 or 1, whatever was seen.
         base[out] = (diverged[~out].sum() + 1.0) / ((~out).sum() + 2.0)
-        odds[out] = (
+        chances[out] = (
             divergence_probability(law, learned, [one for one in judged if one.family == family])
             if learned
             else base[out]
         )
     return FailureScores(
-        float(log_loss(diverged, odds)), float(log_loss(diverged, base)), float(roc_auc_score(diverged, odds))
+        float(log_loss(diverged, chances)),
+        float(log_loss(diverged, base)),
+        float(roc_auc_score(diverged, chances)),
     )
 
 

@@ -28,8 +28,8 @@ PROBE_DEVIATION = 0.3
 """The same of a processor's rates without calibration: the gain of bfloat16 is taken from its flags, and
 measured gains on processors of the same flags were 2.2 and 4.5."""
 MIXTURE_SLOWDOWN = 2.0
-"""Seconds of a mixture of experts over those of its formula: 2 to 6 in the published runs of the only one
-that is known (docs/recommending.md), half of which ran the experts one by one."""
+"""Seconds of a mixture of experts over those of its formula. The only published mixture took 2 to 6 times as
+long; half of its runs computed the experts one by one (docs/recommending.md)."""
 MIXTURE_DEVIATION = 0.7
 """Standard deviation of the logarithm of that factor: its 90% interval reaches from 0.6 to 6."""
 

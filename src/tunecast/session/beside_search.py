@@ -86,7 +86,7 @@ class BesideSearch:
         elif answer is not None:
             seconds = time.monotonic() - began
             trials.record(0, answer, slot, elapsed)
-            pace = self.search.paces.of(slot.machine)
+            pace = self.search.runtime_models.of(slot.machine)
             pace.learn_from(method, before, answer, seconds, trial.effort)
             if answer.retrained_tokens:
                 self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))

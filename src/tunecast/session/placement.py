@@ -1,4 +1,4 @@
-"""Which worker a trial is given to: unlike machines have room for unlike trials, and unlike paces."""
+"""Decides which worker trains a trial: machines differ in memory and speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunecast.training.training_task import TrainingTask
 
 
 class Placement:
-    """Knows the rooms of a session's workers, and which trials each can hold.
+    """Decides which worker of a session has the memory for which trial.
 
     Args:
         limit: Bytes that every candidate of the session fits in.

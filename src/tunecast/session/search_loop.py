@@ -80,7 +80,7 @@ class Search:
     """Advances a session's trials until the budget is spent.
 
     Args:
-        paces: How fast each worker is; all that no worker is chosen for yet is planned by the first pace.
+        runtime_models: How fast each worker is; the first one plans what no worker is chosen for yet.
         placement: Which worker has room for which trial.
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
@@ -98,7 +98,7 @@ class Search:
         policy: Policy,
         executor: Executor,
         budget_tracker: BudgetTracker,
-        paces: RuntimeModels,
+        runtime_models: RuntimeModels,
         placement: Placement,
         folder: OutputFolder,
         settings: SessionSettings,
@@ -109,8 +109,8 @@ class Search:
         instructions: InstructionHandler | None = None,
     ) -> None:
         self.trials = trials
-        self.paces = paces
-        self.runtime_model = paces.first
+        self.runtime_models = runtime_models
+        self.runtime_model = runtime_models.first
         self.beside = Used()
         self._policy = policy
         self._executor = executor
@@ -266,7 +266,7 @@ class Search:
         return self._placement.best(self.trials[index].spec.pipeline, self._executor.idle())
 
     def _pace(self, slot: int) -> RuntimeModel:
-        return self.paces.of(self._executor.slots[slot].machine)
+        return self.runtime_models.of(self._executor.slots[slot].machine)
 
     def _next(self, slot: int) -> int | None:
         """Choose the first trial as long as it can continue, and beside or after it what a person added, then
@@ -384,7 +384,7 @@ class Search:
         before = trial.curve[-1].tokens_seen if trial.curve else 0
         self.trials.record(step.index, measured, slot, self._budget_tracker.elapsed())
         seconds = time.monotonic() - step.began
-        pace = self.paces.of(slot.machine)
+        pace = self.runtime_models.of(slot.machine)
         pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
         history = self.trials.history(self.runtime_model)
         self._tell_diagnostics(history)

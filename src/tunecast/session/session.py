@@ -280,14 +280,16 @@ class Session:
         exclude_unshardable(trials, self._settings.gpus_per_trial)
         assert self._state.validation_seconds is not None
         pace = RuntimeModel(self._seconds_per_token, scoring, self._state.validation_seconds)
-        paces = RuntimeModels(pace, self._placement.machine_for(self._first_feasible), training_task.dtype)
-        trials.teach(paces)
+        runtime_models = RuntimeModels(
+            pace, self._placement.machine_for(self._first_feasible), training_task.dtype
+        )
+        trials.teach(runtime_models)
         return Search(
             trials=trials,
             policy=policy,
             executor=self._executor,
             budget_tracker=self._budget_tracker,
-            paces=paces,
+            runtime_models=runtime_models,
             placement=self._placement,
             folder=self._folder,
             settings=self._settings,

@@ -137,13 +137,13 @@ class Trials:
                     "Choose another --output-dir.",
                 )
 
-    def teach(self, paces: RuntimeModels) -> None:
-        """Let the paces of workers learn from the points of an earlier process, in their order."""
+    def teach(self, runtime_models: RuntimeModels) -> None:
+        """Let the runtime models of workers learn from the points of an earlier process, in their order."""
         at_end = self._prepared.training_task.subset_share
         steps: list[tuple[float, RuntimeModel, tuple[str, float, float, float]]] = []
         for trial in self._all:
             seen = 0
-            pace = paces.first if trial.run is None else paces.of(trial.run.machine)
+            pace = runtime_models.first if trial.run is None else runtime_models.of(trial.run.machine)
             for point in trial.curve:
                 # As for a step that was watched: what is scored at the end alone is not the overhead's.
                 share = at_end if point.step == trial.plan.total_steps else 1.0
