@@ -329,7 +329,7 @@ def test_what_quick_tune_tools_process_leaves_behind_goes_with_it(
 
 
 def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunecast.search.registry.find_spec", lambda _: None)
+    monkeypatch.setattr("tunecast.plugins.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=r"--strategies: optuna-tpe needs the package optuna"):
         contestants(["optuna-tpe"])
 
