@@ -34,6 +34,25 @@ def test_divergence_counts_as_the_worst_end() -> None:
     assert examples_of([runs[0], run]).end == pytest.approx(WORST)
 
 
+def test_a_rise_is_from_the_lowest_point_to_the_end() -> None:
+    zero, run = planted_runs(tasks=1, runs=1)
+    first, *middle, last = run.curve
+
+    def ending(loss: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
+        low, high = (
+            replace(point, validation=replace(point.validation, loss=value))
+            for point, value in ((first, 0.5), (last, loss))
+        )
+        return replace(run, outcome=outcome, curve=(low, *middle, high))
+
+    for told, expected in (
+        (ending(1.5), math.log(3.0)),
+        (ending(0.4), 0.0),
+        (ending(1.5, Outcome.DIVERGED), 0.0),
+    ):
+        assert examples_of([zero, told]).rise == pytest.approx(expected)
+
+
 def test_what_cannot_teach_is_left_out() -> None:
     zero, run = planted_runs(tasks=1, runs=1)
     assert len(examples_of([run])) == 0  # its zero-shot loss is unknown

@@ -55,6 +55,26 @@ def test_a_measured_loss_moves_every_prediction_at_once(quality: Quality, runs: 
     assert high > low + 0.5
 
 
+def with_rise(run: Run, factor: float) -> Run:
+    """The same run, ending at this factor of its last loss."""
+    if not run.curve:
+        return run
+    *before, last = run.curve
+    ended = replace(last, validation=replace(last.validation, loss=factor * last.validation.loss))
+    return replace(run, curve=(*before, ended))
+
+
+def test_overtraining_is_foreseen_where_runs_ended_above_their_lowest(runs: list[Run]) -> None:
+    """Of two methods, only one overtrains; the other tasks are told by it."""
+    made = [with_rise(run, 3.0 if run.pipeline.method == "full" else 1.0) for run in runs]
+    late = Quality(fit_forests(examples_of(made), made), fit_rate_law([]), None)
+    rate = {"per_device_train_batch_size": 8, "learning_rate": 1e-3}
+    full, lora = Pipeline("full", rate), Pipeline("lora", {**rate, "lora_r": 8, "lora_alpha": 16})
+    found = late.predict([trial(teaching_runs(runs)[0], 4.0, pipeline) for pipeline in (full, lora)])
+    assert found.overtraining[0] > 0.7
+    assert found.overtraining[1] < 0.3
+
+
 def test_points_move_the_predicted_end(quality: Quality, runs: list[Run]) -> None:
     run = teaching_runs(runs)[0]
     task = task_of(run, ZERO_SHOT_LOSS)

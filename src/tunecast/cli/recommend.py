@@ -195,7 +195,10 @@ def _epochs_line(found: Recommendation) -> str:
         f"{epochs:g}: {one.predicted_loss:.2f}" + (f" in {time_text(one)}" if not one.unpriced else "")
         for epochs, one in found.by_epochs.items()
     ]
-    return f"By epochs, each at its best rate: {'; '.join(cells)}."
+    return (
+        f"By epochs, each at its best rate: {'; '.join(cells)}. Choose {found.best_epochs:g}: "
+        "more are predicted to gain less than 1%."
+    )
 
 
 def _print(found: Recommendation) -> None:

@@ -41,6 +41,7 @@ class Examples:
         target: Logarithm of the loss at the end of the schedule over that of the last point, or over the
             zero-shot loss before the first point.
         end: Logarithm of the loss at the end over the zero-shot loss.
+        rise: Logarithm of the loss at the end over the lowest of the curve; 0 for a diverged run.
         share: Share of the schedule at the last point, 0 before the first.
         task: Index into ``tasks``.
         model: Index into ``models``.
@@ -53,6 +54,7 @@ class Examples:
     features: Floats
     target: Floats
     end: Floats
+    rise: Floats
     share: Floats
     task: Ints
     model: Ints
@@ -188,6 +190,7 @@ class _RunRows:
     targets: list[float]
     shares: list[float]
     end: float
+    rise: float
 
 
 def _rows(run: Run, start: float, end: float) -> _RunRows:
@@ -202,7 +205,14 @@ def _rows(run: Run, start: float, end: float) -> _RunRows:
     lasts = [log_loss(prefix[-1].validation.loss) - zero if prefix else 0.0 for prefix in prefixes]
     shares = [prefix[-1].share if prefix else 0.0 for prefix in prefixes]
     targets = [relative - min(last, WORST) for last in lasts]
-    return _RunRows(run, joined(task, pipeline, curves), targets, shares, relative)
+    return _RunRows(run, joined(task, pipeline, curves), targets, shares, relative, _rise(run, end))
+
+
+def _rise(run: Run, end: float) -> float:
+    """Return by how much a loss ends above its lowest; 0 for a diverged run, which never ended low."""
+    if not math.isfinite(end):
+        return 0.0
+    return min(end - min(log_loss(point.validation.loss) for point in run.curve), WORST)
 
 
 def _put_together(parts: Sequence[_RunRows]) -> Examples:
@@ -221,6 +231,7 @@ def _put_together(parts: Sequence[_RunRows]) -> Examples:
         features=np.concatenate([np.zeros((0, len(FEATURES))), *(part.features for part in parts)]),
         target=np.array([target for part in parts for target in part.targets], dtype=np.float64),
         end=np.repeat(np.array([part.end for part in parts], dtype=np.float64), counts),
+        rise=np.repeat(np.array([part.rise for part in parts], dtype=np.float64), counts),
         share=np.array([share for part in parts for share in part.shares], dtype=np.float64),
         task=spread([tasks_in_order.index(run.dataset.identity) for run in runs]),
         model=spread([models_in_order.index(run.model.identity) for run in runs]),

@@ -50,6 +50,8 @@ decoders from 124 million to 13 billion parameters, slopes differ by 0.9 (Lin et
 LENGTH_EXPONENT, EXAMPLES_EXPONENT = 0.08, 0.05
 """Exponents of tokens and of unique examples in the law of lengths, in the range of Zhang et al. (arXiv
 2402.17193). Recorded runs of a task hardly differ in length, so trees alone would not learn one."""
+OVERTRAINED = 0.02
+"""Rise of a log loss above its lowest from which on a training was too long."""
 LENGTH, EXAMPLES = columns(("log_full_length", "log_unique_examples"))
 START, PER_BYTE, PER_TOKEN = columns(("log_zero_shot", "log_zero_shot_per_byte", "log_bytes_per_token"))
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
@@ -71,19 +73,19 @@ class Ends:
     Args:
         shared: The part of the variance that all trials of a task have in common.
         failure: Probability of divergence.
+        overtraining: Probability that the loss ends above its lowest; 0 for trials with points.
     """
 
     mean: Floats
     variance: Floats
     shared: Floats
     failure: Floats
+    overtraining: Floats
 
     def predictions(self) -> list[Prediction]:
         """Return one prediction for each trial."""
-        rows = zip(self.mean, np.sqrt(self.variance), self.failure, strict=True)
-        return [
-            Prediction(float(mean), float(deviation), float(failure)) for mean, deviation, failure in rows
-        ]
+        rows = np.stack([self.mean, np.sqrt(self.variance), self.failure, self.overtraining], axis=1)
+        return [Prediction(*row) for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class Forests:
             the law of lengths.
         start: Predicts the logarithm of the zero-shot loss over that of the law of pretraining.
         rest: Predicts the logarithm of the final loss over that of the last point.
+        late: Predicts, before the first point, the probability that the loss ends more than
+            :data:`OVERTRAINED` above its lowest.
         measured: Corrects ``gain`` where the zero-shot loss is known.
         unmeasured: Corrects the sum of gain and start where it is not.
         untouched: Corrects ``start``.
@@ -126,6 +130,7 @@ class Forests:
     gain: ForestModel
     start: ForestModel
     rest: ForestModel
+    late: ForestModel
     measured: Calibrations
     unmeasured: Calibrations
     untouched: Calibrations
@@ -154,6 +159,12 @@ class Forests:
         is_known = task.model.identity in self.models
         now = log_loss(task.start_loss) + rows[:, LAST_LOSS].clip(max=WORST)
         return (now + mean, *self.begun.corrected(variance, rows[:, SHARE], is_known=is_known))
+
+    def overtraining(self, task: TaskDescription, rows: Floats) -> Floats:
+        """Return the probability that trials without points are trained for too long, shape (trials,)."""
+        if task.zero_shot_loss is None:
+            rows = with_start(rows, self._start(task)[0])
+        return np.clip(self.late.predict(rows)[0], 0.0, 1.0)
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
         """Predict the loss of the base model."""
@@ -188,6 +199,7 @@ class Forests:
             **prefixed("gain", self.gain.arrays),
             **prefixed("start", self.start.arrays),
             **prefixed("rest", self.rest.arrays),
+            **prefixed("late", self.late.arrays),
             **prefixed("measured", self.measured.arrays()),
             **prefixed("unmeasured", self.unmeasured.arrays()),
             **prefixed("untouched", self.untouched.arrays()),
@@ -198,13 +210,15 @@ class Forests:
     @classmethod
     def from_arrays(cls, arrays: Arrays, models: Sequence[str]) -> Self:
         """Rebuild them from the result of :meth:`arrays` and the identities of models in its order."""
-        gain, start, rest = (ForestModel(part(name, arrays)) for name in ("gain", "start", "rest"))
+        gain, start, rest, late = (
+            ForestModel(part(name, arrays)) for name in ("gain", "start", "rest", "late")
+        )
         measured, unmeasured, untouched, begun = (
             Calibrations.from_arrays(part(name, arrays))
             for name in ("measured", "unmeasured", "untouched", "begun")
         )
         losses = dict(zip(models, arrays["models"].tolist(), strict=True))
-        return cls(gain, start, rest, measured, unmeasured, untouched, begun, losses)
+        return cls(gain, start, rest, late, measured, unmeasured, untouched, begun, losses)
 
 
 @dataclass(frozen=True)
@@ -218,7 +232,7 @@ class Quality:
     def predict(self, trials: Sequence[Trial]) -> Ends:
         """Predict the ends of trials without points that share a dataset and a base model."""
         if not trials:
-            return Ends(*np.zeros((4, 0)))
+            return Ends(*np.zeros((5, 0)))
         rows = [feature_rows(task, of) for task, of in _by_task(trials)]
         return self.before(trials, np.concatenate(rows))
 
@@ -236,11 +250,12 @@ class Quality:
         own = MIN_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
         weight = interpolated(task.model)
         free = weight * (variance - shared) + (1 - weight) * own
-        return Ends(weight * mean + (1 - weight) * by_law, shared + free, shared, failure)
+        end = weight * mean + (1 - weight) * by_law
+        return Ends(end, shared + free, shared, failure, self.forests.overtraining(task, rows))
 
     def after(self, task: TaskDescription, rows: Floats) -> Ends:
         """Predict the ends of trials of a measured task from features with points; none has diverged."""
-        return Ends(*self.forests.after(task, rows), np.zeros(len(rows)))
+        return Ends(*self.forests.after(task, rows), *np.zeros((2, len(rows))))
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
         """Predict the loss of the base model."""

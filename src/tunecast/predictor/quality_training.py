@@ -18,6 +18,7 @@ from tunecast.predictor.features import columns, feature_rows
 from tunecast.predictor.forest import ForestModel, grow
 from tunecast.predictor.language_law import ln_language_loss
 from tunecast.predictor.quality import (
+    OVERTRAINED,
     START,
     Calibrations,
     Forests,
@@ -33,7 +34,8 @@ from tunecast.records import Run
 
 FOLDS = 4
 LEAF, LEAF_OF_POINTS = 2, 5
-"""Rows in a leaf before the first point, and with the points of curves, because a run's points are alike."""
+"""Rows in a leaf before the first point, and with the points of curves, because a run's points are alike.
+Probabilities too need leaves of the second size."""
 BY_LAW = (
     "log_full_length",
     "log_unique_examples",
@@ -103,6 +105,7 @@ def fit_forests(
         gain=before.fit(gains),
         start=before.fit(untouched.examples(gains)),
         rest=after.fit(begun),
+        late=after.fit(replace(gains, target=(gains.rise > OVERTRAINED).astype(np.float64))),
         measured=measured,
         unmeasured=unmeasured,
         untouched=of_start,

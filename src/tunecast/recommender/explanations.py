@@ -22,7 +22,9 @@ BEYOND = 1.5
 OFF = math.log(2.0)
 """Recorded runs, or the user, chose a rate farther than this from what the law of rates recommends."""
 LIKELY_FAILURE = 0.05
-"""Odds of divergence that are worth a sentence."""
+"""Probability of divergence that is worth a sentence."""
+LIKELY_OVERTRAINING = 0.2
+"""Probability of overtraining that is worth a sentence: about twice that of recorded runs."""
 
 
 def reasons(
@@ -33,6 +35,7 @@ def reasons(
         _rate(prospect, situation.task.model, law),
         *_failure(prospect),
         _length(prospect, situation),
+        *_overtraining(prospect),
         *_memory(prospect),
         _neighbours(neighbours),
         *_time(prospect, situation),
@@ -121,6 +124,15 @@ def _length(prospect: Prospect, situation: Situation) -> str:
         f"{prospect.total_steps} steps over {prospect.full_length_tokens:,} tokens, {epochs:.2g} passes over "
         f"{situation.lengths.examples:,} examples of {situation.lengths.mean:.0f} tokens."
     )
+
+
+def _overtraining(prospect: Prospect) -> list[str]:
+    if prospect.overtraining < LIKELY_OVERTRAINING:
+        return []
+    return [
+        f"This may be too long: with a probability of {prospect.overtraining:.0%} the loss rises again by "
+        "more than 2% before the end. tune and train keep the best checkpoint."
+    ]
 
 
 def _memory(prospect: Prospect) -> list[str]:

@@ -24,6 +24,7 @@ class Prospect:
         relative_gain: Share of the zero-shot loss that training removes; negative if the loss grows.
             ``gain_low`` and ``gain_high`` are the ends of its 90% interval.
         failure: Probability that the training diverges.
+        overtraining: Probability that it is too long, so that the loss ends more than 2% above its lowest.
         full_length_tokens: Tokens that it is trained on.
         total_steps: Optimiser steps.
         hours: Hours of training and evaluation; ``hours_low`` and ``hours_high`` as for the loss. These and
@@ -45,6 +46,7 @@ class Prospect:
     gain_low: float
     gain_high: float
     failure: float
+    overtraining: float
     full_length_tokens: int
     total_steps: int
     hours: float | None = None
@@ -125,6 +127,7 @@ class Recommendation:
         recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
         by_epochs: The first recommendation by number of epochs, each at its best rate, whatever the budget.
+        best_epochs: The fewest of these epochs that come within 1% of their lowest predicted loss.
         worth_it: Probability that the first recommendation beats the base model.
         basis: What the predictions rest on if the base model lies beyond all recorded ones, else empty.
     """
@@ -136,6 +139,7 @@ class Recommendation:
     recommendations: tuple[Prospect, ...]
     considered: tuple[Prospect, ...]
     by_epochs: Mapping[float, Prospect]
+    best_epochs: float
     zero_shot_loss: ZeroShotLoss
     worth_it: float
     basis: str
@@ -149,6 +153,7 @@ class Recommendation:
             "by_epochs": [
                 {"epochs": epochs, **prospect.as_json()} for epochs, prospect in self.by_epochs.items()
             ],
+            "best_epochs": self.best_epochs,
             "zero_shot_loss": asdict(self.zero_shot_loss),
             "worth_it": self.worth_it,
             "basis": self.basis,

@@ -97,13 +97,8 @@ def before(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Bef
 def predicted_ends(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> dict[str, Prediction]:
     """Predict the final losses of pipelines before anything runs, by their ids."""
     found = before(context, prior, pipelines)
-    deviations = np.sqrt(found.ends.variance)
-    return {
-        pipeline.id: Prediction(float(mean), float(deviation), float(failure))
-        for pipeline, mean, deviation, failure in zip(
-            pipelines, found.ends.mean, deviations, found.failure, strict=True
-        )
-    }
+    predictions = replace(found.ends, failure=found.failure).predictions()
+    return {pipeline.id: one for pipeline, one in zip(pipelines, predictions, strict=True)}
 
 
 class TaskPredictor:
@@ -155,7 +150,7 @@ class TaskPredictor:
     def _after(self, trials: Sequence[TrialView], begun: Ints, pipelines: Floats) -> Ends:
         """Predict the trials that have points or have diverged, given these."""
         if not len(begun):
-            return Ends(*np.zeros((4, 0)))
+            return Ends(*np.zeros((5, 0)))
         curves = []
         for index in begun:
             rate = trials[index].pipeline.number("learning_rate")
