@@ -356,7 +356,8 @@ class SessionRecord:
         only_answer: What the winner answered to every test prompt; None if its answers differ or were not
             generated.
         longer: How to train the best pipeline for longer; None if nothing was trained or searched.
-        guarded: The leading checkpoints on the guards; empty without ``--guard``.
+        guarded: The checkpoints that were scored on the guards; empty without ``--guard``.
+        guards_untried: Checkpoints that no time was left for, when the limit left out all before them.
     """
 
     id: str
@@ -385,6 +386,7 @@ class SessionRecord:
     only_answer: str | None = None
     longer: LongerRun | None = None
     guarded: tuple[Guarded, ...] = ()
+    guards_untried: int = 0
 
     def contender(self, name: str) -> Contender:
         """Return the contender called ``name``.

@@ -119,6 +119,7 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
         "constant_answers": {one.name: _constant(one) for one in record.constant_answers},
         "margins": {margin.rival: _margin(margin) for margin in record.margins},
         "guards": [_guarded(one) for one in record.guarded],
+        "guards_untried": record.guards_untried,
         "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
         "output_dir": record.output_dir,
         "warnings": [*constant_warning(record), *test_disagreement(record), *record.warnings],
@@ -192,7 +193,7 @@ def print_record(record: SessionRecord) -> None:
 
     from tunecast.report.classification import classification_line, winner_classification
     from tunecast.report.forecast import forecast_sentences, missing_forecast
-    from tunecast.report.guards import guard_line
+    from tunecast.report.guards import guard_line, left_out_line
     from tunecast.report.longer import longer_command, longer_sentence
     from tunecast.report.wording import constant_warning, test_disagreement, verdict
 
@@ -208,7 +209,7 @@ def print_record(record: SessionRecord) -> None:
         "",
         f"{verdict(record, ()).text}.",
         *([f"On the test split: {classification_line(classified)}."] if classified else []),
-        *filter(None, [guard_line(record)]),
+        *filter(None, [guard_line(record), left_out_line(record)]),
         f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
         *_labelling(record),
         f"Report: {record.output_dir}/report.html",

@@ -32,6 +32,18 @@ def guard_line(record: SessionRecord) -> str:
     return f"Loss on guards against the base model: {', '.join(parts)}."
 
 
+def left_out_line(record: SessionRecord) -> str:
+    """Count the checkpoints that the limit left out, and those never scored; empty without any."""
+    left_out = sum(one.left_out for one in record.guarded)
+    if not left_out:
+        return ""
+    scored = f"{left_out} of {len(record.guarded)} checkpoints that were scored on guards"
+    untried = f"; {record.guards_untried} more were not scored, for want of time" * bool(
+        record.guards_untried
+    )
+    return f"Left out by --guard-limit: {scored}{untried}."
+
+
 def _name(record: SessionRecord, one: Guarded) -> str:
     contenders = {(known.run, known.step): contender_name(known) for known in reversed(record.contenders)}
     name = contenders.get((one.run, one.step), pipeline_line(one.pipeline))
