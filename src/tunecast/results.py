@@ -108,6 +108,25 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class GuardAccuracy:
+    """The accuracy of a checkpoint on a guard of multiple choices, beside the base model's.
+
+    The answer is the choice with the highest likelihood as a whole, as for ``acc`` of lm-eval.
+
+    Args:
+        base: The base model's accuracy, 0 to 1.
+        value: The checkpoint's.
+        low: Lower end of the 95% interval of ``value - base``, from a paired bootstrap.
+        high: Its upper end.
+    """
+
+    base: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class GuardScore:
     """The loss of a checkpoint on a guard, in nats per label token, beside the base model's.
 
@@ -118,6 +137,7 @@ class GuardScore:
         loss: The checkpoint's loss.
         low: Lower end of the 95% interval of ``loss - base``, from a paired bootstrap.
         high: Its upper end.
+        accuracy: That of a guard of multiple choices; None for others.
     """
 
     guard: str
@@ -126,6 +146,7 @@ class GuardScore:
     loss: float
     low: float
     high: float
+    accuracy: GuardAccuracy | None = None
 
     @property
     def percent(self) -> float:

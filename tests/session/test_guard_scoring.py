@@ -58,7 +58,9 @@ def ended(folder: Path, model: Path, data: Path, *flags: str) -> tuple[SessionRe
 
 @pytest.fixture(scope="module")
 def unlimited(folder: Path, guard: Path, tiny_llama: Path, toy_data: Path) -> tuple[SessionRecord, Any]:
-    return ended(folder / "unlimited", tiny_llama, toy_data, "--guard", str(guard))
+    choices = tiny.write_choices(folder, 60)
+    guards = ("--guard", str(choices), "--guard", str(guard))
+    return ended(folder / "unlimited", tiny_llama, toy_data, *guards)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,17 @@ def test_guards_are_reported_and_decide_nothing_without_a_limit(
     assert record.winner == plain.winner != "zero_shot"
     assert not any(one.left_out for one in record.guarded)
     winner = record.contender(record.winner)
-    score = next(one for one in record.guarded if (one.run, one.step) == (winner.run, winner.step)).scores[0]
+    guarded = next(one for one in record.guarded if (one.run, one.step) == (winner.run, winner.step))
+    choices, score = guarded.scores
+    assert score.accuracy is None
+    assert choices.guard == "choices"
+    assert choices.accuracy is not None
+    change = choices.accuracy.value - choices.accuracy.base
+    assert change * choices.examples == pytest.approx(round(change * choices.examples)), "each answer counts"
+    assert choices.accuracy.low <= change <= choices.accuracy.high
+    assert {one.scores[0].accuracy.base for one in record.guarded if one.scores[0].accuracy} == {
+        choices.accuracy.base
+    }
     assert score.guard == "sums"
     assert score.percent > 2
     assert 0 < score.low < score.loss - score.base < score.high
@@ -88,6 +100,7 @@ def test_guards_are_reported_and_decide_nothing_without_a_limit(
     for file in ("report.html", "best/README.md"):
         text = (folder / "unlimited" / file).read_text(encoding="utf-8")
         assert f"{score.loss - score.base:+.3f} ({score.low:.3f} to {score.high:.3f})" in text
+        assert "base accuracy" in text
         assert str(folder) not in text.partition("best")[0]
 
 

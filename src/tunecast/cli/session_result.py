@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tunecast.progress import Progress
     from tunecast.records import Score
-    from tunecast.results import ConstantAnswer, Contender, Guarded, Margin, SessionRecord
+    from tunecast.results import ConstantAnswer, Contender, GuardAccuracy, Guarded, Margin, SessionRecord
 
 
 def run_session(
@@ -153,6 +153,7 @@ def _guarded(one: Guarded) -> dict[str, Any]:
         score.guard: {
             **{name: getattr(score, name) for name in ("examples", "base", "loss", "percent")},
             "change": {"value": score.loss - score.base, "low": score.low, "high": score.high},
+            "accuracy": _guard_accuracy(score.accuracy) if score.accuracy else None,
         }
         for score in one.scores
     }
@@ -164,6 +165,11 @@ def _guarded(one: Guarded) -> dict[str, Any]:
         "left_out": one.left_out,
         "scores": scores,
     }
+
+
+def _guard_accuracy(one: GuardAccuracy) -> dict[str, Any]:
+    change = {"value": one.value - one.base, "low": one.low, "high": one.high}
+    return {"base": one.base, "value": one.value, "change": change}
 
 
 def _longer(record: SessionRecord) -> dict[str, Any] | None:

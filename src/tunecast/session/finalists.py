@@ -25,7 +25,7 @@ from tunecast.training.training_task import TrialSpec
 FINALISTS = 3
 """Checkpoints that lead on the validation subset and are compared on all validation examples."""
 FURTHER = 3
-"""Checkpoints after the leading ones for which seconds are kept where a limit on guards may leave those out."""
+"""Checkpoints after the leading ones for which seconds are kept if there is a limit on guards."""
 
 Key = tuple[str, int]
 """A checkpoint: the id of its run, and its step."""
@@ -91,7 +91,7 @@ def best_checkpoints(trial: Trial) -> list[Finalist]:
 def ranked_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
     """Return the checkpoints that may win in the order of the validation subset.
 
-    They are ordered by loss. If points measured the metric that decides, they come by it and by loss in turns.
+    They are ordered by loss. If points measured the metric that decides, it and the loss take turns.
     """
     found = [finalist for trial in trials for finalist in best_checkpoints(trial)]
     by_loss = sorted(found, key=lambda one: one.subset_score.loss)

@@ -10,12 +10,13 @@ from tunecast.data.problems import listed
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import ScoreModel
 from tunecast.progress import Progress
-from tunecast.results import Guarded, GuardScore
+from tunecast.results import GuardAccuracy, Guarded, GuardScore
 from tunecast.session.finalists import Finalist, Key, score_finalist
 from tunecast.session.guards import Guard
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.training.losses import get_loss
+from tunecast.training.losses.completion import pooled_interval
 from tunecast.training.measurement import Scored
 
 SPLIT = "guard"
@@ -116,7 +117,7 @@ class GuardScorer:
         measured = score_finalist(finalist, request, self._ask, self._progress).measured
         scores, start = [], 0
         for guard in self._guards:
-            part = slice(start, start := start + len(guard.examples))
+            part = slice(start, start := start + len(guard.scored))
             scores.append(self._compared(guard, self._base[part], measured[part]))
         # Written so that a loss that is no number is too much as well.
         left_out = self._limit is not None and not all(one.percent <= self._limit for one in scores)
@@ -124,9 +125,16 @@ class GuardScorer:
 
     def _compared(self, guard: Guard, base: np.ndarray, measured: np.ndarray) -> GuardScore:
         loss, examples = self._loss, guard.examples
-        low, high = loss.difference_interval(examples, measured, base, seed=self._seed)
-        before, after = loss.score(examples, base).loss, loss.score(examples, measured).loss
-        return GuardScore(guard.name, len(examples), before, after, low, high)
+        first, second = guard.loss_of(measured), guard.loss_of(base)
+        low, high = loss.difference_interval(examples, first, second, seed=self._seed)
+        before, after = loss.score(examples, second).loss, loss.score(examples, first).loss
+        accuracy = self._accuracy(guard, base, measured) if guard.others else None
+        return GuardScore(guard.name, len(examples), before, after, low, high, accuracy)
+
+    def _accuracy(self, guard: Guard, base: np.ndarray, measured: np.ndarray) -> GuardAccuracy:
+        before, after = (guard.is_right(nats).astype(float) for nats in (base, measured))
+        low, high = pooled_interval(after - before, np.ones(len(after)), self._seed)
+        return GuardAccuracy(float(before.mean()), float(after.mean()), low, high)
 
 
 def _worst(one: Guarded) -> str:
