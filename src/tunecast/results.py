@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunecast.records import Pipeline, Score, Task, Versions
+from tunecast.records import GuardScore, Pipeline, Score, Task, Versions
 
 
 @dataclass(frozen=True)
@@ -105,53 +105,6 @@ class Margin:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class GuardAccuracy:
-    """The accuracy of a checkpoint on a guard of multiple choices, beside the base model's.
-
-    The answer is the choice with the highest likelihood as a whole, as for ``acc`` of lm-eval.
-
-    Args:
-        base: The base model's accuracy, 0 to 1.
-        value: The checkpoint's.
-        low: Lower end of the 95% interval of ``value - base``, from a paired bootstrap.
-        high: Its upper end.
-    """
-
-    base: float
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class GuardScore:
-    """The loss of a checkpoint on a guard, in nats per label token, beside the base model's.
-
-    Args:
-        guard: Name of the dataset, or suite and part.
-        examples: Examples that both were scored on.
-        base: The base model's loss.
-        loss: The checkpoint's loss.
-        low: Lower end of the 95% interval of ``loss - base``, from a paired bootstrap.
-        high: Its upper end.
-        accuracy: That of a guard of multiple choices; None for others.
-    """
-
-    guard: str
-    examples: int
-    base: float
-    loss: float
-    low: float
-    high: float
-    accuracy: GuardAccuracy | None = None
-
-    @property
-    def percent(self) -> float:
-        """How much higher the loss is than the base model's, in percent; negative if it is lower."""
-        return 100 * (self.loss - self.base) / max(self.base, 1e-9)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import math
 
 from report.sample_session import full_session
 from tunecast.cli.session_result import as_result
-from tunecast.records import Run
+from tunecast.records import GuardAccuracy, GuardScore, Run
 from tunecast.report.guards import guard_line, guards_table, left_out_line
 from tunecast.report.wording import verdict
-from tunecast.results import GuardAccuracy, Guarded, GuardScore, SessionRecord
+from tunecast.results import Guarded, SessionRecord
 
 
 def scored(run: Run, step: int, loss: float, *, left_out: bool = False) -> Guarded:

@@ -95,6 +95,12 @@ def test_guards_are_reported_and_decide_nothing_without_a_limit(
     assert score.guard == "sums"
     assert score.percent > 2
     assert 0 < score.low < score.loss - score.base < score.high
+    with Store.open(folder / "unlimited" / "runs.sqlite", create=False) as store:
+        stored = store.get(winner.run)
+        assert not [run for run in store.runs() if run.guard_scores and not run.is_candidate]
+    assert stored.guard_scores == ((winner.step, choices), (winner.step, score))
+    assert score.examples_hash
+    assert stored.test == winner.test
     shown = next(one for one in result["guards"] if one["trial"] == winner.run)["scores"]["sums"]
     assert shown["change"]["value"] == pytest.approx(shown["loss"] - shown["base"])
     for file in ("report.html", "best/README.md"):

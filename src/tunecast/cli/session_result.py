@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tunecast.progress import Progress
-    from tunecast.records import Score
-    from tunecast.results import ConstantAnswer, Contender, GuardAccuracy, Guarded, Margin, SessionRecord
+    from tunecast.records import GuardAccuracy, Score
+    from tunecast.results import ConstantAnswer, Contender, Guarded, Margin, SessionRecord
 
 
 def run_session(

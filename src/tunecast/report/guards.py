@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tunecast.records import GuardScore
 from tunecast.report.numbers import decimal, interval
 from tunecast.report.tables import Table
 from tunecast.report.wording import contender_name, pipeline_line
-from tunecast.results import Guarded, GuardScore, SessionRecord
+from tunecast.results import Guarded, SessionRecord
 
 EXPLAINED = (
     "The loss of the leading checkpoints on tasks that nothing was trained on, in nats per label token. A "

@@ -13,7 +13,7 @@ from tunecast.executors.base import Ask
 from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
-from tunecast.records import Run, Score
+from tunecast.records import GuardScore, Run, Score
 from tunecast.results import (
     Classification,
     Contender,
@@ -198,6 +198,7 @@ class FinalScoring:
         test = self._score_on_test(contenders, judge)
         for name, finalist in contenders.items():
             self.store.set_test_score(finalist.run.id, test[name].score)
+        self._record_guards()
         seed = self.settings.seed
         constants = constant_rivals(self.prepared, judge.metric, seed=seed)
         self.progress.start("Saving the winner")
@@ -248,6 +249,13 @@ class FinalScoring:
             guarded=self.guards.found,
             guards_untried=self.guards.untried,
         )
+
+    def _record_guards(self) -> None:
+        """Store with each run what its checkpoints do to other tasks."""
+        by_run: dict[str, list[tuple[int, GuardScore]]] = {}
+        for one in self.guards.found:
+            by_run.setdefault(one.run, []).extend((one.step, score) for score in one.scores)
+        self.store.put_all(self.store.get(run).with_guards(scores) for run, scores in by_run.items())
 
     def _classified(self, outputs: Sequence[SampleOutput]) -> Classification | None:
         labels = [label.text for label in self.prepared.training_task.labels]

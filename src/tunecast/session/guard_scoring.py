@@ -10,7 +10,8 @@ from tunecast.data.problems import listed
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import ScoreModel
 from tunecast.progress import Progress
-from tunecast.results import GuardAccuracy, Guarded, GuardScore
+from tunecast.records import GuardAccuracy, GuardScore, stable_hash
+from tunecast.results import Guarded
 from tunecast.session.finalists import Finalist, Key, score_finalist
 from tunecast.session.guards import Guard
 from tunecast.session.prepare import PreparedTask
@@ -129,7 +130,8 @@ class GuardScorer:
         low, high = loss.difference_interval(examples, first, second, seed=self._seed)
         before, after = loss.score(examples, second).loss, loss.score(examples, first).loss
         accuracy = self._accuracy(guard, base, measured) if guard.others else None
-        return GuardScore(guard.name, len(examples), before, after, low, high, accuracy)
+        scored = stable_hash([one.input_ids for one in examples])
+        return GuardScore(guard.name, len(examples), before, after, low, high, accuracy, scored)
 
     def _accuracy(self, guard: Guard, base: np.ndarray, measured: np.ndarray) -> GuardAccuracy:
         before, after = (guard.is_right(nats).astype(float) for nats in (base, measured))
