@@ -134,3 +134,24 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write one JSON object a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def write_choices(folder: Path, count: int) -> Path:
+    """Define a task of lm-eval with three choices, of several tokens, for each question."""
+    words = ["red apple", "green", "blue house and a river", "white", "a black horse", "grey stone", "brown"]
+    rows = [
+        {
+            "asked": f"Case {number}: which colour has the {words[number % 7]}?",
+            "said": [words[(number + step) % 7] for step in (1, 2, 4)],
+            "right": number * 5 % 3,
+        }
+        for number in range(count)
+    ]
+    definition = {
+        "task": "choices", "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
+        "dataset_kwargs": {"data_files": {"test": str(write_jsonl(folder / "choices.jsonl", rows))}},
+        "doc_to_text": "{{asked}}", "doc_to_choice": "{{said}}", "doc_to_target": "right",
+        "metric_list": [{"metric": "acc"}],
+    }  # fmt: skip
+    (folder / "choices.yaml").write_text(json.dumps(definition))
+    return folder / "choices.yaml"

@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -342,6 +342,8 @@ class Point:
     checkpoint_hash: str = ""
 
 
+GUARDS = "guards"
+"""In ``Run.extra``: what its checkpoints do to other tasks; :attr:`Run.guard_scores` reads it."""
 DEVICES = "devices"
 """In ``Run.extra``: devices that a trial was spread over when it began, if more than one."""
 FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
@@ -407,6 +409,55 @@ class Published:
     device: str = ""
     devices: int | None = None
     setup: Hyperparameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GuardAccuracy:
+    """The accuracy of a checkpoint on a guard of multiple choices, beside the base model's.
+
+    The answer is the choice with the highest likelihood as a whole, as for ``acc`` of lm-eval.
+
+    Args:
+        base: The base model's accuracy, 0 to 1.
+        value: The checkpoint's.
+        low: Lower end of the 95% interval of ``value - base``, from a paired bootstrap.
+        high: Its upper end.
+    """
+
+    base: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GuardScore:
+    """The loss of a checkpoint on a guard, in nats per label token, beside the base model's.
+
+    Args:
+        guard: Name of the dataset, or suite and part.
+        examples: Examples that both were scored on.
+        base: The base model's loss.
+        loss: The checkpoint's loss.
+        low: Lower end of the 95% interval of ``loss - base``, from a paired bootstrap.
+        high: Its upper end.
+        accuracy: That of a guard of multiple choices; None for others.
+        examples_hash: Hash of the tokens of these examples.
+    """
+
+    guard: str
+    examples: int
+    base: float
+    loss: float
+    low: float
+    high: float
+    accuracy: GuardAccuracy | None = None
+    examples_hash: str = ""
+
+    @property
+    def percent(self) -> float:
+        """How much higher the loss is than the base model's, in percent; negative if it is lower."""
+        return 100 * (self.loss - self.base) / max(self.base, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -481,6 +532,20 @@ class Run:
         return self.extra.get("purpose") in (FORECAST_ONLY["purpose"], FINAL_TRAINING["purpose"])
 
     @property
+    def guard_scores(self) -> tuple[tuple[int, GuardScore], ...]:
+        """Its checkpoints' scores on guards, each with the checkpoint's step; empty unless a session had any.
+
+        Raises:
+            AttributeError, KeyError, TypeError: ``extra`` has another shape than :meth:`with_guards` writes.
+        """
+        return tuple((entry["step"], _guard_score(entry)) for entry in self.extra.get(GUARDS, ()))
+
+    def with_guards(self, scores: Iterable[tuple[int, GuardScore]]) -> Run:
+        """Return the run with :attr:`guard_scores` in its ``extra``."""
+        entries = [{"step": step, **asdict(score)} for step, score in scores]
+        return replace(self, extra={**self.extra, GUARDS: entries})
+
+    @property
     def devices(self) -> int:
         """Devices that it was spread over."""
         return int(self.extra.get(DEVICES, 1))
@@ -520,3 +585,11 @@ class Run:
     def best_point(self) -> Point | None:
         """The point with the lowest validation loss (the earliest of equals), None before the first."""
         return min(self.curve, key=lambda point: point.validation.loss, default=None)
+
+
+def _guard_score(entry: Mapping[str, Any]) -> GuardScore:
+    """Read one entry of :data:`GUARDS`; what a later version adds is left out."""
+    known = {one.name: entry[one.name] for one in fields(GuardScore) if one.name in entry}
+    if known.get("accuracy") is not None:
+        known["accuracy"] = GuardAccuracy(**known["accuracy"])
+    return GuardScore(**known)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunecast.records import Pipeline, Score, Task, Versions
+from tunecast.records import GuardScore, Pipeline, Score, Task, Versions
 
 
 @dataclass(frozen=True)
@@ -105,32 +105,6 @@ class Margin:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class GuardScore:
-    """The loss of a checkpoint on a guard, in nats per label token, beside the base model's.
-
-    Args:
-        guard: Name of the dataset, or suite and part.
-        examples: Examples that both were scored on.
-        base: The base model's loss.
-        loss: The checkpoint's loss.
-        low: Lower end of the 95% interval of ``loss - base``, from a paired bootstrap.
-        high: Its upper end.
-    """
-
-    guard: str
-    examples: int
-    base: float
-    loss: float
-    low: float
-    high: float
-
-    @property
-    def percent(self) -> float:
-        """How much higher the loss is than the base model's, in percent; negative if it is lower."""
-        return 100 * (self.loss - self.base) / max(self.base, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -356,7 +330,8 @@ class SessionRecord:
         only_answer: What the winner answered to every test prompt; None if its answers differ or were not
             generated.
         longer: How to train the best pipeline for longer; None if nothing was trained or searched.
-        guarded: The leading checkpoints on the guards; empty without ``--guard``.
+        guarded: The checkpoints that were scored on the guards; empty without ``--guard``.
+        guards_untried: Checkpoints that no time was left for, when the limit left out all before them.
     """
 
     id: str
@@ -385,6 +360,7 @@ class SessionRecord:
     only_answer: str | None = None
     longer: LongerRun | None = None
     guarded: tuple[Guarded, ...] = ()
+    guards_untried: int = 0
 
     def contender(self, name: str) -> Contender:
         """Return the contender called ``name``.

@@ -25,7 +25,7 @@ def test_json_keeps_the_contract(finished_session: Finished) -> None:
     result = finished_session.result
     assert set(result) == {
         "incumbent", "validation", "test", "winner", "budget", "output_dir", "warnings", "forecast",
-        "training", "classification", "constant_answers", "margins", "longer", "guards",
+        "training", "classification", "constant_answers", "margins", "longer", "guards", "guards_untried",
     }  # fmt: skip
     assert set(result["validation"]) == {"zero_shot", "baseline", "incumbent"}
     assert all(set(score) == {"loss", "metric", "low", "high"} for score in result["validation"].values())

@@ -304,7 +304,7 @@ def test_documents_beside_data_or_without_pairs(case: Case, tmp_path: Path) -> N
 
 
 def test_guards_that_cannot_be_scored(case: Case, tmp_path: Path) -> None:
-    case.refused("--guard 'pyton'", "Did you mean python?", guard="pyton")
+    case.refused("--guard pyton: there is no such file", "Did you mean python?", guard="pyton")
     case.refused("--guard", "nowhere.jsonl", guard=tmp_path / "nowhere.jsonl")
     case.refused("--guard", "empty.jsonl", "empty", guard=tiny.write_jsonl(tmp_path / "empty.jsonl", []))
     prose = tmp_path / "prose.md"

@@ -9,6 +9,7 @@ def test_public_names() -> None:
     assert tunecast.data.__all__ == [
         "ALL",
         "AUTO",
+        "HELD_OUT",
         "LONGEST_BY_DEFAULT",
         "LOSS",
         "CheckReport",

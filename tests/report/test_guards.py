@@ -6,10 +6,11 @@ import dataclasses
 import math
 
 from report.sample_session import full_session
-from tunecast.records import Run
-from tunecast.report.guards import guard_line, guards_table
+from tunecast.cli.session_result import as_result
+from tunecast.records import GuardAccuracy, GuardScore, Run
+from tunecast.report.guards import guard_line, guards_table, left_out_line
 from tunecast.report.wording import verdict
-from tunecast.results import Guarded, GuardScore, SessionRecord
+from tunecast.results import Guarded, SessionRecord
 
 
 def scored(run: Run, step: int, loss: float, *, left_out: bool = False) -> Guarded:
@@ -40,6 +41,54 @@ def test_one_line_tells_of_the_winner_alone() -> None:
     record, _ = session()
     assert guard_line(record) == "Loss on guards against the base model: kept +0.100 (+5.0%)."
     assert guard_line(dataclasses.replace(record, winner="zero_shot")) == ""
+
+
+def test_accuracy_is_shown_beside_the_loss_of_choices() -> None:
+    record, _ = session()
+    winner = record.guarded[0]
+    choices = dataclasses.replace(
+        winner.scores[0], guard="arc", accuracy=GuardAccuracy(0.75, 0.5, -0.4, -0.1)
+    )
+    both = dataclasses.replace(winner, scores=(*winner.scores, choices))
+    record = dataclasses.replace(record, guarded=(both,))
+    table = guards_table(record)
+    assert table is not None
+    assert table.header[-3:] == ("base accuracy", "accuracy", "change (95% interval)")
+    assert "Accuracy is that of multiple choices" in table.note
+    assert [row[-3:] for row in table.rows] == [
+        ("", "", ""),
+        ("0.750", "0.500", "-0.250 (-0.400 to -0.100)"),
+    ]
+    assert guard_line(record).endswith("arc +0.100 (+5.0%; accuracy 0.750 to 0.500).")
+    shown = as_result(record)["guards"][0]["scores"]
+    assert shown["arc"]["accuracy"] == {
+        "base": 0.75,
+        "value": 0.5,
+        "change": {"value": -0.25, "low": -0.4, "high": -0.1},
+    }
+    assert shown["kept"]["accuracy"] is None
+
+
+def test_what_was_left_out_and_what_was_not_scored_is_counted() -> None:
+    record, _ = session()
+    assert (
+        left_out_line(record) == "Left out by --guard-limit: 1 of 2 checkpoints that were scored on guards."
+    )
+    untried = dataclasses.replace(record, guards_untried=4)
+    assert left_out_line(untried).endswith("on guards; 4 more were not scored, for want of time.")
+    assert as_result(untried)["guards_untried"] == 4
+    kept = dataclasses.replace(record, guarded=record.guarded[:1])
+    assert left_out_line(kept) == ""
+
+
+def test_a_base_model_that_wins_because_of_guards_says_so() -> None:
+    record, _ = session()
+    won = dataclasses.replace(record, winner="zero_shot", margins=())
+    text = "Zero-shot won: no finetuning that keeps the guards beat the base model"
+    assert verdict(won, ()).text.startswith(text)
+    nothing_kept = dataclasses.replace(won, guarded=won.guarded[1:])
+    text = "Zero-shot won: every checkpoint that was scored on the guards loses more than --guard-limit"
+    assert verdict(nothing_kept, ()).text.startswith(text)
 
 
 def test_without_guards_nothing_is_shown() -> None:

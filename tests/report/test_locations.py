@@ -53,5 +53,13 @@ def test_no_setting_tells_a_folder() -> None:
 
 
 def test_guards_keep_their_names_alone() -> None:
-    shown = without_paths({"guard": ["/home/me/secret/kept.jsonl", "org/kept", "python"]})
-    assert shown["guard"] == ["kept.jsonl", "org/kept", "python"]
+    columns = ",prompt-column=in/out,completion-column=said"
+    guards = [
+        "/home/me/secret/kept.jsonl",
+        "org/kept",
+        "python",
+        f"/home/me/kept.csv{columns}",
+        f"org/b{columns}",
+    ]
+    shown = without_paths({"guard": guards})
+    assert shown["guard"] == ["kept.jsonl", "org/kept", "python", f"kept.csv{columns}", f"org/b{columns}"]

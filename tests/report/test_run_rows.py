@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sample_runs import diverged_run, sample_point, sample_run, sample_score
-from tunecast.records import ZERO_SHOT, Outcome, Published, RunError
+from tunecast.records import ZERO_SHOT, GuardAccuracy, GuardScore, Outcome, Published, RunError
 from tunecast.report.run_rows import run_rows, setting_rows
 
 
@@ -66,3 +66,17 @@ def test_a_published_run_says_what_its_table_tells() -> None:
     assert dict(run_rows(costly))["trained"].startswith("2.5 epochs, 780 steps")
     assert "result" not in dict(run_rows(costly))
     assert {"time", "peak memory"} <= dict(run_rows(costly)).keys()
+
+
+def test_what_guards_say_is_shown_by_checkpoint() -> None:
+    accuracy = GuardAccuracy(0.5, 0.25, -0.5, 0.0)
+    kept = GuardScore("kept", 40, 2.0, 2.5, 0.25, 0.75)
+    choices = replace(kept, guard="arc_easy", accuracy=accuracy)
+    rows = run_rows(sample_run(1).with_guards([(8, kept), (16, choices)]))
+    told = "loss 2.0000 before, 2.5000 after, change 0.5000 (0.250 to 0.750; +25.0%) on 40 examples"
+    start = rows.index(("guard kept, step 8", told))
+    assert rows[start + 1 : start + 3] == [
+        ("guard arc_easy, step 16", told),
+        ("", "accuracy 0.500 before, 0.250 after, change -0.250 (-0.500 to 0.000)"),
+    ]
+    assert not [name for name, _ in run_rows(sample_run(1)) if name.startswith("guard")]

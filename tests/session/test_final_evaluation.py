@@ -195,5 +195,9 @@ def test_only_checkpoints_that_may_lead_and_are_not_scored_cost_time(
     better = [a_trial(prepared, 0, 2.0), *begun[1:4]]
     assert most_to_score(better, set(), settings, "exact_match") == 3, "the baseline is a leader"
     assert most_to_score(better, set(), settings, "accuracy") == 4, "others may lead by accuracy"
+    limited = replace(settings, guard=("python",), guard_limit=2.0)
+    guarded = replace(limited, guard_limit=None)
+    more = most_to_score(begun, {4}, limited, "loss") - most_to_score(begun, {4}, guarded, "loss")
+    assert more == 2, "a limit may leave out the three that lead, and five trials have checkpoints then"
     alone = replace(settings, strategy="fixed-baseline")
     assert most_to_score([ends[0]], {0}, alone, "loss") == 1

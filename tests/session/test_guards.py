@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tunecast.models import load_tokenizer
 from tunecast.session.guards import MIN_EXAMPLES, Guard, affordable, read_guards
 from tunecast.session.prepare import PreparedTask
 from tunecast.training.losses import get_loss
+from tunecast.training.runner import Runner
 
 
 def read(prepared: PreparedTask, *sources: Path | str) -> tuple[Guard, ...]:
@@ -30,6 +32,17 @@ def test_a_guard_is_a_whole_file_or_a_validation_split(prepared: PreparedTask, t
     assert (one.name, other.name) == ("kept", "split")
     assert {example.row for example in one.examples} == set(range(1, 61))
     assert {example.row for example in other.examples} == set(range(1, 8))
+
+
+def test_a_folder_that_trains_nothing_may_hold_a_test_split_alone(
+    prepared: PreparedTask, tmp_path: Path
+) -> None:
+    tiny.write_jsonl(tmp_path / "test.jsonl", tiny.toy_rows(20))
+    (guard,) = read(prepared, tmp_path)
+    assert len(guard.examples) == 20
+    tiny.write_jsonl(tmp_path / "validation.jsonl", tiny.toy_rows(25))
+    (guard,) = read(prepared, tmp_path)
+    assert len(guard.examples) == 25
 
 
 def test_a_guard_has_more_than_one_example(prepared: PreparedTask, tmp_path: Path) -> None:
@@ -63,27 +76,83 @@ def test_two_guards_of_one_name_are_refused(prepared: PreparedTask, tmp_path: Pa
         read(prepared, file, file)
 
 
+BAD = "bad.jsonl"
+
+
 @pytest.mark.parametrize(
-    ("content", "parts"),
+    ("name", "content", "parts"),
     [
-        ("", ("--guard", "bad.jsonl", "empty")),
-        ("not json\n", ("--guard", "bad.jsonl", "line 1")),
-        (json.dumps({"frage": "a", "nummer": 3}), ("--guard", "bad.jsonl", "frage", "are for --data alone")),
+        (BAD, "", ("is empty", "Give a file")),
+        (BAD, "not json\n", ("line 1",)),
         (
-            json.dumps({"prompt": "a", "completion": "b"}),
-            ("--guard", "bad.jsonl", "bad has a single example"),
+            BAD,
+            json.dumps({"frage": "a", "nummer": 3}),
+            ("frage", "prompt-column=NAME,completion-column=NAME"),
         ),
+        (BAD, json.dumps({"prompt": "a", "completion": "b"}), ("bad has a single example", "Give 16")),
+        ("bad.csv", 'prompt,completion\n"open,a\n', ("bad.csv", "quot")),
+        ("bad.csv", "prompt,completion\na,b,c\n", ("bad.csv", "line 2")),
+        ("bad.yaml", "model: smollm2\n", ("defines no task", "output_type")),
+        ("bad.yaml", "task: [\n", ("defines no task",)),
+        ("bad.yml", "task: facts\n", ("lm-eval reads no file that ends in .yml", "Rename it")),
+        ("bad.docx", "PK", ("not a file type", "Use one that ends in")),
     ],
 )
 def test_what_cannot_be_read_is_named(
-    prepared: PreparedTask, tmp_path: Path, content: str, parts: tuple[str, ...]
+    prepared: PreparedTask, tmp_path: Path, name: str, content: str, parts: tuple[str, ...]
 ) -> None:
-    file = tmp_path / "bad.jsonl"
+    file = tmp_path / name
     file.write_text(content)
     with pytest.raises(UserError) as refused:
         read(prepared, file)
+    said = str(refused.value)
+    assert said.startswith(f"--guard {file}")
+    assert refused.value.hint
+    assert "--prompt-column" not in said, "is for --data alone"
+    assert "--max-length" not in said
     for part in parts:
-        assert part in str(refused.value)
+        assert part in said
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "absent.yaml", "absent.docx", "absent/"])
+def test_what_does_not_exist_is_named(prepared: PreparedTask, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError) as refused:
+        read(prepared, f"{tmp_path}/{name}")
+    assert str(refused.value).startswith(f"--guard {tmp_path}/{name}")
+    assert refused.value.hint
+
+
+def test_columns_can_be_named(prepared: PreparedTask, tmp_path: Path) -> None:
+    rows = [{"frage, kurz": row["prompt"], "antwort": row["completion"]} for row in tiny.toy_rows(30)]
+    plain = tiny.write_jsonl(tmp_path / "plain.jsonl", tiny.toy_rows(30))
+    file = tiny.write_jsonl(tmp_path / "kept.jsonl", rows)
+    named, known = read(prepared, f"{file},prompt-column=frage, kurz,completion-column=antwort", plain)
+    assert named.name == "kept"
+    assert named.examples == known.examples
+
+
+@pytest.mark.parametrize(
+    ("suffix", "said"),
+    [
+        ("prompt-column=frage", "has no column 'frage'"),
+        ("prompt-column=", "has no column ''"),
+        ("completion-column=prompt,prompt-column=prompt", "both name 'prompt'"),
+        ("prompt-column=prompt,prompt-column=prompt", "prompt-column is there twice"),
+    ],
+)
+def test_columns_that_do_not_exist_are_named(
+    prepared: PreparedTask, tmp_path: Path, suffix: str, said: str
+) -> None:
+    file = tiny.write_jsonl(tmp_path / "kept.jsonl", tiny.toy_rows(30))
+    with pytest.raises(UserError) as refused:
+        read(prepared, f"{file},{suffix}")
+    assert str(refused.value).startswith(f"--guard {file}")
+    assert said in str(refused.value)
+
+
+def test_a_suite_has_no_columns(prepared: PreparedTask) -> None:
+    with pytest.raises(ConfigurationError, match=r"--guard python: columns can be named for a dataset only"):
+        read(prepared, "python,prompt-column=asked")
 
 
 def test_an_unknown_suite_is_refused_with_the_known_ones(prepared: PreparedTask) -> None:
@@ -102,3 +171,61 @@ def test_a_task_of_lm_eval_is_a_guard(prepared: PreparedTask, tmp_path: Path) ->
     (guard,) = read(prepared, tmp_path / "sums.yaml")
     assert guard.name == "sums"
     assert {example.row for example in guard.examples} == set(range(1, 21))
+
+
+def test_the_accuracy_of_choices_is_that_of_lm_eval(
+    prepared: PreparedTask, tiny_llama: Path, tmp_path: Path
+) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    file = tiny.write_choices(tmp_path, 60)
+    (guard,) = read(prepared, file)
+    assert len(guard.examples) == 60
+    assert {len(wrong) for wrong in guard.others} == {2}
+    runner = Runner(replace(prepared.training_task, guard=guard.scored))
+    nats = runner.score(None, 0, "guard").measured
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    model = HFLM(pretrained=str(tiny_llama), device="cpu", dtype="float32", batch_size=8)
+    found = simple_evaluate(model, tasks=["choices"], task_manager=manager, bootstrap_iters=0)
+    assert found is not None
+    answered = {sample["doc_id"] + 1: sample for sample in found["samples"]["choices"]}
+    by_row = dict(zip((example.row for example in guard.examples), guard.loss_of(nats), strict=True))
+    for row, sample in answered.items():
+        likelihood = sample["filtered_resps"][sample["doc"]["right"]][0]
+        assert by_row[row] == pytest.approx(-likelihood, abs=1e-3)
+    right = guard.is_right(nats)
+    assert 0.1 < right.mean() < 0.9
+    assert right.mean() == pytest.approx(found["results"]["choices"]["acc,none"])
+
+
+def test_choices_are_shortened_together_with_their_wrong_answers(
+    prepared: PreparedTask, tmp_path: Path
+) -> None:
+    (guard,) = read(prepared, tiny.write_choices(tmp_path, 60))
+    tokens = sum(example.tokens for example in guard.scored)
+    (chosen,) = affordable([guard], [replace(guard.examples[0], input_ids=(0,) * (tokens // 2))])
+    assert MIN_EXAMPLES < len(chosen.examples) == len(chosen.others) < 60
+    assert sum(example.tokens for example in chosen.scored) <= tokens // 2
+    assert chosen.scored[-1] is guard.others[len(chosen.examples) - 1][-1]
+
+
+def test_a_question_of_which_an_answer_does_not_fit_is_left_out(
+    prepared: PreparedTask, tmp_path: Path
+) -> None:
+    file = tiny.write_choices(tmp_path, 20)
+    rows = [json.loads(line) for line in (tmp_path / "choices.jsonl").read_text().splitlines()]
+    definition = json.loads(file.read_text())
+    # One answer to several prompts, one of which is too long.
+    rows[3]["said"][0] = "long " * 400
+    tiny.write_jsonl(tmp_path / "choices.jsonl", rows)
+    (tmp_path / "functions.py").write_text(
+        "def place(doc):\n    return doc['right']\n\n\ndef prompts(doc):\n    return doc['said']\n"
+    )
+    text = json.dumps({**definition, "doc_to_target": "is it."})
+    for name, function in (("doc_to_text", "place"), ("doc_to_choice", "prompts")):
+        text = text.replace(json.dumps(definition[name]), f"!function functions.{function}")
+    file.write_text(text)
+    (guard,) = read(prepared, file)
+    assert {example.row for example in guard.examples} == {*range(1, 21)} - {4}

@@ -23,12 +23,25 @@ from tunecast.store.checking import KINDS, RECORDS, fault
 from tunecast.store.checksum import content_checksum
 from tunecast.store.summaries import RunSummary
 
+ACCURACY = {"base": 0.5, "value": 0.5, "low": 0.0, "high": 0.0}
+GUARDED = {"step": 8, "guard": "kept", "examples": 16, "base": 2.0, "loss": 2.5, "low": 0.1, "high": 0.9}
 SHARED = (records.DatasetFacts, records.ModelFacts, records.Machine, records.Versions, records.RunError)
 
 
 @pytest.mark.parametrize(
     "kind",
-    [Run, records.Task, records.Pipeline, records.Point, records.Score, records.Seconds, RunSummary, *SHARED],
+    [
+        Run,
+        records.GuardScore,
+        records.GuardAccuracy,
+        records.Task,
+        records.Pipeline,
+        records.Point,
+        records.Score,
+        records.Seconds,
+        RunSummary,
+        *SHARED,
+    ],
 )
 def test_every_field_has_a_check(kind: Any) -> None:
     assert {str(field.type) for field in fields(kind)} <= {*KINDS, *RECORDS}
@@ -58,6 +71,14 @@ def test_a_missing_number_that_0_1_0_imported_as_text_is_left_out(tmp_path: Path
         (sample_run(1, full_length_tokens=-5), "its full_length_tokens is -5"),
         (sample_run(1, outcome="completed"), "its outcome is 'completed'"),
         (sample_run(1, extra=[1]), r"its extra is \[1\]"),
+        (sample_run(1, extra={"guards": [3]}), r"its guards is \[3\]"),
+        (sample_run(1, extra={"guards": [{"step": 8, "guard": "kept"}]}), "its guards is "),
+        (sample_run(1, extra={"guards": [GUARDED | {"step": "x"}]}), "the step of a guard is 'x'"),
+        (sample_run(1, extra={"guards": [GUARDED | {"loss": "low"}]}), "its loss is 'low' on a guard"),
+        (
+            sample_run(1, extra={"guards": [GUARDED | {"accuracy": {**ACCURACY, "low": "x"}}]}),
+            "its low is 'x' on a guard",
+        ),
         (sample_run(1, pipeline=Pipeline("lora", {"r": [1]})), r"its hyperparameters is \{'r': \[1\]\}"),
         (sample_run(1, pipeline=Pipeline("lora", {"learning_rate": "x"})), "its learning_rate is 'x'"),
         (sample_model(width="x"), "its width is 'x'"),

@@ -19,7 +19,17 @@ from sample_runs import (
     sample_run,
     sample_score,
 )
-from tunecast.records import FORECAST_ONLY, Outcome, Run, RunError, Task, Versions, stable_hash
+from tunecast.records import (
+    FORECAST_ONLY,
+    GuardAccuracy,
+    GuardScore,
+    Outcome,
+    Run,
+    RunError,
+    Task,
+    Versions,
+    stable_hash,
+)
 from tunecast.store import Store, export_parquet, import_runs, open_for_reading, shipped
 from tunecast.store.codec import loads
 from tunecast.store.export_allowlist import (
@@ -136,6 +146,19 @@ def test_learnable_content_is_kept(shared: Run) -> None:
     kept = {"number": 7, "train_loss": [[8, 2.5]], "source": "csv", "unknown": ["seconds"]}
     assert shared.extra == kept | FORECAST_ONLY
     assert not shared.is_candidate
+
+
+def test_what_guards_say_is_shared_without_private_names(tmp_path: Path) -> None:
+    accuracy = GuardAccuracy(0.5, 0.25, -0.5, 0.0)
+    public = GuardScore("arc_easy", 40, 2.0, 2.5, 0.25, 0.75, accuracy, "0123456789abcdef")
+    private = replace(public, guard=f"data/{SECRET}", accuracy=None, examples_hash=SECRET)
+    run = sample_run(1).with_guards([(8, public), (16, private)])
+    shared = _shared_again(run, tmp_path)
+    (first, second) = shared.guard_scores
+    assert first == (8, public)
+    assert second[0] == 16
+    assert SECRET not in repr(second)
+    assert replace(second[1], guard="", examples_hash="") == replace(private, guard="", examples_hash="")
 
 
 def test_facts_are_kept_as_numbers(shared: Run) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tunecast.progress import Progress
-    from tunecast.records import Score
+    from tunecast.records import GuardAccuracy, Score
     from tunecast.results import ConstantAnswer, Contender, Guarded, Margin, SessionRecord
 
 
@@ -119,6 +119,7 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
         "constant_answers": {one.name: _constant(one) for one in record.constant_answers},
         "margins": {margin.rival: _margin(margin) for margin in record.margins},
         "guards": [_guarded(one) for one in record.guarded],
+        "guards_untried": record.guards_untried,
         "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
         "output_dir": record.output_dir,
         "warnings": [*constant_warning(record), *test_disagreement(record), *record.warnings],
@@ -152,6 +153,7 @@ def _guarded(one: Guarded) -> dict[str, Any]:
         score.guard: {
             **{name: getattr(score, name) for name in ("examples", "base", "loss", "percent")},
             "change": {"value": score.loss - score.base, "low": score.low, "high": score.high},
+            "accuracy": _guard_accuracy(score.accuracy) if score.accuracy else None,
         }
         for score in one.scores
     }
@@ -163,6 +165,11 @@ def _guarded(one: Guarded) -> dict[str, Any]:
         "left_out": one.left_out,
         "scores": scores,
     }
+
+
+def _guard_accuracy(one: GuardAccuracy) -> dict[str, Any]:
+    change = {"value": one.value - one.base, "low": one.low, "high": one.high}
+    return {"base": one.base, "value": one.value, "change": change}
 
 
 def _longer(record: SessionRecord) -> dict[str, Any] | None:
@@ -192,7 +199,7 @@ def print_record(record: SessionRecord) -> None:
 
     from tunecast.report.classification import classification_line, winner_classification
     from tunecast.report.forecast import forecast_sentences, missing_forecast
-    from tunecast.report.guards import guard_line
+    from tunecast.report.guards import guard_line, left_out_line
     from tunecast.report.longer import longer_command, longer_sentence
     from tunecast.report.wording import constant_warning, test_disagreement, verdict
 
@@ -208,7 +215,7 @@ def print_record(record: SessionRecord) -> None:
         "",
         f"{verdict(record, ()).text}.",
         *([f"On the test split: {classification_line(classified)}."] if classified else []),
-        *filter(None, [guard_line(record)]),
+        *filter(None, [guard_line(record), left_out_line(record)]),
         f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
         *_labelling(record),
         f"Report: {record.output_dir}/report.html",

@@ -138,8 +138,9 @@ Guard = Annotated[
     list[str] | None,
     typer.Option(
         "--guard",
-        help="What the model must keep: a dataset as for --data, the suite python, or lm-eval:TASK. The "
-        "leading checkpoints are scored on it beside the base model. Repeatable.",
+        help="What the model must keep: a dataset as for --data (FILE,prompt-column=A,completion-column=B "
+        "names its columns), the suite python, or lm-eval:TASK. The leading checkpoints are scored on it "
+        "beside the base model. Repeatable.",
     ),
 ]
 GuardLimit = Annotated[

@@ -10,11 +10,12 @@ from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kin
 from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import LONGEST_BY_DEFAULT, fitting_length, spread
 from tunecast.data.patterns import check_pattern, reworded
-from tunecast.data.read import ALL, read, read_split
+from tunecast.data.read import ALL, HELD_OUT, read, read_split
 
 __all__ = [
     "ALL",
     "AUTO",
+    "HELD_OUT",
     "LONGEST_BY_DEFAULT",
     "LOSS",
     "CheckReport",

@@ -50,6 +50,9 @@ def read_file(path: Path) -> dict[str, Table]:
     Raises:
         DataError: The file is missing, empty, of an unknown type, of an unknown encoding, or malformed.
     """
+    if not path.exists():
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
+        raise DataError(f"{path} does not exist.", f"{near}Check the path.")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -58,9 +61,6 @@ def read_file(path: Path) -> dict[str, Table]:
         )
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
-        raise DataError(f"{path} does not exist.", f"{near}Check the path given as data.") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."

@@ -10,18 +10,33 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any
 
 from tunecast.data.examples import Example, Turn
-from tunecast.errors import ConfigurationError, DataError, UserError
+from tunecast.errors import ConfigurationError, DataError, UserError, did_you_mean
 from tunecast.paths import expanded
 
 PREFIX = "lm-eval:"
 """Begins the name of a task, group or tag that the harness knows, such as ``lm-eval:arc_easy``."""
 MAX_EXAMPLES = 200
 """Documents of a task that are used."""
-YAML = ".yaml"
+YAML = ".yaml", ".yml"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The documents of a task.
+
+    Args:
+        examples: Prompts with their right answers.
+        others: By row, the same prompts with each wrong answer; empty unless the task is multiple choice. An
+            answer that is right as well is in neither.
+    """
+
+    examples: tuple[Example, ...]
+    others: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)
 
 
 def is_lm_eval(source: str) -> bool:
@@ -29,8 +44,8 @@ def is_lm_eval(source: str) -> bool:
     return source.startswith(PREFIX) or source.lower().endswith(YAML)
 
 
-def lm_eval_examples(source: str) -> dict[str, tuple[Example, ...]]:
-    """Return examples of a task, or of each task of a group, by the task's name.
+def lm_eval_questions(source: str) -> dict[str, Questions]:
+    """Return the documents of a task, or of each task of a group, by the task's name.
 
     The split is the one that the harness scores, as are the prompt's description and demonstrations.
 
@@ -43,7 +58,7 @@ def lm_eval_examples(source: str) -> dict[str, tuple[Example, ...]]:
     """
     with _quietly():
         try:
-            return {name: _examples(name, task) for name, task in _load(source).items()}
+            return {name: _questions(name, task) for name, task in _load(source).items()}
         except UserError:
             raise
         except Exception as error:  # definitions hold code and templates, and data may be anything
@@ -71,12 +86,18 @@ def _load(source: str) -> Mapping[str, Any]:
             )
         return dict(manager.load(name)["tasks"])
     path = expanded(source).resolve()
+    if path.suffix.lower() == ".yml" and path.is_file():
+        raise DataError(f"{source}: lm-eval reads no file that ends in .yml.", "Rename it to end in .yaml.")
     if not path.is_file():
-        raise ConfigurationError(f"{source}: there is no such file.")
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*")))
+        raise ConfigurationError(f"{source}: there is no such file.", f"{near}Check the path.")
     manager = TaskManager(include_path=str(path.parent), include_defaults=False)
     names = [name for name, entry in manager.task_index.items() if entry.yaml_path == path]
     if not names:
-        raise DataError(f"{source} defines no task that lm-eval can read.")
+        raise DataError(
+            f"{source} defines no task that lm-eval can read.",
+            "Give a file with task, dataset_path, output_type, doc_to_text and doc_to_target.",
+        )
     return dict(manager.load(names)["tasks"])
 
 
@@ -92,26 +113,33 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _examples(name: str, task: Any) -> tuple[Example, ...]:
+def _questions(name: str, task: Any) -> Questions:
     task.build_all_requests(limit=MAX_EXAMPLES)
-    asked = (instance for instance in task.instances if instance.idx == _right(name, task, instance.doc))
-    return tuple(_example(task, instance, row) for row, instance in enumerate(islice(asked, MAX_EXAMPLES), 1))
+    by_document = groupby(task.instances, key=lambda instance: instance.doc_id)
+    examples, others = [], {}
+    for row, (_, group) in enumerate(islice(by_document, MAX_EXAMPLES), 1):
+        instances = list(group)
+        right, wrong = _places(name, task, instances[0].doc)
+        examples.append(_example(task, instances[right], row))
+        if wrong:
+            others[row] = tuple(_example(task, instances[place], row) for place in wrong)
+    return Questions(tuple(examples), others)
 
 
-def _right(name: str, task: Any, doc: Mapping[str, Any]) -> int:
-    """Return the index of a document's right request; tasks without choices have a single one."""
+def _places(name: str, task: Any, doc: Mapping[str, Any]) -> tuple[int, list[int]]:
+    """Return the places of a document's right request and of the wrong ones; one alone has no choices."""
     if task.OUTPUT_TYPE != "multiple_choice":
-        return 0
+        return 0, []
     # With one answer to several prompts, the prompt's place is what the task calls its text.
-    right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    if isinstance(right, list):
-        right = right[0]
+    given = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     choices = task.doc_to_choice(doc)
-    if isinstance(right, str) and right in choices:
-        right = choices.index(right)
-    if not isinstance(right, int) or not 0 <= right < len(choices):
+    right = [
+        choices.index(one) if isinstance(one, str) and one in choices else one
+        for one in (given if isinstance(given, list) else [given])
+    ]
+    if not right or not all(isinstance(one, int) and 0 <= one < len(choices) for one in right):
         raise DataError(f"A document of lm-eval's task {name} has no right answer among its choices.")
-    return right
+    return right[0], [place for place in range(len(choices)) if place not in right]
 
 
 def _example(task: Any, instance: Any, row: int) -> Example:

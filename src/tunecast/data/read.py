@@ -27,6 +27,8 @@ SPLIT_NAMES = {
 
 ALL = "all"
 """In the place of a split's name: all rows, whatever splits they are in."""
+HELD_OUT = "held out"
+"""In the place of a split's name: the validation split, or the test split if it is the only one."""
 SPLIT_COLUMN = "split"
 """Column of a single file that may say which split each row is in."""
 
@@ -51,7 +53,8 @@ def read(
         completion_column: Column of the completion, if its name is not a known one.
         seed: Seed of the split, if the source has no splits.
         scored: For scoring a model without training: the split that is scored, which then is all that the
-            source needs to have, or :data:`ALL` for all rows, which then are in every split.
+            source needs to have; or :data:`HELD_OUT`; or :data:`ALL` for all rows, which then are in every
+            split.
 
     Returns:
         The dataset in canonical form. Splits made here share no prompt.
@@ -100,6 +103,8 @@ def _complete(
     """Return the three splits, and warnings about prompts that they share; see :func:`read`."""
     if scored == ALL:
         rows = tuple(example for examples in given.values() for example in examples)
+    elif "train" not in given and scored == HELD_OUT:
+        rows = tuple(given["validation"] if "validation" in given else given["test"])
     elif scored in given and "train" not in given:
         rows = tuple(given[scored])
     else:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tunecast.report.loading import HUB_ID
+from tunecast.session.guards import split_columns
 
 OWN_LOCATIONS = ("output_dir", "store", "prior")
 LOCATIONS = ("model", "data", "proxy_for", *OWN_LOCATIONS)
@@ -21,7 +22,7 @@ def without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """
     shown = dict(configuration)
     if "guard" in shown:
-        shown["guard"] = [_bare(source) for source in shown["guard"]]
+        shown["guard"] = [_bare_guard(source) for source in shown["guard"]]
     for name in LOCATIONS:
         value = shown.get(name)
         if name == "store" and isinstance(value, str):
@@ -30,6 +31,11 @@ def without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, str):
             shown[name] = PurePath(value).name if name in OWN_LOCATIONS else _bare(value)
     return shown
+
+
+def _bare_guard(source: str) -> str:
+    place, columns = split_columns(source)
+    return _bare(place) + columns
 
 
 def _bare(source: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunecast.records import Published, Run, Score
+from tunecast.records import GuardScore, Published, Run, Score
 from tunecast.report.numbers import compact, decimal, duration, finite, interval, storage
 from tunecast.report.wording import pipeline_line, value_text
 
@@ -64,6 +64,7 @@ def _measured(run: Run) -> list[tuple[str, str]]:
         ("trained", _trained(run)),
         *_scores("validation", run.validation or (run.curve[-1].validation if run.curve else None)),
         *_scores("test", run.test),
+        *(row for step, score in run.guard_scores for row in _guard(step, score)),
         ("time", _time(run)),
         *([("peak memory", storage(max(peaks)))] if peaks else []),
         ("machine", f"{run.machine.device}, {run.machine.threads} threads, {run.dtype}"),
@@ -95,6 +96,19 @@ def _scores(split: str, score: Score | None) -> Iterator[tuple[str, str]]:
     if score.metric is not None:
         name, count = f"{split} {score.metric_name}", score.metric_examples
         yield name, _value(score.metric, score.metric_low, score.metric_high, count)
+
+
+def _guard(step: int, score: GuardScore) -> Iterator[tuple[str, str]]:
+    name = f"guard {score.guard}, step {step:,}"
+    ends = interval(score.low, score.high)
+    change = f"{decimal(score.loss - score.base, 4)} ({ends}; {score.percent:+.1f}%)"
+    losses = f"loss {decimal(score.base, 4)} before, {decimal(score.loss, 4)} after"
+    yield name, f"{losses}, change {change} on {score.examples:,} examples"
+    if score.accuracy is not None:
+        ends = interval(score.accuracy.low, score.accuracy.high)
+        before, after = score.accuracy.base, score.accuracy.value
+        change = f"{decimal(after - before)} ({ends})"
+        yield "", f"accuracy {decimal(before)} before, {decimal(after)} after, change {change}"
 
 
 def _value(value: float, low: float | None, high: float | None, examples: int) -> str:

@@ -179,6 +179,8 @@ def _method_name(pipeline: Pipeline) -> str:
 
 def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
+        if any(one.left_out for one in record.guarded):
+            return _kept_base(record)
         if len(record.models) == 1:
             return "Nothing was measured after training: the base model is delivered"
         return "Zero-shot won: no finetuning beat the base model"
@@ -206,6 +208,13 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
     against = "" if rival == "baseline" else f", against {rival}"
     what = "The final training won" if winner.name == "final" else "The search won"
     return f"{what if searched else 'Training helped'}: {winner.pipeline.method}{rate_text}{against}"
+
+
+def _kept_base(record: SessionRecord) -> str:
+    """Say why the base model won where guards left checkpoints out."""
+    if all(one.left_out for one in record.guarded):
+        return "Zero-shot won: every checkpoint that was scored on the guards loses more than --guard-limit"
+    return "Zero-shot won: no finetuning that keeps the guards beat the base model"
 
 
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tunecast.executors.base import Ask
 from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
-from tunecast.records import Run, Score
+from tunecast.records import GuardScore, Run, Score
 from tunecast.results import (
     Classification,
     Contender,
@@ -31,7 +31,7 @@ from tunecast.session.finalists import (
     Key,
     best_checkpoints,
     is_scored,
-    leading_checkpoints,
+    ranked_checkpoints,
     score_finalist,
 )
 from tunecast.session.folder import OutputFolder
@@ -145,16 +145,21 @@ class FinalScoring:
         self.progress.finish(_base_text(scored))
         return scored
 
-    def compare(self, trials: Trials, zero_shot: Run, base_scored: Scored) -> Comparison:
+    def compare(
+        self, trials: Trials, zero_shot: Run, base_scored: Scored, has_time: Callable[[], bool]
+    ) -> Comparison:
         """Choose the best of base model, baseline and incumbent on validation.
 
-        The first trial is the baseline's. ``base_scored`` is what :meth:`score_base` returned.
+        Args:
+            trials: The search's; the first is the baseline's.
+            base_scored: What :meth:`score_base` returned.
+            has_time: Whether one more checkpoint may be scored, if guards leave out all that lead.
         """
         judge = Judge(self.prepared.task.metric)
         warnings = shortfalls(trials, get_strategy(self.settings.strategy).first_name)
         for warning in warnings:
             self.progress.log(f"Note: {warning}")
-        contenders, validation = self._contenders(trials, zero_shot, judge, base_scored)
+        contenders, validation = self._contenders(trials, zero_shot, judge, base_scored, has_time)
         return self._compared(contenders, validation, judge, tuple(warnings))
 
     def challenge(self, comparison: Comparison, trial: Trial, began_at: int) -> Comparison:
@@ -193,6 +198,7 @@ class FinalScoring:
         test = self._score_on_test(contenders, judge)
         for name, finalist in contenders.items():
             self.store.set_test_score(finalist.run.id, test[name].score)
+        self._record_guards()
         seed = self.settings.seed
         constants = constant_rivals(self.prepared, judge.metric, seed=seed)
         self.progress.start("Saving the winner")
@@ -241,26 +247,43 @@ class FinalScoring:
             validation_margins=comparison.margins,
             only_answer=_only_answer(test[winner]) if judge.metric else None,
             guarded=self.guards.found,
+            guards_untried=self.guards.untried,
         )
+
+    def _record_guards(self) -> None:
+        """Store with each run what its checkpoints do to other tasks."""
+        by_run: dict[str, list[tuple[int, GuardScore]]] = {}
+        for one in self.guards.found:
+            by_run.setdefault(one.run, []).extend((one.step, score) for score in one.scores)
+        self.store.put_all(self.store.get(run).with_guards(scores) for run, scores in by_run.items())
 
     def _classified(self, outputs: Sequence[SampleOutput]) -> Classification | None:
         labels = [label.text for label in self.prepared.training_task.labels]
         return classify(outputs, labels, self.settings.positive_label)
 
     def _contenders(
-        self, trials: Trials, zero_shot: Run, judge: Judge, base_scored: Scored
+        self,
+        trials: Trials,
+        zero_shot: Run,
+        judge: Judge,
+        base_scored: Scored,
+        has_time: Callable[[], bool],
     ) -> tuple[dict[str, Finalist], dict[Key, Scored]]:
         """Return contenders by name, in the order that settles ties, and validation scores by checkpoint."""
         base = Finalist(zero_shot, None, 0)
         has_baseline = get_strategy(self.settings.strategy).has_baseline
         baselines = best_checkpoints(trials[0]) if has_baseline else []
-        leading = leading_checkpoints(trials, judge)
+        ranked = ranked_checkpoints(trials, judge)
+        leading = ranked[:FINALISTS]
         validation = {base.key: base_scored} | self._validate([*baselines, *leading], judge)
         contenders = {"zero_shot": base}
         if baselines:
             contenders["baseline"] = _best_of(baselines, judge, validation)
-        leading = [one for one in leading if not self.guards.is_left_out(one)]
-        contenders["incumbent"] = _best_of(leading or [base], judge, validation)
+        kept = [one for one in leading if not self.guards.is_left_out(one)]
+        if not kept:
+            kept = self.guards.first_kept(ranked[FINALISTS:], has_time)
+            validation |= self._validate([one for one in kept if one.key not in validation], judge)
+        contenders["incumbent"] = _best_of(kept or [base], judge, validation)
         return contenders, validation
 
     def _validate(self, finalists: Iterable[Finalist], judge: Judge) -> dict[Key, Scored]:
@@ -269,6 +292,8 @@ class FinalScoring:
         Points are scored on a small subset; more examples keep the luckiest checkpoint from winning.
         """
         unique = {finalist.key: finalist for finalist in finalists}
+        if not unique:
+            return {}
         self.progress.start(COMPARING, len(unique), "models")
         limit, seed = self.answers if judge.metric else 0, self.settings.seed
         scores: dict[Key, Scored] = {}

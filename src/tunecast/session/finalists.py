@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec
 
 FINALISTS = 3
+"""Checkpoints that lead on the validation subset and are compared on all validation examples."""
+FURTHER = 3
+"""Checkpoints after the leading ones for which seconds are kept if there is a limit on guards."""
 
 Key = tuple[str, int]
 """A checkpoint: the id of its run, and its step."""
@@ -85,18 +88,23 @@ def best_checkpoints(trial: Trial) -> list[Finalist]:
     return [Finalist(trial.run, trial, point.step) for point in trial.best_points]
 
 
-def leading_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
-    """Return the checkpoints that lead on the validation subset, at most three.
+def ranked_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
+    """Return the checkpoints that may win in the order of the validation subset.
 
-    They lead by loss. If points measured the metric that decides, they lead by it and by loss in turns.
+    They are ordered by loss. If points measured the metric that decides, it and the loss take turns.
     """
     found = [finalist for trial in trials for finalist in best_checkpoints(trial)]
     by_loss = sorted(found, key=lambda one: one.subset_score.loss)
     if not judge.by_labels or any(one.subset_score.metric_name != judge.metric for one in found):
-        return by_loss[:FINALISTS]
+        return by_loss
     by_metric = sorted(found, key=lambda one: judge.badness(one.subset_score))
     turns = [one for pair in zip(by_metric, by_loss, strict=True) for one in pair]
-    return list({one.key: one for one in turns}.values())[:FINALISTS]
+    return list({one.key: one for one in turns}.values())
+
+
+def leading_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
+    """Return the checkpoints that lead on the validation subset, at most three."""
+    return ranked_checkpoints(trials, judge)[:FINALISTS]
 
 
 def is_scored(finalist: Finalist) -> bool:
@@ -105,8 +113,13 @@ def is_scored(finalist: Finalist) -> bool:
     return trial is not None and trial.measured is not None and finalist.step == trial.plan.total_steps
 
 
+def further(settings: SessionSettings) -> int:
+    """Count the checkpoints after the leading ones for which seconds are kept."""
+    return 0 if settings.guard_limit is None else FURTHER
+
+
 def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: SessionSettings, metric: str) -> int:
-    """Count the checkpoints that a comparison after the next steps would have to score, at most.
+    """Count the checkpoints for which a comparison after the next steps needs seconds, at most.
 
     Args:
         trials: The trials; the first is the baseline's if the strategy has one.
@@ -116,6 +129,18 @@ def most_to_score(trials: Iterable[Trial], advanced: Set[int], settings: Session
     """
     places = dict(enumerate(trials))
     found = {place: ones for place, trial in places.items() if (ones := best_checkpoints(trial))}
+    after_leaders = min(further(settings), max(0, len(found.keys() | advanced) - FINALISTS))
+    return after_leaders + _most_leaders(places, found, advanced, settings, metric)
+
+
+def _most_leaders(
+    places: Mapping[int, Trial],
+    found: Mapping[int, Sequence[Finalist]],
+    advanced: Set[int],
+    settings: SessionSettings,
+    metric: str,
+) -> int:
+    """Count the leading checkpoints, and the baseline's, that have to be scored; ``found`` is by place."""
     has_baseline = get_strategy(settings.strategy).has_baseline
     if label_metric(metric) is not None:
         # The loss does not tell who leads by labels; the baseline may be scored beside the leaders.

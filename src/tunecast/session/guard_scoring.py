@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
+from tunecast.data.problems import listed
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import ScoreModel
 from tunecast.progress import Progress
-from tunecast.results import Guarded, GuardScore
+from tunecast.records import GuardAccuracy, GuardScore, stable_hash
+from tunecast.results import Guarded
 from tunecast.session.finalists import Finalist, Key, score_finalist
 from tunecast.session.guards import Guard
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 from tunecast.training.losses import get_loss
+from tunecast.training.losses.completion import pooled_interval
 from tunecast.training.measurement import Scored
 
 SPLIT = "guard"
+WITHIN_LIMIT = "Looking for a checkpoint within --guard-limit"
+NAMED = 3
+"""Checkpoints that the warning about those left out names."""
 
 
 class GuardScorer:
@@ -34,6 +42,8 @@ class GuardScorer:
         self._ask, self._progress = ask, progress
         self._base: np.ndarray | None = None
         self._found: dict[Key, Guarded] = {}
+        self.untried = 0
+        """Checkpoints that no time was left for when all those before them were left out."""
 
     def score_base(self) -> None:
         """Score the base model, with which all others are compared."""
@@ -48,8 +58,31 @@ class GuardScorer:
         if finalist.key not in self._found:
             found = self._found[finalist.key] = self._scored(finalist)
             if found.left_out:
-                self._progress.log(f"Note: {self._warning(found)}")
+                self._progress.log(f"Note: {self._note(found)}")
         return self._found[finalist.key].left_out
+
+    def first_kept(self, candidates: Sequence[Finalist], has_time: Callable[[], bool]) -> list[Finalist]:
+        """Return the first checkpoint that keeps within the limit; none if there is no such one or no time.
+
+        Args:
+            candidates: Those after the leading ones, best first.
+            has_time: Whether one more may be scored.
+        """
+        if not candidates:
+            return []
+        self._progress.start(WITHIN_LIMIT, len(candidates), "checkpoints")
+        kept: list[Finalist] = []
+        self.untried = 0
+        for place, one in enumerate(candidates):
+            if one.key not in self._found and not has_time():
+                self.untried = len(candidates) - place
+                break
+            if not self.is_left_out(one):
+                kept = [one]
+                break
+            self._progress.advance()
+        self._progress.finish(f"run {kept[0].run.id}" if kept else self._none_found)
+        return kept
 
     @property
     def found(self) -> tuple[Guarded, ...]:
@@ -57,16 +90,26 @@ class GuardScorer:
         return tuple(self._found.values())
 
     def warnings(self) -> list[str]:
-        """Name each checkpoint that is left out, and the guard where it loses most."""
-        return [self._warning(one) for one in self.found if one.left_out]
-
-    def _warning(self, one: Guarded) -> str:
-        worst = max(one.scores, key=lambda score: score.percent)
-        return (
-            f"Run {one.run} ({one.pipeline.method}, step {one.step}) was left out of the choice: its loss on "
-            f"the guard {worst.guard} is {worst.percent:.3g}% above the base model's; --guard-limit is "
-            f"{self._limit:g}%."
+        """Count the checkpoints that are left out, name the first of them, and count those never tried."""
+        left_out = [one for one in self.found if one.left_out]
+        if not left_out:
+            return []
+        counted = "1 checkpoint was" if len(left_out) == 1 else f"{len(left_out)} checkpoints were"
+        text = (
+            f"{counted} left out of the choice, because --guard-limit is {self._limit:g}%: "
+            f"{listed(map(_worst, left_out), NAMED)}."
         )
+        return [text, f"After them, {self._none_found}."] if self.untried else [text]
+
+    @property
+    def _none_found(self) -> str:
+        if not self.untried:
+            return "no checkpoint keeps within --guard-limit"
+        were = "1 more was" if self.untried == 1 else f"{self.untried} more were"
+        return f"{were} not scored on the guards, because the budget has no seconds left for it"
+
+    def _note(self, one: Guarded) -> str:
+        return f"Left out of the choice, because --guard-limit is {self._limit:g}%: {_worst(one)}."
 
     def _scored(self, finalist: Finalist) -> Guarded:
         self.score_base()
@@ -75,7 +118,7 @@ class GuardScorer:
         measured = score_finalist(finalist, request, self._ask, self._progress).measured
         scores, start = [], 0
         for guard in self._guards:
-            part = slice(start, start := start + len(guard.examples))
+            part = slice(start, start := start + len(guard.scored))
             scores.append(self._compared(guard, self._base[part], measured[part]))
         # Written so that a loss that is no number is too much as well.
         left_out = self._limit is not None and not all(one.percent <= self._limit for one in scores)
@@ -83,6 +126,20 @@ class GuardScorer:
 
     def _compared(self, guard: Guard, base: np.ndarray, measured: np.ndarray) -> GuardScore:
         loss, examples = self._loss, guard.examples
-        low, high = loss.difference_interval(examples, measured, base, seed=self._seed)
-        before, after = loss.score(examples, base).loss, loss.score(examples, measured).loss
-        return GuardScore(guard.name, len(examples), before, after, low, high)
+        first, second = guard.loss_of(measured), guard.loss_of(base)
+        low, high = loss.difference_interval(examples, first, second, seed=self._seed)
+        before, after = loss.score(examples, second).loss, loss.score(examples, first).loss
+        accuracy = self._accuracy(guard, base, measured) if guard.others else None
+        scored = stable_hash([one.input_ids for one in examples])
+        return GuardScore(guard.name, len(examples), before, after, low, high, accuracy, scored)
+
+    def _accuracy(self, guard: Guard, base: np.ndarray, measured: np.ndarray) -> GuardAccuracy:
+        before, after = (guard.is_right(nats).astype(float) for nats in (base, measured))
+        low, high = pooled_interval(after - before, np.ones(len(after)), self._seed)
+        return GuardAccuracy(float(before.mean()), float(after.mean()), low, high)
+
+
+def _worst(one: Guarded) -> str:
+    """Name a checkpoint, and the guard where its loss rises most."""
+    worst = max(one.scores, key=lambda score: score.percent)
+    return f"run {one.run} ({one.pipeline.method}, step {one.step}; {worst.percent:+.3g}% on {worst.guard})"

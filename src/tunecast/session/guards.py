@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunecast import data
-from tunecast.data.lm_eval_tasks import PREFIX, is_lm_eval, lm_eval_examples
+from tunecast.data.lm_eval_tasks import PREFIX, is_lm_eval, lm_eval_questions
 from tunecast.data.suites import SUITES, suite
-from tunecast.errors import ConfigurationError, DataError, did_you_mean
+from tunecast.errors import ConfigurationError, DataError, UserError, did_you_mean
 from tunecast.paths import expanded
 from tunecast.records import ModelFacts
 from tunecast.training.losses import Loss
@@ -24,14 +26,70 @@ MAX_EXAMPLES = 5000
 """Maximum examples of a guard that are encoded, from which :func:`affordable` chooses."""
 MIN_EXAMPLES = 16
 """Examples of a guard that are scored in any case, if it has them."""
+COLUMNS_TEXT = "prompt-column={},completion-column={}"
+"""What may follow the name of a dataset and a comma, as in ``kept.csv,prompt-column=question``."""
+_SUFFIX = re.compile(r",(prompt[-_]column|completion[-_]column)=")
+_NAME = r"('[^']*'|\S+)"
+_FLAGS = re.compile(rf"--prompt-column {_NAME} --completion-column {_NAME}")
+"""Both flags with columns, as a hint of :func:`tunecast.data.read` writes them."""
+SAID_OF_DATA = {
+    "--prompt-column and --completion-column": "--prompt-column NAME --completion-column NAME",
+    "raise --max-length, or": "or",
+}
+"""Texts in hints about ``--data``, and what they become before :data:`_FLAGS` become a guard's name."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A dataset that the user's model must keep, its examples in random order."""
+    """A dataset that the user's model must keep, its examples in random order.
+
+    Args:
+        others: For each example of a multiple choice, the same prompt with each wrong answer; else empty.
+    """
 
     name: str
     examples: tuple[EncodedExample, ...]
+    others: tuple[tuple[EncodedExample, ...], ...] = ()
+
+    @property
+    def scored(self) -> tuple[EncodedExample, ...]:
+        """Everything that a model is scored on: the examples, then all wrong answers."""
+        return (*self.examples, *chain.from_iterable(self.others))
+
+    def first(self, count: int) -> Guard:
+        """Return the guard with its first examples alone."""
+        return Guard(self.name, self.examples[:count], self.others[:count])
+
+    def loss_of(self, measured: np.ndarray) -> np.ndarray:
+        """Return what was measured of the examples, from that of :attr:`scored`."""
+        return measured[: len(self.examples)]
+
+    def is_right(self, nats: np.ndarray) -> np.ndarray:
+        """Return whether the right answer of each multiple choice is likelier than every wrong one.
+
+        Likelihoods are of whole answers, as for ``acc`` of lm-eval.
+
+        Args:
+            nats: Those of :attr:`scored`.
+        """
+        ends = np.cumsum([len(self.examples), *map(len, self.others)])
+        wrong = [nats[start:end].min() for start, end in pairwise(ends)]
+        return self.loss_of(nats) < np.array(wrong)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is read of a guard.
+
+    Args:
+        others: Wrong answers by the row of their example.
+        ends: Whether the end-of-sequence token is scored too; lm-eval scores answers without it.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    others: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)
+    ends: bool = True
 
 
 def read_guards(
@@ -45,17 +103,10 @@ def read_guards(
     """
     guards = []
     for source in sources:
-        for name, examples, longest in _examples(source, tokenizer, facts, seed):
-            chosen = data.spread(examples, seed)[:MAX_EXAMPLES]
-            encoded = loss.encode(chosen, tokenizer, max_length=longest, architecture=facts.architecture)
-            if not encoded:
-                raise DataError(f"--guard {source}: no completion of {name} fits the model's context.")
-            if len(encoded) == 1:
-                raise DataError(
-                    f"--guard {source}: {name} has a single example, which says nothing of the spread.",
-                    f"Give {MIN_EXAMPLES} examples or more.",
-                )
-            guards.append(Guard(name, tuple(encoded)))
+        try:
+            guards += [_encoded(part, tokenizer, facts, loss, seed) for part in _parts(source, seed)]
+        except UserError as error:
+            raise _about(source, error) from None
     names = [guard.name for guard in guards]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigurationError(
@@ -64,26 +115,87 @@ def read_guards(
     return tuple(guards)
 
 
-def _examples(
-    source: str, tokenizer: Any, facts: ModelFacts, seed: int
-) -> list[tuple[str, tuple[Example, ...], int]]:
-    """Return the name, the examples and the longest sequence of each part of a source."""
-    context = min(facts.context or data.LONGEST_BY_DEFAULT, data.LONGEST_BY_DEFAULT)
-    if source in SUITES and not expanded(source).exists():
-        return [(f"{source}/{part}", examples, context) for part, examples in suite(source, seed).items()]
-    if is_lm_eval(source):
-        return [(name, examples, context) for name, examples in lm_eval_examples(source).items()]
-    _check_source(source)
-    try:
-        scored = data.ALL if expanded(source).is_file() else "validation"
-        dataset = data.read(source, seed=seed, scored=scored)
-    except DataError as error:
-        hint = error.hint.replace(
-            "name other columns with --prompt-column and --completion-column",
-            "--prompt-column and --completion-column are for --data alone",
+def split_columns(source: str) -> tuple[str, str]:
+    """Split a guard's name into the dataset and what names its columns, which may be empty."""
+    place = _SUFFIX.split(source)[0]
+    return place, source[len(place) :]
+
+
+def _columns(text: str) -> dict[str, Any]:
+    """Read what :func:`split_columns` split off, as arguments of :func:`tunecast.data.read`."""
+    _, *words = _SUFFIX.split(text)
+    names = [word.replace("-", "_") for word in words[::2]]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ConfigurationError(
+            f"{min(doubled).replace('_', '-')} is there twice.", "Name each column once."
         )
-        raise DataError(f"--guard {source}: {error.what}", hint) from None
-    return [(dataset.name, dataset.validation, context)]
+    return dict(zip(names, words[1::2], strict=True))
+
+
+def _about(source: str, error: UserError) -> UserError:
+    """Return an error that names the flag, and whose hint holds for a guard as well."""
+    place, _ = split_columns(source)
+    what = error.what if error.what.startswith(place) else f"{place}: {error.what}"
+    hint = error.hint
+    for said, meant in SAID_OF_DATA.items():
+        hint = hint.replace(said, meant)
+    hint = _FLAGS.sub(lambda flags: f"--guard {place},{COLUMNS_TEXT.format(*flags.groups())}", hint)
+    return type(error)(f"--guard {what}", hint)
+
+
+def _encoded(part: _Part, tokenizer: Any, facts: ModelFacts, loss: Loss, seed: int) -> Guard:
+    longest = min(facts.context or data.LONGEST_BY_DEFAULT, data.LONGEST_BY_DEFAULT)
+
+    def encode(examples: Sequence[Example]) -> Sequence[EncodedExample]:
+        found = loss.encode(examples, tokenizer, max_length=longest, architecture=facts.architecture)
+        return found if part.ends else _without_end(found, tokenizer.eos_token_id)
+
+    encoded, others = encode(data.spread(part.examples, seed)[:MAX_EXAMPLES]), part.others
+    if others:
+        wrong: dict[int, list[EncodedExample]] = {}
+        for one in encode([other for right in encoded for other in others.get(right.row, ())]):
+            wrong.setdefault(one.row, []).append(one)
+        # A choice of which one answer does not fit would be another choice.
+        encoded = [one for one in encoded if 0 < len(wrong.get(one.row, ())) == len(others[one.row])]
+    if not encoded:
+        raise DataError(f"no completion of {part.name} fits the model's context.")
+    if len(encoded) == 1:
+        raise DataError(
+            f"{part.name} has a single example, which says nothing of the spread.",
+            f"Give {MIN_EXAMPLES} examples or more.",
+        )
+    return Guard(part.name, tuple(encoded), tuple(tuple(wrong[one.row]) for one in encoded) if others else ())
+
+
+def _without_end(examples: Sequence[EncodedExample], end: int | None) -> list[EncodedExample]:
+    """Remove the end-of-sequence token; examples of which nothing is left are left out."""
+    cut = [
+        replace(one, input_ids=one.input_ids[:-1], labels=one.labels[:-1]) if one.labels[-1] == end else one
+        for one in examples
+    ]
+    return [one for one in cut if one.label_tokens]
+
+
+def _parts(source: str, seed: int) -> Iterator[_Part]:
+    place, suffix = split_columns(source)
+    columns = _columns(suffix)
+    is_suite = place in SUITES and not expanded(place).exists()
+    if columns and (is_suite or is_lm_eval(place)):
+        raise ConfigurationError("columns can be named for a dataset only.", f"Give --guard {place} alone.")
+    if is_suite:
+        yield from (_Part(f"{place}/{name}", examples) for name, examples in suite(place, seed).items())
+    elif is_lm_eval(place):
+        for name, found in lm_eval_questions(place).items():
+            yield _Part(name, found.examples, found.others, ends=False)
+    else:
+        _check_source(place)
+        dataset = data.read(
+            place,
+            seed=seed,
+            scored=data.ALL if expanded(place).is_file() else data.HELD_OUT,
+            **columns,
+        )
+        yield _Part(dataset.name, dataset.validation)
 
 
 def _check_source(source: str) -> None:
@@ -91,7 +203,7 @@ def _check_source(source: str) -> None:
     known = [*SUITES, "stdlib"]
     if source not in known and not expanded(source).exists() and not (Path(source).suffix or "/" in source):
         raise ConfigurationError(
-            f"--guard {source!r}: there is no such file, folder or suite.",
+            f"{source}: there is no such file, folder or suite.",
             f"{did_you_mean(source, known)}Suites: {', '.join(SUITES)}, and {PREFIX}TASK for lm-eval's.",
         )
 
@@ -104,9 +216,14 @@ def affordable(guards: Sequence[Guard], validation: Sequence[EncodedExample]) ->
     if not guards:
         return ()
     tokens = sum(example.tokens for example in validation) / len(guards)
-    return tuple(Guard(guard.name, _within(guard.examples, tokens)) for guard in guards)
+    return tuple(guard.first(_fitting(guard, tokens)) for guard in guards)
 
 
-def _within(examples: tuple[EncodedExample, ...], tokens: float) -> tuple[EncodedExample, ...]:
-    fitting = int(np.searchsorted(np.cumsum([example.tokens for example in examples]), tokens, side="right"))
-    return examples[: max(MIN_EXAMPLES, fitting)]
+def _fitting(guard: Guard, tokens: float) -> int:
+    """Count the first examples that have a number of tokens together, with their wrong answers."""
+    others = guard.others or [()] * len(guard.examples)
+    lengths = [
+        sum(one.tokens for one in (example, *wrong))
+        for example, wrong in zip(guard.examples, others, strict=True)
+    ]
+    return max(MIN_EXAMPLES, int(np.searchsorted(np.cumsum(lengths), tokens, side="right")))

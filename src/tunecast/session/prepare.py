@@ -59,7 +59,7 @@ class PreparedTask:
     ) -> PreparedTask:
         """Return the task with other validation examples, and as much of its guards as goes with them."""
         guards = affordable(self.guards, validation)
-        guard = tuple(example for one in guards for example in one.examples)
+        guard = tuple(example for one in guards for example in one.scored)
         task = replace(self.training_task, subset=subset, validation=validation, guard=guard)
         return replace(self, training_task=task, guards=guards)
 

@@ -32,7 +32,7 @@ from tunecast.session.feasible import Feasible
 from tunecast.session.final_choice import FINAL_SHARE
 from tunecast.session.final_evaluation import Account, Comparison, FinalScoring
 from tunecast.session.final_training import FinalTrainer
-from tunecast.session.finalists import FINALISTS
+from tunecast.session.finalists import FINALISTS, further
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.guard_scoring import GuardScorer
@@ -134,7 +134,7 @@ class Session:
         search = self._lay_out_search(zero_shot)
         self._beside(search).count()
         search.keep_for_comparing(0)
-        to_compare = (1 + FINALISTS) * (self._state.seconds_to_compare or 0.0)
+        to_compare = (1 + FINALISTS + further(self._settings)) * (self._state.seconds_to_compare or 0.0)
         check_suffices(search.trials, self._budget_tracker, search.runtime_model, to_compare)
         survey = None
         if self._settings.forecast and self._strategy.has_baseline:
@@ -147,7 +147,8 @@ class Session:
         self._instructions.is_search_over = True
         self._tell_unused(search)
         self._save_state()
-        comparison = final.compare(search.trials, zero_shot, base_scored)
+        has_time = partial(self._has_time_to_score, search)
+        comparison = final.compare(search.trials, zero_shot, base_scored, has_time)
         self._budget_tracker.reserve_for_comparing(0.0)
         self._save_state()
         comparison = self._train_winner(search, final, comparison)
@@ -249,6 +250,13 @@ class Session:
         if self._state.seconds_to_compare is None:
             self._state.seconds_to_compare = time.monotonic() - start
         return scored
+
+    def _has_time_to_score(self, search: Search) -> bool:
+        """Whether what is kept for the end of the session suffices to score one more checkpoint."""
+        if self._budget_tracker.budget.kind != "seconds":
+            return True
+        left = self._budget_tracker.left(search.used(), "comparison", "final training")
+        return left >= (self._state.seconds_to_compare or 0.0)
 
     def _zero_shot(self, scored: Scored, show: Callable[[BaseMeasurement], None]) -> Run:
         """Return the base model's run; ``scored`` becomes its point if there is none yet."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from tunecast.records import Outcome, Run
+from tunecast.records import GUARDS, Outcome, Run
 from tunecast.store.export_allowlist import HYPERPARAMETER_NUMBERS
 
 _expected: dict[type[Any], tuple[tuple[str, Callable[[Any], bool]], ...]] = {}
@@ -63,6 +63,8 @@ def _fault_in_run(run: Run) -> str:
     inner = next((found for part in parts if part is not None and (found := fault(part))), "")
     if inner:
         return inner
+    if inner := _fault_in_guards(run):
+        return inner
     for name in COUNTS:
         if (count := getattr(run, name)) < 0:
             return f"its {name} is {count}"
@@ -73,6 +75,20 @@ def _fault_in_run(run: Run) -> str:
         for part in (point, point.validation, point.training, point.evaluation):
             if inner := fault(part):
                 return f"{inner} at step {_shown(point.step)}"
+    return ""
+
+
+def _fault_in_guards(run: Run) -> str:
+    try:
+        scores = run.guard_scores
+    except (AttributeError, KeyError, TypeError):
+        return f"its {GUARDS} is {_shown(run.extra[GUARDS])}"
+    for step, score in scores:
+        if not _is_whole(step):
+            return f"the step of a guard is {_shown(step)}"
+        parts = (score, score.accuracy)
+        if inner := next((found for one in parts if one is not None and (found := fault(one))), ""):
+            return f"{inner} on a guard"
     return ""
 
 
@@ -134,6 +150,6 @@ KINDS: Mapping[str, Callable[[Any], bool]] = {
 """The check of a field by its annotation."""
 RECORDS = (
     *("Task", "Pipeline", "DatasetFacts", "ModelFacts", "Machine", "Versions", "Score", "Seconds"),
-    *("RunError | None", "Score | None", "Published | None", "tuple[Point, ...]"),
+    *("RunError | None", "Score | None", "Published | None", "GuardAccuracy | None", "tuple[Point, ...]"),
 )
 """Annotations of fields that are records themselves. Facts are shared by runs, and are checked when read."""

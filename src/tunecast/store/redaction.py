@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from tunecast.records import DatasetFacts, Machine, ModelFacts, Published, Score, Versions, stable_hash
+from tunecast.records import (
+    GUARDS,
+    DatasetFacts,
+    Machine,
+    ModelFacts,
+    Published,
+    Score,
+    Versions,
+    stable_hash,
+)
 from tunecast.store.export_allowlist import (
     CONFIG_NUMBERS,
     CONFIG_PARTS,
@@ -101,7 +110,9 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
         "validation": _score(old["validation"]),
         "test": _score(old["test"]),
         "published": _published(old["published"]),
-        "extra": _chosen_numbers(old["extra"]) | _chosen_words(old["extra"], _EXTRA_WORDS),
+        "extra": _chosen_numbers(old["extra"])
+        | _chosen_words(old["extra"], _EXTRA_WORDS)
+        | _guards(old["extra"]),
     }
     return RunRows(run, facts, tuple(_point(point, run["id"]) for point in rows.points))
 
@@ -242,6 +253,16 @@ def _chosen_numbers(extra: Mapping[str, Any]) -> Row:
     listed = {name: extra[name] for name in extra if name in _EXTRA_NUMBERS}
     kept: Row = _numbers({name: value for name, value in listed.items() if not isinstance(value, Mapping)})
     return kept
+
+
+def _guards(extra: Mapping[str, Any]) -> Row:
+    """Keep what is recorded of guards: numbers, the names as of datasets, and hashes."""
+    texts = {"guard": shared_name, "examples_hash": _hash}
+    kept = [
+        _numbers(entry) | {name: keep(entry[name]) for name, keep in texts.items() if name in entry}
+        for entry in extra.get(GUARDS, ())
+    ]
+    return {GUARDS: kept} if kept else {}
 
 
 def _chosen_words(values: Mapping[str, Any], names: set[str]) -> Row:

@@ -50,7 +50,7 @@ class CompletionLoss(Loss):
     ) -> tuple[float, float]:
         """Pool the differences of the nats of completions."""
         label_tokens = np.array([example.label_tokens for example in examples])
-        return _pooled_interval(first - second, label_tokens, seed)
+        return pooled_interval(first - second, label_tokens, seed)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def pooled_score(
     total, tokens = float(nats.sum()), int(label_tokens.sum())
     low = high = None
     if interval_seed is not None:
-        low, high = _pooled_interval(nats, label_tokens, interval_seed)
+        low, high = pooled_interval(nats, label_tokens, interval_seed)
     return Score(
         loss=total / max(tokens, 1),
         nats_per_completion=total / max(len(nats), 1),
@@ -221,11 +221,17 @@ def pooled_score(
     )
 
 
-def _pooled_interval(nats: np.ndarray, label_tokens: np.ndarray, seed: int) -> tuple[float, float]:
+def pooled_interval(values: np.ndarray, weights: np.ndarray, seed: int) -> tuple[float, float]:
+    """Bootstrap the 95% interval of a sum over examples, such as nats, per sum of their weights.
+
+    Args:
+        values: Of shape (examples,).
+        weights: Of shape (examples,): label tokens for a loss, ones for a mean.
+    """
     generator = np.random.default_rng(seed)
-    losses = np.empty(RESAMPLES)
+    pooled = np.empty(RESAMPLES)
     for number in range(RESAMPLES):  # one at a time: all at once take gigabytes for a large split
-        chosen = generator.integers(0, len(nats), len(nats))
-        losses[number] = nats[chosen].sum() / max(label_tokens[chosen].sum(), 1)
-    low, high = np.quantile(losses, [0.025, 0.975])
+        chosen = generator.integers(0, len(values), len(values))
+        pooled[number] = values[chosen].sum() / max(weights[chosen].sum(), 1)
+    low, high = np.quantile(pooled, [0.025, 0.975])
     return float(low), float(high)
