@@ -282,6 +282,7 @@ def _print_match(report: MatchReport) -> None:
         "training pairs not drawn": report.pool,
         "validation pairs answered wrongly": report.errors,
         "unlabelled candidates": report.candidates,
+        "unlabelled candidates that match by the rule": report.candidate_matches,
     }
     for what, count in facts.items():
         if count:
