@@ -90,7 +90,7 @@ def read(
     if origin is None:  # what Tunecast wrote itself holds the source of each pair too
         warnings.extend(_unused_columns(splits, fmt))
 
-    def split(*, by_label: bool) -> Dataset:
+    def arranged(*, by_label: bool) -> Dataset:
         complete, shared = _complete(given, scored, seed, source, by_label)
         whole = Dataset(
             name=name,
@@ -105,10 +105,10 @@ def read(
         )
         return reworded(whole, pattern, verbaliser or {})
 
-    dataset = split(by_label=True)
+    dataset = arranged(by_label=True)
     if fingerprint in ("", dataset.fingerprint):
         return dataset
-    earlier = split(by_label=False)
+    earlier = arranged(by_label=False)
     return earlier if earlier.fingerprint == fingerprint else dataset
 
 
