@@ -110,6 +110,16 @@ def test_labels_can_be_given(tiny_llama: Path) -> None:
             (),
             "any of the columns 'text', 'question' may hold the prompts",
         ),
+        (
+            '{"id": 1, "messages": [{"role": "user", "content": "a"}]}\n',
+            ("--label", "up", "--label", "down"),
+            "the column 'messages' holds conversations, and a prompt is one text",
+        ),
+        (
+            '{"prompt": [{"role": "user", "content": "a"}]}\n',
+            ("--prompt-column", "prompt"),
+            "are answered by tunecast evaluate --split all --answers FILE.jsonl",
+        ),
         ('{"prompt": "a"}\n', ("--prompt-column", "body"), "has no column 'body' of prompts"),
         ('{"prompt": "a", "probability": 1}\n', (), "already has a column 'probability'"),
         ('{"prompt": "a"}\n', ("--prompt", "b"), "--data and --prompt were both given"),

@@ -126,3 +126,24 @@ def test_mistakes_are_one_message_and_exit_code_2(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_check_sees_what_a_pattern_and_a_verbaliser_make_of_the_data(
+    tunecast: Command, tiny_llama: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"text {n}", "completion": ("good", "bad")[n % 2]} for n in range(60)]
+    data = tiny.write_jsonl(tmp_path / "moods.jsonl", rows)
+    words = ("--pattern", "{prompt} Good?", "--verbaliser", "Yes=good,No=bad")
+    report = json.loads(tunecast("check", data, "--model", tiny_llama, *words, "--json").stdout)
+    assert set(report["labels"]) == {"Yes", "No"}
+    assert " Good?" in report["segments"][0][0]
+    settings = SessionSettings(
+        str(tiny_llama), str(data), pattern="{prompt} Good?", verbaliser={"Yes": "good", "No": "bad"}
+    )
+    assert prepare_task(settings, Silent()).dataset.fingerprint == report["fingerprint"]
+    for flags, message in (
+        (("--pattern", "Good?"), "has {prompt} in it 0 times"),
+        (("--verbaliser", "Yes=god,No=bad"), "Did you mean good?"),
+    ):
+        done = tunecast("check", data, "--model", tiny_llama, *flags)
+        assert (done.returncode, done.stdout, message in done.stderr) == (2, "", True), done.stderr

@@ -54,6 +54,25 @@ def test_other_verbalisers_are_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "what", "hint"),
+    [
+        ('{"Yes": 1, "No": "0"}', "the word 'Yes' is 1, which is no text", '{"Yes": "1"}'),
+        ('{"No": "bad", "Yes": true}', "the word 'Yes' is true, which is no text", '{"Yes": "true"}'),
+        ('{"Yes": ["good"]}', "the word 'Yes' is [\"good\"], which is no text", '{"Yes": "acceptable"'),
+    ],
+)
+def test_a_label_that_is_no_text_is_named_with_its_file(
+    content: str, what: str, hint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "words.json"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        options.verbaliser([str(file)])
+    assert caught.value.what == f"--verbaliser {file}: the label of {what}."
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("flag", "command"),
     [
         ("--methods", ("tune", "--model", "MODEL", "--data", "DATA", "--output-dir", "OUT")),

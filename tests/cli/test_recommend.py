@@ -45,6 +45,27 @@ def test_json(asked: list[str]) -> None:
     assert any("zero-shot loss is predicted" in warning for warning in answer["warnings"])
 
 
+def test_a_pattern_and_a_verbaliser_change_what_is_predicted(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"text {n}", "completion": ("good", "bad")[n % 2]} for n in range(90)]
+    data = tmp_path / "moods.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ["--model", str(tiny_llama), "--data", str(data), "--gpu", "RTX 4090", "--json"]
+    longer = [
+        "--pattern",
+        "Is this a good text, or is it a bad one? {prompt}",
+        "--verbaliser",
+        "1=good,0=bad",
+    ]
+    plain, other = (json.loads(run(*asked, *flags))["recommendations"][0] for flags in ([], longer))
+    assert other["full_length_tokens"] > 1.5 * plain["full_length_tokens"]
+    with pytest.raises(ConfigurationError, match="no training example has the label 'god'"):
+        run(*asked, "--verbaliser", "Yes=god,No=bad")
+    with pytest.raises(ConfigurationError, match=r"has \{prompt\} in it 0 times"):
+        run(*asked, "--pattern", "Good?")
+    with pytest.raises(ConfigurationError, match="--pattern does not go with --federated"):
+        run(*asked, "--federated", "4", "--pattern", "{prompt}?")
+
+
 def test_without_a_price_there_is_no_money(asked: list[str]) -> None:
     assert json.loads(run(*asked, "--json"))["recommendations"][0]["money"] is None
 

@@ -38,7 +38,6 @@ def test_public_names() -> None:
         "read_prompts",
         "read_split",
         "reference",
-        "reworded",
         "spread",
         "task_kind",
     ]

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tunecast.data import Dataset, Example, Turn, check_pattern, reworded
+from tunecast.data import Dataset, Example, Turn, check_pattern
+from tunecast.data.patterns import reworded
 from tunecast.errors import ConfigurationError, DataError
 
 WORDS = {"Yes": "good", "No": "not good"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -95,6 +97,67 @@ def test_given_splits_stay_and_shared_prompts_are_warned_of() -> None:
     assert len(warnings) == 1
     assert "1 of 2 test examples share their prompt" in warnings[0]
     assert shared_prompts(train, given["test"]) == [1]
+
+
+def labelled(counts: Mapping[str, int], seed: int = 0) -> list[Example]:
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    random.Random(seed).shuffle(labels)
+    return [example(row, f"Prompt {row}", label) for row, label in enumerate(labels)]
+
+
+def counted(split: tuple[Example, ...]) -> Counter[str]:
+    return Counter(one.turns[-1].content for one in split)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_have_their_shares_in_every_split(seed: int) -> None:
+    rows = labelled({"usual": 700, "other": 250, "rare": 40, "rarer": 7, "single": 3})
+    splits, _ = complete_splits({"train": rows}, seed, "d")
+    for name in ("validation", "test"):
+        assert counted(splits[name]) == {"usual": 70, "other": 25, "rare": 4, "rarer": 1}
+    assert counted(splits["train"])["single"] == 3
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    again, _ = complete_splits({"train": shuffled}, seed, "d")
+    assert {one.row for one in again["test"]} == {one.row for one in splits["test"]}
+    other, _ = complete_splits({"train": rows}, seed + 1, "d")
+    assert {one.row for one in other["test"]} != {one.row for one in splits["test"]}
+
+
+def test_few_rows_show_every_label_everywhere() -> None:
+    splits, _ = complete_splits({"train": labelled({"a": 20, "b": 6, "c": 4})}, 0, "d")
+    assert all(set(counted(split)) == {"a", "b", "c"} for split in splits.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_label_loses_its_last_training_example(seed: int) -> None:
+    counts = {**{f"pair {n}": 2 for n in range(18)}, **{f"four {n}": 4 for n in range(24)}, "one": 1}
+    splits, _ = complete_splits({"train": labelled(counts)}, seed, "d")
+    assert set(counted(splits["train"])) == set(counts)
+    assert len(splits["test"]) == len(splits["validation"]) == held_out_size(133)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_prompts_stay_together_whatever_their_labels(seed: int) -> None:
+    labels = random.Random(seed).choices(["a", "b", "c"], [6, 3, 1], k=300)
+    rows = [example(row, f"Prompt {row // 3}", label) for row, label in enumerate(labels)]
+    splits, _ = complete_splits({"train": rows}, seed, "d")
+    keys = [{prompt_key(one) for one in split} for split in splits.values()]
+    assert sum(map(len, keys)) == 100
+    assert len(splits["test"]) == len(splits["validation"]) == 30
+    assert all(set(counted(split)) == {"a", "b", "c"} for split in splits.values())
+
+
+def test_a_missing_split_has_the_shares_of_the_labels_too() -> None:
+    given = {"train": labelled({"a": 180, "b": 20}), "test": labelled({"a": 5, "b": 5})}
+    splits, _ = complete_splits(given, 0, "d")
+    assert counted(splits["validation"]) == {"a": 18, "b": 2}
+    assert splits["test"] == tuple(given["test"])
+
+
+def test_open_answers_are_split_by_their_prompts_alone() -> None:
+    rows = [example(row, f"Prompt {row}", str(row // 2)) for row in range(90)]
+    by_label, plain = (complete_splits({"train": rows}, 0, "d", by_label=flag)[0] for flag in (True, False))
+    assert by_label == plain
 
 
 @pytest.mark.parametrize(

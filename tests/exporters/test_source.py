@@ -15,7 +15,7 @@ import sessions
 import tiny
 from exported import write_pipeline
 from tunecast.api import export, merge
-from tunecast.data import read, reworded
+from tunecast.data import read
 from tunecast.errors import ConfigurationError
 from tunecast.exporters import prepare_job
 from tunecast.exporters.source import read_settings, read_source
@@ -208,7 +208,7 @@ def test_an_export_rewords_the_data_as_the_session_did(tiny_llama: Path, tmp_pat
     session = json.loads((tmp_path / "out" / "session.json").read_text())
     words = {"pattern": "{prompt} Good?", "verbaliser": {"Yes": "good", "No": "bad"}}
     session["configuration"] |= words
-    session["dataset_fingerprint"] = reworded(read(str(data), seed=3), **words).fingerprint
+    session["dataset_fingerprint"] = read(str(data), seed=3, **words).fingerprint
     (tmp_path / "out" / "session.json").write_text(json.dumps(session))
     turns = [turn.content for example in prepare_job(folder).train for turn in example.turns]
     assert {text for text in turns if not text.endswith(" Good?")} == {"Yes", "No"}

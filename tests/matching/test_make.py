@@ -12,7 +12,7 @@ import pytest
 from matching import shop
 from tunecast.data import read, task_kind
 from tunecast.errors import ConfigurationError, DataError, OutputError
-from tunecast.matching import MatchReport, MatchSettings, match
+from tunecast.matching import MatchReport, MatchSettings, SimilarityRule, match
 from tunecast.matching.prompts import BETWEEN, parse_answer
 
 
@@ -146,7 +146,19 @@ def test_candidates_that_nobody_labelled(settings: MatchSettings) -> None:
     assert len(candidates) == report.candidates > 0
     assert report.recall == 1.0
     assert not {row["prompt"] for row in candidates} & {row["prompt"] for row in rows}
-    assert set(candidates[0]) == {"prompt", "source"}
+    assert set(candidates[0]) == {"prompt", "source", "rule"}
+
+
+def test_the_rule_answers_for_candidates_too(settings: MatchSettings) -> None:
+    labels = shop.labels(Path(settings.labels), shop.pairs()[:90])  # the other matches are candidates
+    report, _ = made(replace(settings, labels=labels, candidates=5))
+    file = Path(settings.output).with_name("examples.candidates.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rule = SimilarityRule(**{name: value for name, value in report.rule.items() if name != "f1"})
+    for row in rows:
+        pair = shop.pair(*(int(row["source"][side][1:]) for side in ("left", "right")))
+        assert row["rule"] == ("Yes." if rule.matches(pair) else "No.")
+    assert report.candidate_matches == sum(row["rule"] == "Yes." for row in rows) > 0
 
 
 def answers(settings: MatchSettings, rows: list[dict[str, Any]], wrong: int) -> str:

@@ -25,7 +25,7 @@ from tunecast.session.state import earlier_state, read_state
 from tunecast.store import Store
 from tunecast.training.label_metrics import label_metric
 
-FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "6")
+FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "10")
 
 
 def write_table(file: Path, rows: list[tuple[str, str]]) -> Path:
@@ -67,7 +67,7 @@ def record(finished: sessions.Finished) -> SessionRecord:
 
 
 def test_one_command_makes_a_classifier(finished: sessions.Finished, record: SessionRecord) -> None:
-    assert "Kind of task: classification (2 labels: 'bad' 68%, 'good' 32%)" in finished.messages
+    assert "Kind of task: classification (2 labels: 'bad' 67%, 'good' 33%)" in finished.messages
     assert "chosen by accuracy, measured by the label that the model finds likeliest" in finished.messages
     assert record.objective == record.task.metric == "accuracy"
     assert record.winner == "baseline"
@@ -116,6 +116,69 @@ def test_the_cards_code_chooses_the_same_labels(
         exec(code.replace('"..."', repr(prompt)), {})
     assert capsys.readouterr().out.splitlines() == expected
     assert set(expected) == {"bad", "good"}
+
+
+@pytest.fixture(scope="module", params=["loss", "exact_match"])
+def not_by_labels(
+    request: pytest.FixtureRequest, tiny_llama: Path, table: Path, tmp_path_factory: pytest.TempPathFactory
+) -> sessions.Finished:
+    """A session on the table that is decided by the loss, or by generated answers."""
+    folder = tmp_path_factory.mktemp("not-by-labels") / "out"
+    flags = (*FLAGS, "--fix", "learning_rate=0.02", "--objective", request.param)
+    return sessions.finish(folder, tiny_llama, table, *flags)
+
+
+def test_labels_are_measured_whatever_decides(
+    not_by_labels: sessions.Finished, finished: sessions.Finished, record: SessionRecord
+) -> None:
+    folder = not_by_labels.folder
+    ours = sessions.record_of(folder)
+    trained = ours.contender("baseline")
+    by_labels = record.contender("baseline")
+    assert trained.test.metric_name == ("" if ours.objective == "loss" else "exact_match")
+    assert trained.test.loss == by_labels.test.loss, "only the choice differs"
+    assert trained.classification == by_labels.classification
+    assert ours.constant_answers[0].classification == record.constant_answers[0].classification
+    for file in ("report.html", "best/README.md"):
+        assert "Classification" in (folder / file).read_text(encoding="utf-8")
+    assert "accuracy is reported too, measured by the label that the model finds" in not_by_labels.messages
+    asked = [part for text, _ in moods(12) for part in ("--prompt", text)]
+    labels, same = (
+        results("classify", "--model", str(one), *asked, "--json") for one in (folder, finished.folder)
+    )
+    assert labels == same
+
+
+def test_an_evaluation_measures_labels_whatever_decides(
+    not_by_labels: sessions.Finished, tmp_path: Path
+) -> None:
+    record, answers = sessions.record_of(not_by_labels.folder), tmp_path / "answers.jsonl"
+    flags = ("--json", "--answers", str(answers), *sessions.IN_PROCESS)
+    found = results("evaluate", "--model", str(not_by_labels.folder), *flags)
+    measured = record.contender(record.winner).classification
+    assert measured is not None
+    assert found["classification"]["measures"] == pytest.approx(dict(measured.measures))
+    assert found["score"]["metric"] == pytest.approx(record.contender(record.winner).test.metric)
+    assert len(answers.read_text().splitlines()) == found["score"]["examples"]
+
+
+def test_labels_that_the_model_cannot_tell_apart_only_matter_where_they_decide(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    table = write_table(
+        tmp_path / "alike.csv", [(f"case {n}", ("caf\u00e9", "cafe\u0301")[n % 2]) for n in range(60)]
+    )
+    model = tmp_path / "model"
+    shutil.copytree(tiny_llama, model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "NFC"}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = SessionSettings(str(model), str(table))
+    with pytest.raises(DataError, match=r"are the same \d+ tokens to this model"):
+        prepare_task(settings, Silent())
+    prepared = prepare_task(replace(settings, objective="loss"), Silent())
+    assert prepared.training_task.labels == ()
+    assert any("So no chosen labels are measured." in text for text in prepared.warnings)
 
 
 def test_data_that_teach_nothing_are_refused_or_told(tiny_llama: Path, tmp_path: Path) -> None:
@@ -279,6 +342,26 @@ def test_a_resumed_session_keeps_its_kind_and_objective(
     assert outputs == [sample.after for sample in record.samples]
 
 
+def test_a_session_of_an_earlier_version_keeps_its_split(
+    tiny_llama: Path, table: Path, finished: sessions.Finished, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tunecast.data.splitting.are_repeated", lambda _: False)
+        flags = (*FLAGS, "--fix", "learning_rate=0.02")
+        sessions.finish(folder, tiny_llama, table, *flags)
+    before, state = sessions.record_of(folder), sessions.unfinish(folder, keep=9)
+    now = json.loads((finished.folder / "session.json").read_text())
+    assert state["dataset_fingerprint"] != now["dataset_fingerprint"]
+    code, _, err = sessions.call_main("tune", "--resume", "--output-dir", str(folder), "--json")
+    assert code == 0, err
+    again = sessions.record_of(folder)
+    assert again.contender("baseline").test == before.contender("baseline").test
+    found = results("evaluate", "--model", str(folder), "--json", *sessions.IN_PROCESS)
+    assert found["warnings"] == []
+    assert found["score"]["loss"] == pytest.approx(before.contender(before.winner).test.loss, abs=1e-4)
+
+
 def test_a_folder_cannot_smuggle_a_function_in_as_the_objective(finished: sessions.Finished) -> None:
     state = json.loads((finished.folder / "session.json").read_text())
     with pytest.raises(OutputError, match="objective is 'os:system'"):
@@ -319,8 +402,8 @@ def test_what_decides(tiny_llama: Path, table: Path, changes: dict[str, str], me
         Silent(),
     )
     assert prepared.task.metric == metric
-    # Labels that a tokenizer cannot tell apart are no mistake where nothing is decided by labels.
-    assert bool(prepared.training_task.labels) == (label_metric(metric) is not None)
+    assert bool(prepared.training_task.labels) == (changes.get("kind") != "short-answers")
+    assert bool(prepared.training_task.point_metric) == (label_metric(metric) is not None)
     told = f"chosen by {metric}, measured by the label that the model finds likeliest" in kind_text(prepared)
     assert told == (label_metric(metric) is not None)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tunecast.data import EncodedLabel
 from tunecast.errors import UserError
 from tunecast.methods.space import BASELINE
 from tunecast.records import Score, Seconds
@@ -32,6 +33,13 @@ def test_scoring_takes_longer_with_more_examples_and_with_answers(
     assert scoring_seconds(metric, settings, speed) == 3 * (0.5 * tokens + len(task.test) * 100.0)
     assert scoring_seconds(half, settings, speed) == pytest.approx(
         scoring_seconds(metric, settings, speed) / 2, rel=0.2
+    )
+    labelled = replace(task, labels=(EncodedLabel("a", (1, 2), "a"), EncodedLabel("b", (3, 2), "b")))
+    by_loss = replace(prepared, training_task=labelled)
+    assert scoring_seconds(by_loss, settings, speed) == scoring_seconds(metric, settings, speed)
+    chosen = 3 * 0.5 * (tokens + 4 * len(task.test))  # labels are chosen beside the answers
+    assert scoring_seconds(replace(metric, training_task=labelled), settings, speed) == (
+        scoring_seconds(metric, settings, speed) + chosen
     )
     longer = replace(settings, final_training="budget")
     assert scoring_seconds(prepared, longer, speed) == 4 / 3 * scoring_seconds(prepared, settings, speed)

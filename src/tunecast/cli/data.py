@@ -48,14 +48,24 @@ def check_command(
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     kind: options.Kind = None,
+    pattern: options.Pattern = None,
+    verbaliser: options.Verbaliser = None,
     seed: Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the detected format, lengths, duplicates and one example with its trained tokens marked."""
-    from tunecast.data import AUTO, check, check_kind, fitting_length, read
+    from tunecast.data import AUTO, check, check_kind, check_pattern, fitting_length, read
 
     check_kind(kind or AUTO)
-    dataset = read(source, prompt_column=prompt_column, completion_column=completion_column, seed=seed)
+    check_pattern(pattern or "")
+    dataset = read(
+        source,
+        prompt_column=prompt_column,
+        completion_column=completion_column,
+        pattern=pattern or "",
+        verbaliser=options.verbaliser(verbaliser or []),
+        seed=seed,
+    )
     base = _base_model(model)
     if max_length is None and base.tokenizer is not None:
         max_length = fitting_length(
@@ -272,6 +282,7 @@ def _print_match(report: MatchReport) -> None:
         "training pairs not drawn": report.pool,
         "validation pairs answered wrongly": report.errors,
         "unlabelled candidates": report.candidates,
+        "unlabelled candidates that match by the rule": report.candidate_matches,
     }
     for what, count in facts.items():
         if count:

@@ -68,7 +68,9 @@ def command(
     alpha: options.Alpha = None,
     trust_remote_code: options.TrustRemoteCode = None,
     answers: str = typer.Option(
-        "", "--answers", help="File for the answer to every example, ending in .jsonl; needs a metric."
+        "",
+        "--answers",
+        help="File for the answer to every example, ending in .jsonl; needs labels or a metric.",
     ),
     as_json: options.AsJson = False,
 ) -> None:

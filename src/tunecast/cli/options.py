@@ -5,6 +5,7 @@ An option that is not given is None, so that defaults stand in one place: the se
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -240,21 +241,19 @@ def fixed_values(texts: Sequence[str]) -> dict[str, Any]:
     return dict(map(_fixed, texts))
 
 
-def verbaliser(texts: Sequence[str]) -> dict[str, Any]:
+def verbaliser(texts: Sequence[str]) -> dict[str, str]:
     """Parse all ``--verbaliser`` options: pairs such as ``Yes=acceptable,No=unacceptable``, or files of them.
 
     Raises:
-        ConfigurationError: An option is neither, a file cannot be read, or a word stands for two labels.
+        ConfigurationError: An option is neither, a file cannot be read or has a label that is no text, or a
+            word stands for two labels.
     """
-    from tunecast.untrusted import read_object
-
     example, form = "Yes=acceptable,No=unacceptable", "WORD=LABEL,... or a JSON file"
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for text in texts:
         path = expanded(text)
         if path.suffix == ".json" or path.is_file():
-            hint = 'Write it as {"Yes": "acceptable", "No": "unacceptable"}.'
-            pairs = list(read_object(path, f"--verbaliser {text}", hint=hint).items())
+            pairs = _words_of(path, f"--verbaliser {text}")
         else:
             parts = text.split(",")
             whole = all("=" in part for part in parts)  # else the comma is part of a label
@@ -266,6 +265,23 @@ def verbaliser(texts: Sequence[str]) -> dict[str, Any]:
                     "Give every label a word of its own.",
                 )
     return found
+
+
+def _words_of(path: Path, named: str) -> list[tuple[str, str]]:
+    """Read the words of a verbaliser and their labels from a JSON file."""
+    from tunecast.untrusted import read_object
+
+    hint = 'Write it as {"Yes": "acceptable", "No": "unacceptable"}.'
+    content = read_object(path, named, hint=hint)
+    for word, label in content.items():
+        if not isinstance(label, str):
+            written = json.dumps(label, ensure_ascii=False)
+            quoted = json.dumps({word: written}, ensure_ascii=False)
+            raise ConfigurationError(
+                f"{named}: the label of the word {word!r} is {written}, which is no text.",
+                hint if isinstance(label, dict | list) else f"Put the label in quotes: {quoted}.",
+            )
+    return list(content.items())
 
 
 def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[str, str]:

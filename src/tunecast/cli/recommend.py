@@ -90,6 +90,8 @@ def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
+    pattern: options.Pattern = None,
+    verbaliser: options.Verbaliser = None,
     trust_remote_code: options.TrustRemoteCode = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -115,6 +117,8 @@ def command(
             "--gpus-per-trial": gpus_per_trial,
             "--prompt-column": prompt_column,
             "--completion-column": completion_column,
+            "--pattern": pattern,
+            "--verbaliser": verbaliser,
             "--trust-remote-code": trust_remote_code,
         }
         _refuse(single, "does not go with --federated")
@@ -131,6 +135,8 @@ def command(
         seed=seed,
         prompt_column=prompt_column,
         completion_column=completion_column,
+        pattern=pattern or "",
+        verbaliser=options.verbaliser(verbaliser or []),
         trust_remote_code=bool(trust_remote_code),
         prior=prior,
         **_stated(top=top, epochs=epochs, gpus_per_trial=gpus_per_trial),

@@ -9,7 +9,7 @@ from tunecast.data.formats import read_prompts
 from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kind
 from tunecast.data.labels import EncodedLabel, encode_labels
 from tunecast.data.length import LONGEST_BY_DEFAULT, fitting_length, spread
-from tunecast.data.patterns import check_pattern, reworded
+from tunecast.data.patterns import check_pattern
 from tunecast.data.read import ALL, HELD_OUT, read, read_split
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "read_prompts",
     "read_split",
     "reference",
-    "reworded",
     "spread",
     "task_kind",
 ]

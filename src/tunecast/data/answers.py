@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,14 +66,21 @@ def closed_answers(dataset: Dataset) -> ClosedAnswers | None:
     example trains its answer only.
     """
     answers = training_answers(dataset)
-    held_out = [answer_of(example) for example in (*dataset.validation, *dataset.test)]
-    examples = (example for _, split in dataset.splits() for example in split)
+    held_out = (*dataset.validation, *dataset.test)
+    known = sum(answer_of(example) in answers.counts for example in held_out)
     is_closed = (
-        0 < len(answers.counts) <= min(MAX_ANSWERS, len(dataset.train) / MIN_REPEATS)
-        and sum(answer in answers.counts for answer in held_out) >= MIN_KNOWN * len(held_out)
-        and all(trains_one_answer(example) for example in examples)
+        are_repeated(dataset.train)
+        and known >= MIN_KNOWN * len(held_out)
+        and all(map(trains_one_answer, held_out))
     )
     return answers if is_closed else None
+
+
+def are_repeated(examples: Sequence[Example]) -> bool:
+    """Whether each example trains its answer only, and the answers are few and repeat."""
+    distinct = len(set(map(answer_of, examples)))
+    few = 0 < distinct <= min(MAX_ANSWERS, len(examples) / MIN_REPEATS)
+    return few and all(map(trains_one_answer, examples))
 
 
 def training_answers(dataset: Dataset) -> ClosedAnswers:

@@ -138,7 +138,7 @@ def _prompt_reader(table: Table, prompt_column: str | None) -> Callable[[Mapping
     names = _by_lower_name(head)
     if prompt_column is not None:
         if prompt_column in head:
-            return partial(_value, column=prompt_column)
+            return _text_reader(table, prompt_column)
         raise DataError(
             f"{table.place} has no column {prompt_column!r} of prompts; it has {_columns(head)}.",
             "Name one of those with --prompt-column.",
@@ -146,13 +146,25 @@ def _prompt_reader(table: Table, prompt_column: str | None) -> Callable[[Mapping
     extra = next((names[name] for name in ALPACA_INPUTS if name in names), None)
     if "instruction" in names and extra is not None:
         return partial(_instruction, instruction=names["instruction"], extra=extra)
-    likely = [names[name] for name in PROMPTS if name in names] or list(names.values())
+    likely = [names[name] for name in PROMPTS if name in names]
+    likely = likely or [names[name] for name in CONVERSATIONS if name in names] or list(names.values())
     if len(likely) == 1:
-        return partial(_value, column=likely[0])
+        return _text_reader(table, likely[0])
     raise DataError(
         f"{table.place}: any of the columns {listed(map(repr, likely), 10)} may hold the prompts.",
         "Name one of them with --prompt-column.",
     )
+
+
+def _text_reader(table: Table, column: str) -> Callable[[Mapping[str, Any]], str]:
+    """Return a reader of a column of texts; one of conversations is refused."""
+    if isinstance(table.rows[0][1][column], list):
+        raise DataError(
+            f"{table.place}: the column {column!r} holds conversations, and a prompt is one text.",
+            "Put the text into a column of its own. Conversations that end with a label, any of the model's, "
+            "are answered by tunecast evaluate --split all --answers FILE.jsonl.",
+        )
+    return partial(_value, column=column)
 
 
 def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:

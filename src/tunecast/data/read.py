@@ -13,6 +13,7 @@ from tunecast.data.files import SUFFIXES, Table, read_file
 from tunecast.data.formats import Format, convert, detect
 from tunecast.data.hub import is_saved_folder, looks_like_id, read_hub, read_saved_folder
 from tunecast.data.origin import read_origin
+from tunecast.data.patterns import reworded
 from tunecast.data.problems import listed
 from tunecast.data.splitting import complete_splits
 from tunecast.errors import DataError
@@ -38,8 +39,11 @@ def read(
     *,
     prompt_column: str | None = None,
     completion_column: str | None = None,
+    pattern: str = "",
+    verbaliser: Mapping[str, str] | None = None,
     seed: int = 0,
     scored: str = "",
+    fingerprint: str = "",
     progress: Progress | None = None,
 ) -> Dataset:
     """Read, check and split a dataset.
@@ -51,15 +55,20 @@ def read(
             (``owner/name:train[:1000]``); or ``stdlib``, questions made from Python's own documentation.
         prompt_column: Column of the prompt, if its name is not a known one.
         completion_column: Column of the completion, if its name is not a known one.
+        pattern: Text around every prompt, as for :func:`~tunecast.data.patterns.reworded`; empty for none.
+        verbaliser: The label that each word stands for, as there; None or empty for the labels.
         seed: Seed of the split, if the source has no splits.
         scored: For scoring a model without training: the split that is scored, which then is all that the
             source needs to have; or :data:`HELD_OUT`; or :data:`ALL` for all rows, which then are in every
             split.
+        fingerprint: Of the dataset that a session began with. Earlier versions did not split by label; if
+            this is the fingerprint of their split, the dataset is split as they did.
 
     Returns:
         The dataset in canonical form. Splits made here share no prompt.
 
     Raises:
+        ConfigurationError: The verbaliser does not fit the labels.
         DataError: The source is missing, malformed, of an unknown format, or too small to split.
     """
     splits, name, warnings = read_tables(source, progress)
@@ -83,22 +92,31 @@ def read(
     origin = read_origin(expanded(source)) if expanded(source).is_file() else None
     if origin is None:  # what Tunecast wrote itself holds the source of each pair too
         warnings.extend(_unused_columns(splits, fmt))
-    complete, shared = _complete(given, scored, seed, source)
-    return Dataset(
-        name=name,
-        source=source,
-        format=fmt.name,
-        train=complete["train"],
-        validation=complete["validation"],
-        test=complete["test"],
-        warnings=(*warnings, *shared),
-        empty_rows=empty_rows,
-        origin=origin,
-    )
+
+    def arranged(*, by_label: bool) -> Dataset:
+        complete, shared = _complete(given, scored, seed, source, by_label)
+        whole = Dataset(
+            name=name,
+            source=source,
+            format=fmt.name,
+            train=complete["train"],
+            validation=complete["validation"],
+            test=complete["test"],
+            warnings=(*warnings, *shared),
+            empty_rows=empty_rows,
+            origin=origin,
+        )
+        return reworded(whole, pattern, verbaliser or {})
+
+    dataset = arranged(by_label=True)
+    if fingerprint in ("", dataset.fingerprint):
+        return dataset
+    earlier = arranged(by_label=False)
+    return earlier if earlier.fingerprint == fingerprint else dataset
 
 
 def _complete(
-    given: dict[str, Sequence[Example]], scored: str, seed: int, source: str
+    given: dict[str, Sequence[Example]], scored: str, seed: int, source: str, by_label: bool
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
     """Return the three splits, and warnings about prompts that they share; see :func:`read`."""
     if scored == ALL:
@@ -108,7 +126,7 @@ def _complete(
     elif scored in given and "train" not in given:
         rows = tuple(given[scored])
     else:
-        return complete_splits(given, seed, source)
+        return complete_splits(given, seed, source, by_label=by_label)
     return dict.fromkeys(SPLITS, rows), []
 
 

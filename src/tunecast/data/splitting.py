@@ -1,11 +1,12 @@
-"""Splits a dataset by seed so that no prompt is in two splits."""
+"""Splits a dataset by seed so that no prompt is in two splits, and all have the same share of each label."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
+from tunecast.data.answers import answer_of, are_repeated
 from tunecast.data.examples import Example, prompt_key
 from tunecast.data.problems import listed
 from tunecast.errors import DataError
@@ -21,12 +22,15 @@ def held_out_size(examples: int) -> int:
 
 
 def complete_splits(
-    given: dict[str, Sequence[Example]], seed: int, place: str
+    given: dict[str, Sequence[Example]], seed: int, place: str, *, by_label: bool = True
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
     """Take missing splits out of the training split, about 80/10/10 if there is only one split.
 
     All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same split.
-    The assignment depends on the seed and the prompts, not on the order of rows.
+    The assignment depends on the seed, the prompts and their labels, not on the order of rows.
+
+    Args:
+        by_label: Whether answers that repeat like labels have the same shares in all splits.
 
     Returns:
         The three splits, each in source order, and warnings about prompts shared between given splits.
@@ -40,7 +44,7 @@ def complete_splits(
             "Add a train file (or split), or name a single file, which will then be split.",
         )
     missing = [name for name in ("test", "validation") if not given.get(name)]
-    carved = _carve(list(given["train"]), missing, seed, place)
+    carved = _carve(list(given["train"]), missing, seed, place, by_label)
     splits = {name: tuple(carved.get(name, given.get(name, ()))) for name in ("train", "validation", "test")}
     return splits, _shared_warnings(splits, missing)
 
@@ -51,7 +55,9 @@ def shared_prompts(one: Sequence[Example], other: Sequence[Example]) -> list[int
     return [example.row for example in other if prompt_key(example) in known]
 
 
-def _carve(train: list[Example], missing: list[str], seed: int, place: str) -> dict[str, list[Example]]:
+def _carve(
+    train: list[Example], missing: list[str], seed: int, place: str, by_label: bool
+) -> dict[str, list[Example]]:
     groups: dict[str, list[Example]] = defaultdict(list)
     for example in train:
         groups[prompt_key(example)].append(example)
@@ -61,30 +67,62 @@ def _carve(train: list[Example], missing: list[str], seed: int, place: str) -> d
             f"out {' and '.join(reversed(missing))}.",
             "Add examples, or give your own train, validation and test files.",
         )
-    side = assign_groups({key: len(group) for key, group in groups.items()}, missing, seed)
+    sizes = {key: len(group) for key, group in groups.items()}
+    has_labels = by_label and are_repeated(train)
+    labels = {key: _label(group) for key, group in groups.items()} if has_labels else {}
+    side = assign_groups(sizes, missing, seed, labels)
     carved: dict[str, list[Example]] = {name: [] for name in ("train", *missing)}
     for example in train:
         carved[side[prompt_key(example)]].append(example)
     return carved
 
 
-def assign_groups(sizes: Mapping[str, int], held_out: Sequence[str], seed: int) -> dict[str, str]:
+def _label(group: Iterable[Example]) -> str:
+    """Return the most frequent label of a prompt; of several, the first by alphabet."""
+    counts = Counter(map(answer_of, group))
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def assign_groups(
+    sizes: Mapping[str, int], held_out: Sequence[str], seed: int, labels: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Choose a split for each group of examples: one of ``held_out``, or ``train``.
 
     Args:
         sizes: Number of examples of each group, at least one group more than ``held_out`` has names.
         held_out: The splits to fill, each with about :func:`held_out_size` examples.
         seed: Seed of the choice, which also depends on the groups' names, but not on their order.
+        labels: Label of each group, to hold out the same share of each, and never the last of one; empty
+            for groups without labels.
     """
-    room = dict.fromkeys(held_out, held_out_size(sum(sizes.values())))
-    side: dict[str, str] = {}
-    for key in sorted(sizes, key=lambda key: _draw(seed, key)):
-        name = next((name for name in held_out if sizes[key] <= room[name]), "train")
-        side[key] = name
-        if name != "train":
-            room[name] -= sizes[key]
+    drawn = sorted(sizes, key=lambda key: _draw(seed, key))
+    side = dict.fromkeys(drawn, "train")
+    for name in held_out:
+        room = held_out_size(sum(sizes.values()))
+        left = [key for key in drawn if side[key] == "train"]
+        for key in _in_shares(left, labels) if labels else left:
+            if sizes[key] <= room:
+                side[key] = name
+                room -= sizes[key]
     _fill_empty(side, sizes, held_out)
     return side
+
+
+def _in_shares(drawn: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    """Order groups so that every beginning has the shares of the labels, and leave out the last of each.
+
+    The i-th of a label's n groups has its place at (i + 1/2) / n, so that the label's share of a beginning is
+    rounded (the method of Sainte-Lague). Of equal places, that of the rarer label comes first.
+    """
+    sizes, left = Counter(labels.values()), Counter(labels[key] for key in drawn)
+    places: dict[str, tuple[float, int]] = {}
+    seen = Counter[str]()
+    for key in drawn:
+        label = labels[key]
+        if seen[label] < left[label] - 1:
+            places[key] = (seen[label] + 0.5) / sizes[label], seen[label]
+        seen[label] += 1
+    return sorted(places, key=places.__getitem__)
 
 
 def _fill_empty(side: dict[str, str], sizes: Mapping[str, int], held_out: Sequence[str]) -> None:

@@ -101,6 +101,7 @@ class ScoreModel:
     generate_limit: int = 0
     interval_seed: int | None = None
     answers_within: float | None = None
+    label_limit: int = 0
 
     def perform(self, runner: Runner) -> Scored:
         """Evaluate and generate."""
@@ -113,6 +114,7 @@ class ScoreModel:
             generate_limit=self.generate_limit,
             interval_seed=self.interval_seed,
             answers_within=self.answers_within,
+            label_limit=self.label_limit,
         )
 
 

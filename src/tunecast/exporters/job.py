@@ -137,7 +137,7 @@ def prepare_job(
     resolved = resolve(model)
     facts = _checked_facts(resolved, max_length)
     seed = settings.get("seed", 0)
-    dataset = read_data(where, settings)
+    dataset = read_data(where, settings, found.fingerprint)
     if not data_source and found.fingerprint not in ("", dataset.fingerprint):
         raise ConfigurationError(
             f"{where} has changed since the session: its export would train on other examples.",

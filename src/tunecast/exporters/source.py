@@ -132,8 +132,11 @@ def _tested(folder: Path, settings: Mapping[str, Any], record: Mapping[str, Any]
     return TestedRun(run.full_length_tokens or tokens, run.unique_examples, run.max_length, step)
 
 
-def read_data(source: str, settings: Mapping[str, Any]) -> Dataset:
+def read_data(source: str, settings: Mapping[str, Any], fingerprint: str = "") -> Dataset:
     """Read data as a session with these settings does, its prompts and labels reworded.
+
+    Args:
+        fingerprint: Of the dataset that the session began with, as for :func:`tunecast.data.read`.
 
     Raises:
         DataError: The data cannot be read.
@@ -141,10 +144,12 @@ def read_data(source: str, settings: Mapping[str, Any]) -> Dataset:
     """
     from tunecast import data
 
-    dataset = data.read(
+    return data.read(
         source,
         prompt_column=settings.get("prompt_column"),
         completion_column=settings.get("completion_column"),
+        pattern=settings.get("pattern", ""),
+        verbaliser=settings.get("verbaliser"),
         seed=settings.get("seed", 0),
+        fingerprint=fingerprint,
     )
-    return data.reworded(dataset, settings.get("pattern", ""), settings.get("verbaliser", {}))

@@ -26,6 +26,7 @@ class MatchReport:
         errors: Validation pairs that the answers got wrong; None without answers.
         recall: Share of the labelled matches that blocking finds; None where it was not needed.
         candidates: Unlabelled candidate pairs.
+        candidate_matches: Those that match by the rule.
         rule: The best rule by string similarity alone: ``attribute`` (empty for the whole record),
             ``scorer``, ``threshold`` from 0 to 1, and ``f1`` by split.
         notes: What was left out, and deviations from the request, one sentence each.
@@ -39,6 +40,7 @@ class MatchReport:
     errors: int | None
     recall: float | None
     candidates: int
+    candidate_matches: int
     rule: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -55,7 +57,7 @@ class MatchFiles:
 
     @property
     def candidates(self) -> Path:
-        """Candidates as JSON lines with the columns ``prompt`` and ``source``."""
+        """Candidates as JSON lines with ``prompt``, ``source`` and ``rule``, which is the rule's answer."""
         return self.examples.with_name(f"{self.examples.stem}.candidates.jsonl")
 
     @property

@@ -18,7 +18,7 @@ from tunecast.matching.prompts import ANSWERS, BETWEEN, LAYOUTS, demonstrated, p
 from tunecast.matching.reading import Labelled, read_labelled
 from tunecast.matching.records import RecordPair
 from tunecast.matching.selection import demonstrations, like_errors, sampled
-from tunecast.matching.similarity import tuned_rule
+from tunecast.matching.similarity import SimilarityRule, tuned_rule
 from tunecast.matching.splitting import sharing, split_pairs
 from tunecast.paths import expanded
 
@@ -89,6 +89,7 @@ def match(settings: MatchSettings) -> MatchReport:
     wrong = _wrong(settings, splits["validation"]) if settings.errors else None
     splits["train"] = chosen = _chosen(settings, pool, wrong)
     unlabelled = _unlabelled(blocks, together) if blocks and settings.candidates else []
+    rule = tuned_rule(chosen)
     report = MatchReport(
         pairs={name: _counts(pairs) for name, pairs in splits.items()},
         negatives=sum(pair.made_by == "blocking" for pair in _all(splits)),
@@ -98,10 +99,12 @@ def match(settings: MatchSettings) -> MatchReport:
         errors=None if wrong is None else len(wrong),
         recall=blocks.recall(_all(labelled.pairs)) if blocks else None,
         candidates=len(unlabelled),
-        rule=_rule(splits),
+        candidate_matches=sum(map(rule.matches, unlabelled)),
+        rule={**asdict(rule), "f1": {name: rule.f1(pairs) for name, pairs in splits.items()}},
         notes=(*labelled.notes, *_one_sided(splits)),
     )
-    files.write(_examples(settings, splits), _worded(settings, unlabelled, chosen), report)
+    candidates = _by_rule(rule, unlabelled, _worded(settings, unlabelled, chosen))
+    files.write(_examples(settings, splits), candidates, report)
     return report
 
 
@@ -250,9 +253,12 @@ def _worded(
         yield {"prompt": demonstrated(pair, before, settings.layout, settings.noun), "source": source}
 
 
-def _rule(splits: Splits) -> dict[str, Any]:
-    rule = tuned_rule(splits["train"])
-    return {**asdict(rule), "f1": {name: rule.f1(pairs) for name, pairs in splits.items()}}
+def _by_rule(
+    rule: SimilarityRule, pairs: Sequence[RecordPair], rows: Iterator[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the candidates, with what the rule answers."""
+    for pair, row in zip(pairs, rows, strict=True):
+        yield {**row, "rule": ANSWERS[rule.matches(pair)]}
 
 
 def _one_sided(splits: Splits) -> Iterator[str]:

@@ -48,6 +48,8 @@ class Question:
         epochs: Passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
         prompt_column: Overrides the detected column, as ``completion_column`` does.
+        pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
+        verbaliser: The label that each word stands for; empty for the labels.
         gpus_per_trial: Devices that a training is spread over.
         prior: File of ``tunecast learn``; empty for the shipped one.
     """
@@ -67,6 +69,8 @@ class Question:
     seed: int = 0
     prompt_column: str | None = None
     completion_column: str | None = None
+    pattern: str = ""
+    verbaliser: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
     gpus_per_trial: int = 1
     prior: str = ""
@@ -74,6 +78,7 @@ class Question:
     def __post_init__(self) -> None:
         for name in ("top", "epochs", "price", "seed", "memory_gb", "max_length", "gpus_per_trial"):
             check_range(name, getattr(self, name))
+        data.check_pattern(self.pattern)
 
     @property
     def restrictions(self) -> Restrictions:
@@ -153,6 +158,8 @@ def _read(
         source,
         prompt_column=question.prompt_column,
         completion_column=question.completion_column,
+        pattern=question.pattern,
+        verbaliser=question.verbaliser,
         seed=question.seed,
     )
     tokenizer = LightTokenizer(folder)

@@ -30,6 +30,8 @@ def kind_text(prepared: PreparedTask) -> str:
     text = f"Kind of task: {kind.text}; the winner is chosen by {decides}"
     if decides == kind.metric or (kind.labels and label_metric(decides)):
         return f"{text}, measured {kind.measured}."
+    if prepared.training_task.labels:
+        return f"{text}. {kind.metric} is reported too, measured {kind.measured}."
     return f"{text}. --objective {kind.metric} would measure {kind.metric} {kind.measured}."
 
 

@@ -37,11 +37,8 @@ class ConstantRival:
     texts: tuple[str, ...]
 
     def outputs(self, others: Sequence[SampleOutput]) -> list[SampleOutput]:
-        """Return its answers to the prompts of a model's outputs."""
-        return [
-            replace(output, after=text, confidence=None)
-            for output, text in zip(others, self.texts, strict=True)
-        ]
+        """Return its label for the prompts of a classifier's outputs."""
+        return [replace(output, after=self.answer.answer, confidence=None) for output in others]
 
 
 def constant_rivals(prepared: PreparedTask, metric: str, *, seed: int) -> list[ConstantRival]:

@@ -22,7 +22,6 @@ from tunecast.session.finished_model import find_finished_model
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.measurement import Scored
-from tunecast.training.metrics import get_metric
 from tunecast.training.training_task import TrainingTask
 
 SPLITS = ("test", "validation", ALL)
@@ -71,7 +70,9 @@ def evaluate(
     if seed is not None:
         settings = replace(settings, seed=seed)
     with start_executor(settings.executor, 1, worker_threads(settings.threads, 1)) as executor:
-        prepared = prepare_task(settings, progress, scored=split, head=finished.head)
+        prepared = prepare_task(
+            settings, progress, scored=split, head=finished.head, fingerprint=finished.fingerprint
+        )
         metric = prepared.task.metric if prepared.task.metric != LOSS else ""
         request = ScoreModel(
             None,
@@ -80,14 +81,14 @@ def evaluate(
             metric=metric,
             generate_limit=sys.maxsize if metric else 0,
             interval_seed=settings.seed,
+            label_limit=sys.maxsize if prepared.training_task.labels else 0,
         )
         progress.start(f"Scoring the {split} examples")
         task = replace(prepared.training_task, adapter=finished.adapter)
         executor.open(TrainingPlace(task.steered_by(finished.steering) if finished.steering else task))
         scored: Scored = scored_answer(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
-    by_labels = bool(metric) and get_metric(metric).by_labels
-    labels = [label.text for label in task.labels] if by_labels else []
+    labels = [label.text for label in task.labels]
     diagnostics = finished.origin.warnings(prepared.dataset, settings.seed) if finished.origin else []
     is_other_data = not finished.origin or (diagnostics and settings.seed == finished.origin.seed)
     if expanded(settings.data).is_file() and is_other_data:
@@ -99,7 +100,7 @@ def evaluate(
         split=split,
         score=scored.score,
         warnings=(*prepared.warnings, *diagnostics),
-        classification=classify(scored.outputs, labels, settings.positive_label) if labels else None,
+        classification=classify(scored.labelled, labels, settings.positive_label),
         answers=_answers(prepared.training_task, split, scored.outputs),
         proxy=proxy,
     )

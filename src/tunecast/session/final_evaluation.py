@@ -223,7 +223,7 @@ class FinalScoring:
                     test[name].score,
                     validation[c.key].score,
                     c.trained_on,
-                    self._classified(test[name].outputs) if judge.by_labels else None,
+                    self._classified(test[name].labelled),
                 )
                 for name, c in contenders.items()
             ),
@@ -238,9 +238,7 @@ class FinalScoring:
                 name for name in contenders if judge.prefers(test[name].score, test[winner].score)
             ),
             constant_answers=tuple(
-                replace(rival.answer, classification=self._classified(rival.outputs(test[winner].outputs)))
-                if judge.by_labels
-                else rival.answer
+                replace(rival.answer, classification=self._classified(rival.outputs(test[winner].labelled)))
                 for rival in constants
             ),
             margins=self._margins("test", judge, contenders, winner, test, constants),
@@ -341,11 +339,12 @@ class FinalScoring:
             f"Scoring {examples} test examples, outside the budget", len(contenders), "models"
         )
         limit = examples if judge.metric else SAMPLES
+        labelled = examples if self.prepared.training_task.labels else 0
         known: dict[Key, Scored] = {}
         every, began = {finalist.key for finalist in contenders.values()}, time.monotonic()
         for name, finalist in contenders.items():
             if finalist.key not in known:
-                request = finalist.scoring("test", judge.metric, limit, self.settings.seed)
+                request = finalist.scoring("test", judge.metric, limit, self.settings.seed, labelled)
                 known[finalist.key] = score_finalist(finalist, request, self.ask, self.progress)
             left = (time.monotonic() - began) * (len(every) / len(known) - 1)
             wait = f", about {wait_text(left)} left" if left else ""

@@ -73,11 +73,23 @@ class Finalist:
         return next(point for point in self.run.curve if point.step == self.step)
 
     def scoring(
-        self, split: str, metric: str, generate_limit: int, interval_seed: int | None = None
+        self,
+        split: str,
+        metric: str,
+        generate_limit: int,
+        interval_seed: int | None = None,
+        label_limit: int = 0,
     ) -> ScoreModel:
         """Return the request to score it."""
         return ScoreModel(
-            self.spec, self.step, split, self.weights_hash, metric, generate_limit, interval_seed
+            self.spec,
+            self.step,
+            split,
+            self.weights_hash,
+            metric,
+            generate_limit,
+            interval_seed,
+            label_limit=label_limit,
         )
 
 

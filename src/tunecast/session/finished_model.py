@@ -56,6 +56,11 @@ class FinishedModel:
     origin: Origin | None
     head: tuple[str, ...] = ()
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data that it was trained on; empty if they are not known."""
+        return self.origin.dataset_fingerprint if self.origin else ""
+
 
 def find_finished_model(
     model: str, adapter: str = "", proxy: Proxy | None = None, *, trust_remote_code: bool = False
@@ -248,8 +253,8 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
     if not given and not known:
         raise ConfigurationError(
             f"The labels of {finished.named} are not known.",
-            "Give each with --label, as the model writes it. Models that a session of this version chose by "
-            "a metric of labels know theirs.",
+            "Give each with --label, as the model writes it. Models that a session of this version delivered "
+            "for a classification know theirs.",
         )
     trained = {label.strip(): label for label in known}
     spelled = {label.strip(): trained.get(label.strip(), label) for label in given or known}

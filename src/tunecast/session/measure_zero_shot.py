@@ -59,6 +59,8 @@ def measure_zero_shot(
         seed=question.seed,
         prompt_column=question.prompt_column,
         completion_column=question.completion_column,
+        pattern=question.pattern,
+        verbaliser=question.verbaliser,
         trust_remote_code=question.trust_remote_code,
     )
     training_task = prepare_task(settings, progress).training_task

@@ -76,6 +76,7 @@ def prepare_task(
     dtype: str = "",
     scored: str = "",
     head: Sequence[str] = (),
+    fingerprint: str = "",
 ) -> PreparedTask:
     """Prepare the task of a session.
 
@@ -83,6 +84,7 @@ def prepare_task(
         dtype: Type of the weights, for a session that began with it; empty to choose.
         scored: What is scored without any training, as for :func:`tunecast.data.read`; empty for a session.
         head: Labels of the classification head that is scored, in its order; empty for a model that writes.
+        fingerprint: Of the dataset that a session began with, as for :func:`tunecast.data.read`.
 
     Raises:
         DataError: The dataset cannot be used.
@@ -106,11 +108,13 @@ def prepare_task(
         settings.data,
         prompt_column=settings.prompt_column,
         completion_column=settings.completion_column,
+        pattern=settings.pattern,
+        verbaliser=settings.verbaliser,
         seed=settings.seed,
         scored=scored,
+        fingerprint=fingerprint,
         progress=progress,
     )
-    dataset = data.reworded(dataset, settings.pattern, settings.verbaliser)
     kind = data.task_kind(dataset, settings.kind, head)
     if not scored and settings.kind == data.AUTO:
         _check_varied(settings.data, dataset)
@@ -121,12 +125,13 @@ def prepare_task(
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
+    unlabelled: list[str] = []
     if head:
         training_task = _scored_by_head(training_task, settings.data, head, dataset, tokenizer, scored)
         _check_answers_by_head("The model's classification head", kind, metric)
     else:
         _check_loss(settings, kind, metric, facts)
-        training_task = _with_labels(training_task, settings, kind, metric, dataset, tokenizer)
+        training_task, unlabelled = _with_labels(training_task, settings, kind, metric, dataset, tokenizer)
     guards = read_guards(settings.guard, tokenizer, facts, get_loss(LOSS), settings.seed)
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
@@ -135,7 +140,7 @@ def prepare_task(
     )
     task = Task(dataset.name, facts.name, metric)
     described = describe_dataset(dataset, tokenizer)
-    warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings]
+    warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings, *unlabelled]
     for name, examples in dataset.splits():
         warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
@@ -161,20 +166,25 @@ def _with_labels(
     metric: str,
     dataset: Dataset,
     tokenizer: Any,
-) -> TrainingTask:
-    """Add the labels of a classification, where a loss or a metric needs them."""
+) -> tuple[TrainingTask, list[str]]:
+    """Add the labels of a classification, and say why where they cannot be measured and need not be."""
+    if kind.labels is None:
+        return task, []
     trained = settings.fixed.get(TRAINING_LOSS, COMPLETION)
-    if kind.labels is None or (trained == COMPLETION and label_metric(metric) is None):
-        return task
-    labels = data.encode_labels(
-        kind.labels.counts, dataset.train, tokenizer, architecture=task.facts.architecture
-    )
+    try:
+        labels = data.encode_labels(
+            kind.labels.counts, dataset.train, tokenizer, architecture=task.facts.architecture
+        )
+    except DataError as error:  # the model cannot tell two of them apart
+        if trained != COMPLETION or label_metric(metric) is not None:
+            raise
+        return task, [f"{error.what} So no chosen labels are measured."]
     if trained != COMPLETION:
         _check_labels(settings.data, labels, task.train)
     if trained == HEAD:
         _check_held_out(settings.data, labels, task)
     cheap = label_metric(metric) is not None and is_cheap(labels, task.validation, task.facts.context)
-    return replace(task, labels=labels, point_metric=metric if cheap else "")
+    return replace(task, labels=labels, point_metric=metric if cheap else ""), []
 
 
 def _metric(settings: SessionSettings, kind: TaskKind) -> str:

@@ -133,7 +133,8 @@ def _scores(
     known = _known(folder.path / SCORES_FILE, key)
     if set(ALPHAS) <= set(known):
         return known
-    prepared = prepare_task(replace(settings, model=finished.model, objective=record.objective), progress)
+    small = replace(settings, model=finished.model, objective=record.objective)
+    prepared = prepare_task(small, progress, fingerprint=finished.fingerprint)
     task = replace(prepared.training_task, adapter=finished.adapter)
     assert finished.steering is not None
     task = task.steered_by(finished.steering)

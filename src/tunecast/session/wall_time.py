@@ -57,8 +57,12 @@ def test_scoring_seconds(prepared: PreparedTask, settings: SessionSettings, spee
     training_task = prepared.training_task
     # The base model, the baseline and the incumbent.
     contenders = 3 + (settings.final_choice.kind != "none")
-    answers = SAMPLES if prepared.task.metric == LOSS else len(training_task.test_examples)
+    answers = len(training_task.test_examples)
+    if prepared.task.metric == LOSS and not training_task.labels:
+        answers = SAMPLES
     tokens = sum(example.tokens for example in training_task.test)
+    if training_task.labels and not _answers_by_labels(prepared):  # labels are chosen beside the answers
+        tokens += tokens + answers * _label_tokens(training_task)
     return contenders * (speed.scoring * tokens + speed.answering * answers)
 
 
@@ -80,7 +84,16 @@ def _answering(prepared: PreparedTask, training: float) -> float:
     """Return the seconds of an answer, generated in the greatest length, by those of training on a token."""
     training_task = prepared.training_task
     prompt = sum(example.tokens for example in training_task.test) / len(training_task.test)
-    if label_metric(prepared.task.metric) is not None:  # a label is scored, not generated
-        labels = sum(len(label.ids) for label in training_task.labels)
-        return training * FORWARD_COST * (prompt + labels)
+    if _answers_by_labels(prepared):  # a label is scored, not generated
+        return training * FORWARD_COST * (prompt + _label_tokens(training_task))
     return training * (FORWARD_COST * prompt + GENERATED_COST * training_task.max_new_tokens)
+
+
+def _answers_by_labels(prepared: PreparedTask) -> bool:
+    """Whether answers are chosen labels: those of a classification, unless generated ones decide."""
+    metric = prepared.task.metric
+    return bool(prepared.training_task.labels) and (metric == LOSS or label_metric(metric) is not None)
+
+
+def _label_tokens(training_task: TrainingTask) -> int:
+    return sum(len(label.ids) for label in training_task.labels)

@@ -60,6 +60,7 @@ class Scored:
         evaluation: Duration of measuring the loss.
         measured: What :meth:`Loss.measure` gave for each example, in the order of the split.
         answering_seconds: Wall seconds of giving ``outputs``.
+        labelled: The labels that the model chose; ``outputs`` themselves if they are chosen.
     """
 
     score: Score
@@ -68,3 +69,4 @@ class Scored:
     outputs: tuple[SampleOutput, ...] = ()
     retrained_tokens: int = 0
     answering_seconds: float = 0.0
+    labelled: tuple[SampleOutput, ...] = ()

@@ -161,6 +161,7 @@ class Runner:
         generate_limit: int = 0,
         interval_seed: int | None = None,
         answers_within: float | None = None,
+        label_limit: int = 0,
     ) -> Scored:
         """Score the base model, or a trial's checkpoint, on a split.
 
@@ -172,6 +173,8 @@ class Runner:
             interval_seed: Seed of bootstrap intervals; None omits them.
             answers_within: Seconds for loss and answers together. 16 are given in any case, and tell how many
                 more of ``generate_limit`` fit; None gives all.
+            label_limit: Number of examples to choose labels for, whatever the metric is. Without a metric
+                these are the answers.
         """
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
@@ -181,17 +184,23 @@ class Runner:
         score = self._loss.score(examples, measured, interval_seed=interval_seed)
         evaluation = clock.read()
         left = None if answers_within is None else answers_within - evaluation.wall
-        by_labels = is_classifier(model) or (bool(metric) and get_metric(metric).by_labels)
-        answerer = Answerer(
-            self.training_task, self._tokenizer, self._compute, by_labels=by_labels, ranks=self._ranks
-        )
-        outputs = answerer.answers(model, split, generate_limit, left)
+        by_labels = is_classifier(model) or (get_metric(metric).by_labels if metric else label_limit > 0)
+        limit = max(generate_limit, label_limit) if by_labels else generate_limit
+        outputs = self._answerer(by_labels=by_labels).answers(model, split, limit, left)
         answering = clock.read().wall - evaluation.wall
+        labelled = outputs
+        if not by_labels:
+            labelled = self._answerer(by_labels=True).answers(model, split, label_limit, None)
         if metric and outputs:
             predictions = [output.after for output in outputs]
             references = [output.reference for output in outputs]
             score = with_metric(score, metric, predictions, references, interval_seed=interval_seed)
-        return Scored(score, evaluation, measured, outputs, self._retrained[0], answering)
+        return Scored(score, evaluation, measured, outputs, self._retrained[0], answering, labelled)
+
+    def _answerer(self, *, by_labels: bool) -> Answerer:
+        return Answerer(
+            self.training_task, self._tokenizer, self._compute, by_labels=by_labels, ranks=self._ranks
+        )
 
     def save(
         self, spec: TrialSpec, step: int, folder: str, base_location: str, *, weights_hash: str = ""
