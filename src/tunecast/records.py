@@ -83,6 +83,11 @@ class Pipeline:
         value = self.hyperparameters.get("learning_rate")
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether a backward pass computes the activations of layers again instead of keeping them."""
+        return bool(self.hyperparameters.get("gradient_checkpointing", False))
+
     def number(self, name: str, default: float = 0.0) -> float:
         """Return the numeric hyperparameter ``name``, or ``default`` if it is not active.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.arrays import Floats
+from tunecast.arrays import Flags, Floats
 from tunecast.predictor.features import PIPELINE, columns, feature_rows
 from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
 from tunecast.predictor.task import task_of
@@ -37,9 +37,12 @@ class CostModel:
     line: Line
     deviation: float
 
-    def log_seconds_per_token(self, features: Floats) -> Floats:
-        """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,)."""
-        return _log_operations(features) + self.line(features[:, columns(COST_FEATURES)])
+    def log_seconds_per_token(self, features: Floats, recomputes: Flags | bool = False) -> Floats:
+        """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,).
+
+        ``recomputes`` says which pipelines have gradient checkpointing, shape (rows,).
+        """
+        return _log_operations(features, recomputes) + self.line(features[:, columns(COST_FEATURES)])
 
 
 def fit_cost(runs: Sequence[Run]) -> dict[str, CostModel]:
@@ -67,7 +70,8 @@ def _fit_cost(timed: Sequence[tuple[Run, float]]) -> CostModel:
     """
     runs = [run for run, _ in timed]
     whole = _features(runs)
-    target = np.array([math.log(seconds) for _, seconds in timed]) - _log_operations(whole)
+    recomputes = np.array([run.pipeline.gradient_checkpointing for run in runs])
+    target = np.array([math.log(seconds) for _, seconds in timed]) - _log_operations(whole, recomputes)
     shared = np.array([not run.exclusive for run in runs], dtype=float)
     if shared.all():
         shared[:] = 0.0  # nothing to tell it from
@@ -76,16 +80,18 @@ def _fit_cost(timed: Sequence[tuple[Run, float]]) -> CostModel:
     return CostModel(*fit_line(features, shared[:, None], target, families_of(runs), weight))
 
 
-def _log_operations(features: Floats) -> Floats:
+def _log_operations(features: Floats, recomputes: Flags | bool) -> Floats:
     """Return the logarithm of the operations to train on one token, shape (rows,).
 
     Each parameter takes two operations in the forward pass, two for its activations in the backward pass, and
     two for its gradient if it is trained (Kaplan et al. 2020, arXiv:2001.08361, §2.1, for full finetuning).
+    Gradient checkpointing repeats the forward pass.
     MeZO, which has no backward pass, and methods whose backward pass ends early take fewer. The residual has
     a term for each method, fitted on this basis, that corrects for it. The estimates count the true passes.
     """
     log_parameters, log_share = features[:, columns(("log_parameters", "log_trainable_share"))].T
-    return np.asarray(log_parameters + np.log(4.0 + 2.0 * np.minimum(1.0, np.exp(log_share))))
+    gradients, again = 2.0 * np.minimum(1.0, np.exp(log_share)), 2.0 * np.asarray(recomputes)
+    return np.asarray(log_parameters + np.log(4.0 + gradients + again))
 
 
 def _seconds_per_token(run: Run) -> float | None:

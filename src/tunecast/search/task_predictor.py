@@ -89,7 +89,8 @@ def before(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Bef
     ]
     ends = prior.quality.before(trials, features)
     cost = prior.cost.get(device_kind(context.machine.device) if context.machine else "cpu")
-    seconds = cost.log_seconds_per_token(features) if cost else None
+    recomputes = np.array([pipeline.gradient_checkpointing for pipeline in pipelines], dtype=bool)
+    seconds = cost.log_seconds_per_token(features, recomputes) if cost else None
     failure = either_probability(ends.failure, memory_failure_probability(context, prior, pipelines))
     return Before(tuple(pipelines), features[:, : len(PIPELINE)], ends, seconds, failure)
 
