@@ -150,12 +150,6 @@ class ModelFacts:
         return self.weights_hash or self.name
 
     @property
-    def active_parameters(self) -> int:
-        """Parameters that a token passes through: all, unless the configuration of a mixture says less."""
-        stated = self.config.get("active_parameters")
-        return stated if isinstance(stated, int) and stated > 0 else self.parameters
-
-    @property
     def is_mixture(self) -> bool:
         """Whether its layers have several experts and send each token to some of them."""
         counts = [self.config.get(name) for name in EXPERT_COUNTS]
