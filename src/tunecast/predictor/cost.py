@@ -80,9 +80,15 @@ def _estimated(
     if form is None:
         raise TypeError(f"{PLAIN.method} has a form on every known model")
     share = efficiency.share(device_kind(machine.device), dtype, form.kind)
-    labels = max(1, round(task.mean_label_tokens))
-    sizes = {"batch": batch, "length": length, "label_tokens": labels}
-    step = step_seconds(task.model, form, machine, **sizes, efficiency=share.value).step
+    step = step_seconds(
+        task.model,
+        form,
+        machine,
+        batch=batch,
+        length=length,
+        label_tokens=max(1, round(task.mean_label_tokens)),
+        efficiency=share.value,
+    ).step
     return step / (batch * length)
 
 
