@@ -405,7 +405,7 @@ def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"gpu": "RTX 4080"}, ConfigurationError, "Did you mean RTX 4090"),
+        ({"gpu": "RTX 4099"}, ConfigurationError, "Did you mean RTX 4090"),
         ({"memory_gb": -1.0}, ConfigurationError, "--memory-gb must be above 0"),
         ({"top": 0}, ConfigurationError, "--top must be at least 1"),
         ({"epochs": 0.0}, ConfigurationError, "--epochs must be above 0"),
