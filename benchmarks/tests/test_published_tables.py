@@ -190,7 +190,7 @@ def test_a_gpu_row_tells_costs_and_its_model_s_active_parameters(packed: dict[st
     run = packed["fms_acceleration"]
     assert run.outcome is Outcome.OUT_OF_MEMORY
     assert run.pipeline["target_modules"] == "attention"
-    assert run.model.parameters - run.model.active_parameters == 2 * 3 * 3 * 8 * 16
+    assert run.model.parameters - run.model.config["active_parameters"] == 2 * 3 * 3 * 8 * 16
     assert run.published is not None
     assert run.published.setup["gradient_checkpointing"] is True
 

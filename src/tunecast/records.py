@@ -83,6 +83,11 @@ class Pipeline:
         value = self.hyperparameters.get("learning_rate")
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether a backward pass computes the activations of layers again instead of keeping them."""
+        return bool(self.hyperparameters.get("gradient_checkpointing", False))
+
     def number(self, name: str, default: float = 0.0) -> float:
         """Return the numeric hyperparameter ``name``, or ``default`` if it is not active.
 
@@ -143,12 +148,6 @@ class ModelFacts:
     def identity(self) -> str:
         """Its identity among models: the hash of its weights, or its name if the hash is unknown."""
         return self.weights_hash or self.name
-
-    @property
-    def active_parameters(self) -> int:
-        """Parameters that a token passes through: all, unless the configuration of a mixture says less."""
-        stated = self.config.get("active_parameters")
-        return stated if isinstance(stated, int) and stated > 0 else self.parameters
 
     @property
     def is_mixture(self) -> bool:

@@ -192,7 +192,7 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gpu", "RTX 4080"], "Did you mean RTX 4090"),
+        (["--gpu", "RTX 4099"], "Did you mean RTX 4090"),
         (["--method", "loro"], "Did you mean lora"),
         (["--fix", "lora_r"], "not NAME=VALUE"),
         (["--fix", "=3"], "not NAME=VALUE"),

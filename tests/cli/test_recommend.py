@@ -182,7 +182,7 @@ def test_options_that_would_be_ignored_are_refused(asked: list[str], more: list[
 
 def test_a_mistake_is_one_message_and_exit_code_2(asked: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tunecast", "recommend", *asked[:-1], "RTX 4080"],
+        [sys.executable, "-m", "tunecast", "recommend", *asked[:-1], "RTX 4099"],
         capture_output=True,
         text=True,
         check=False,

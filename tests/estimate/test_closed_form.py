@@ -20,6 +20,7 @@ from tunecast.estimate.coefficients import FILE, fitted
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.forms import Form, form_of, is_known, lora_parameters
 from tunecast.methods import get_method
+from tunecast.methods.space import recomputing
 from tunecast.methods.workload import workload_of
 from tunecast.models.describe import describe_config
 from tunecast.models.layer_specs import LAYER_SPECS
@@ -88,6 +89,20 @@ def test_upper_layers_alone(
 @pytest.mark.parametrize("family", ["gpt2", "phi", "qwen3"])
 def test_longer_sequences(fitting: ModuleType, family: str, compute: Compute) -> None:
     agree(fitting, family, compute, ("full", "lora"), length=1024)
+
+
+@pytest.mark.parametrize("compute", [GPU, PLAIN_CPU, SHORT_CPU])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("length", [192, 1024])
+def test_gradient_checkpointing(
+    fitting: ModuleType, family: str, compute: Compute, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes keep to the input of each layer and the activations of one; a step runs the layers once more."""
+    ways = ("full", "lora", "ia3")
+    for way in ways:
+        pipeline = recomputing(fitting.WAYS[way])
+        monkeypatch.setitem(fitting.WAYS, way, pipeline)
+    agree(fitting, family, compute, ways, length=length)
 
 
 def agree(

@@ -41,6 +41,23 @@ def test_configurations_are_the_golden_ones(
     assert isinstance(settings["learning_rate"], float)
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_gradient_checkpointing_is_handed_over(
+    recomputes: bool, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    source = write_pipeline(tmp_path, changed(gradient_checkpointing=recomputes))
+
+    def written(to: str) -> str:
+        folder = tmp_path / to
+        return export(source, to, model=str(tiny_llama), data=str(toy_data), output_dir=folder)[0].read_text()
+
+    assert yaml.safe_load(written("axolotl")).get("gradient_checkpointing", False) is recomputes
+    assert yaml.safe_load(written("llamafactory"))["disable_gradient_checkpointing"] is not recomputes
+    script = written("trl")
+    assert f"'gradient_checkpointing': {recomputes}" in script
+    assert ("'gradient_checkpointing_kwargs': {'use_reentrant': False}" in script) is recomputes
+
+
 @pytest.mark.parametrize(
     ("to", "pipeline", "message"),
     [

@@ -67,7 +67,8 @@ def llamafactory_arguments(settings: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_llamafactory_reads_its_configuration(name: str, tiny_llama: Path, tmp_path: Path) -> None:
     settings = yaml.safe_load(exported_to("llamafactory", name, tiny_llama, tmp_path).read_text())
-    _, data, training, finetuning = llamafactory_arguments(settings)
+    model, data, training, finetuning = llamafactory_arguments(settings)
+    assert model.disable_gradient_checkpointing
     assert training.learning_rate == settings["learning_rate"]
     assert training.max_steps == settings["max_steps"]
     assert finetuning.finetuning_type == ("full" if name == "full" else "lora")

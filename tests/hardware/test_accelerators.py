@@ -20,6 +20,22 @@ from tunecast.hardware.accelerators import ACCELERATORS, as_machine, find_accele
         ("NVIDIA GeForce RTX 4090", "RTX 4090"),
         ("rtx4090", "RTX 4090"),
         ("4090", "RTX 4090"),
+        ("3090", "RTX 3090"),
+        ("rtx-3090", "RTX 3090"),
+        ("RTX 3090 24GB", "RTX 3090"),
+        ("3090 Ti", "RTX 3090 Ti"),
+        ("NVIDIA GeForce RTX 3090 Ti", "RTX 3090 Ti"),
+        ("A6000", "RTX A6000"),
+        ("NVIDIA RTX A6000", "RTX A6000"),
+        ("RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA A10", "A10"),
+        ("a10g", "A10G"),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("H100 80GB", "H100 SXM"),
+        ("NVIDIA A100 80GB PCIe", "A100 PCIe 80GB"),
+        ("Tesla V100-SXM2-32GB", "V100 32GB"),
+        ("GH200", "GH200"),
+        ("L4 24GB", "L4"),
         ("Tesla T4", "T4"),
     ],
 )
@@ -28,12 +44,18 @@ def test_spelling_is_forgiven(asked: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "suggestion"), [("H10", "H100"), ("RTX 4080", "RTX 4090"), ("L50", "L40"), ("", "B200")]
+    ("asked", "suggestion"), [("H10", "H100"), ("RTX 4099", "RTX 4090"), ("L50", "L40"), ("", "B200")]
 )
 def test_the_nearest_is_suggested(asked: str, suggestion: str) -> None:
     with pytest.raises(ConfigurationError, match="is unknown") as caught:
         find_accelerator(asked)
     assert suggestion in caught.value.hint
+
+
+@pytest.mark.parametrize("asked", ["RTX 3090 48GB", "A100 60GB", "6000", "100"])
+def test_a_name_that_may_mean_several_or_has_another_memory_is_refused(asked: str) -> None:
+    with pytest.raises(ConfigurationError, match="is unknown"):
+        find_accelerator(asked)
 
 
 def test_names_are_unique_and_figures_plausible() -> None:

@@ -19,7 +19,7 @@ from tunecast.methods import (
     sample_pipelines,
 )
 from tunecast.methods.rates import optimizer_rate
-from tunecast.methods.space import at_3e4, drawn_pipelines
+from tunecast.methods.space import at_3e4, drawn_pipelines, keeping_activations, recomputing
 from tunecast.records import ModelFacts, Pipeline
 
 MODEL = sample_model()
@@ -150,3 +150,18 @@ def test_the_baseline_at_3e4_differs_in_its_rate_alone() -> None:
     assert other.number("learning_rate") == 3e-4
     rate = {"learning_rate": BASELINE.number("learning_rate")}
     assert replace(other, hyperparameters={**other.hyperparameters, **rate}) == BASELINE
+
+
+def test_gradient_checkpointing_is_asked_for_and_only_where_it_has_an_effect() -> None:
+    assert all("gradient_checkpointing" not in pipeline.hyperparameters for pipeline in drawn())
+    asked = Restrictions(fixed={"gradient_checkpointing": True})
+    for pipeline in (baseline_pipeline(MODEL, asked), *sample_pipelines(pipeline_space(MODEL, asked), 200)):
+        has_effect = not pipeline.method.startswith(("mezo", "prefix"))
+        assert pipeline.gradient_checkpointing is has_effect
+    plain = Pipeline("lora", {"lora_r": 8})
+    found = recomputing(plain)
+    assert found is not None
+    assert (found.gradient_checkpointing, keeping_activations(found)) == (True, plain)
+    assert recomputing(found) is None
+    assert recomputing(Pipeline("lora", {"gradient_checkpointing": False})) is None
+    assert recomputing(Pipeline("mezo", {})) is None

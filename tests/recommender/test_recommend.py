@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tunecast.errors import BudgetError, ConfigurationError, DataError, ModelErr
 from tunecast.hardware.accelerators import as_machine, find_accelerator
 from tunecast.methods import registry
 from tunecast.methods.full import Full
+from tunecast.methods.space import keeping_activations
 from tunecast.predictor import load_prior
 from tunecast.recommender.candidates import rates
 from tunecast.recommender.question import Question, read_situation
@@ -114,6 +116,51 @@ def test_what_no_method_fits_comes_with_what_would(seventy_billion: Path, toy_da
     with pytest.raises(ConfigurationError, match=told) as caught:
         tunecast.recommend(ask(seventy_billion, toy_data, gpu="L4"))
     assert "such devices with ZeRO-3" in caught.value.hint
+
+
+@pytest.fixture
+def seven_billion(tiny_llama: Path, tmp_path: Path) -> Path:
+    """A 7B-class configuration without weights and without a tokenizer."""
+    folder = tmp_path / "seven"
+    folder.mkdir()
+    config = json.loads((tiny_llama / "config.json").read_text())
+    config |= {"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32, "head_dim": 128}
+    config |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32_000}
+    config |= {"max_position_embeddings": 8192, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def long_texts(tmp_path: Path) -> Path:
+    """Examples of 3,000 to 3,400 tokens of four bytes."""
+    rows = [{"prompt": "word " * (2400 + 8 * row), "completion": f"number {row}"} for row in range(40)]
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_where_activations_do_not_fit_they_are_computed_again(seven_billion: Path, long_texts: Path) -> None:
+    question = ask(seven_billion, long_texts, gpu="RTX 3090", max_length=4096)
+    found = tunecast.recommend(question)
+    first = next(one for one in found.recommendations if one.pipeline.method == "lora")
+    assert first.pipeline.gradient_checkpointing
+    assert (first.fits, first.memory_gb < 0.92 * 25.4) == (True, True)
+    (price,) = [text for text in first.reasons if text.startswith("Gradient checkpointing:")]
+    saved, plain, slowdown = (float(number) for number in re.findall(r"\d+\.\d", price))
+    assert saved == pytest.approx(first.memory_gb, abs=0.06)
+    assert plain > 25.4
+    assert 1.2 < slowdown < 1.7
+    assert "--fix gradient_checkpointing=True" in first.overrides.values()
+    assert "full would not fit the memory, even with gradient checkpointing" in " ".join(found.warnings)
+    (alone,) = tunecast.predict(question, [keeping_activations(first.pipeline)])
+    assert (alone.fits, alone.memory_gb) == (False, pytest.approx(plain, abs=0.06))
+
+    roomy = tunecast.recommend(replace(question, gpu="H200", methods=("lora", "qlora")))
+    assert not any(one.pipeline.gradient_checkpointing for one in roomy.considered)
+    with pytest.raises(ConfigurationError, match="no method fits") as caught:
+        tunecast.recommend(replace(question, fixed={"gradient_checkpointing": False}))
+    assert "gradient checkpointing and micro-batches of one example" in caught.value.hint
 
 
 def test_an_encoder_decoder_is_served_by_dry_runs(tiny_t5: Path, toy_data: Path) -> None:
@@ -268,7 +315,7 @@ def test_what_cannot_be_priced_is_predicted_all_the_same(
     assert any(note.startswith("Time and memory cannot be estimated") for note in found.warnings)
     model = read_situation(ask(folder, toy_data)).task.model
     assert model.is_mixture
-    assert model.parameters > 2 * model.active_parameters > 2 * model.embedding_parameters
+    assert model.parameters > 4 * model.embedding_parameters
 
 
 def test_the_facts_of_a_dataset_stand_for_it(tiny_llama: Path, toy_data: Path) -> None:
@@ -358,7 +405,7 @@ def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"gpu": "RTX 4080"}, ConfigurationError, "Did you mean RTX 4090"),
+        ({"gpu": "RTX 4099"}, ConfigurationError, "Did you mean RTX 4090"),
         ({"memory_gb": -1.0}, ConfigurationError, "--memory-gb must be above 0"),
         ({"top": 0}, ConfigurationError, "--top must be at least 1"),
         ({"epochs": 0.0}, ConfigurationError, "--epochs must be above 0"),

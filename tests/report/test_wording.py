@@ -151,6 +151,8 @@ def test_nothing_to_deliver() -> None:
 def test_what_tells_pipelines_apart_in_a_short_line() -> None:
     assert pipeline_line(BASELINE) == "lora, rate 2e-4, batch 16, r=16, alpha=32"
     assert pipeline_line(Pipeline("ia3", {"learning_rate": 1e-2})) == "ia3, rate 1e-2, batch ?"
+    saving = Pipeline("ia3", {"learning_rate": 1e-2, "gradient_checkpointing": True})
+    assert pipeline_line(saving) == "ia3, rate 1e-2, batch ?, gradient checkpointing"
     assert pipeline_line(ZERO_SHOT) == "no training"
 
 

@@ -13,17 +13,21 @@ from planted_runs import (
     ZERO_SHOT_LOSS,
     planted_run,
 )
+from sample_runs import sample_model
 from search.planted_task import DATASET, MODEL, candidates, context, view
+from tunecast.data.token_lengths import TokenLengths
+from tunecast.hardware.local_machine import target_of
 from tunecast.methods.rates import adapter_rate
 from tunecast.predictor import Prior, WorkerCapacity
 from tunecast.predictor.examples import WORST
+from tunecast.recommender.costs import Costs
 from tunecast.records import Outcome, Pipeline, Run, Seconds
 from tunecast.search import (
     History,
     TrialView,
 )
 from tunecast.search.failure import memory_failure_probability
-from tunecast.search.task_predictor import TaskPredictor, _seconds
+from tunecast.search.task_predictor import TaskPredictor, _seconds, before
 
 
 def test_a_point_better_than_predicted_attracts_the_search(prior: Prior) -> None:
@@ -74,6 +78,29 @@ def test_a_predicted_divergence_is_no_evidence_against_the_prior(prior: Prior) -
     trials = [view(run, 1, outcome=Outcome.DIVERGED, next_share=None) for run in lucky]
     trials += [view(run, 3) for run in runs[3:]]
     assert TaskPredictor(context(), prior).predict(History(tuple(trials))).is_reliable
+
+
+def test_where_no_run_tells_of_a_device_the_search_prices_as_the_recommendation_does(prior: Prior) -> None:
+    target = target_of("A100", None)
+    model = sample_model(
+        "large", width=2048, parameters=1_200_000_000, layers=16, vocabulary=32_000, feed_forward_width=8192
+    )
+    room = WorkerCapacity("cuda", "bfloat16", 512, target.machine.device_memory_bytes)
+    asked = context(model=model, machine=target.machine, room=room)
+    settings = {"learning_rate": 1e-4, "per_device_train_batch_size": 8}
+    lora = {**settings, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    pipelines = [Pipeline("full", settings), Pipeline("lora", lora), Pipeline("qlora", lora)]
+    pipelines.append(Pipeline("lora", {**lora, "gradient_checkpointing": True}))
+    found = before(asked, prior, pipelines).log_seconds_per_token
+    assert found is not None
+
+    mean, labels = round(asked.mean_tokens), round(asked.mean_label_tokens)
+    lengths = TokenLengths(400, mean, labels, labels, mean, 512, 4.0, True, 0.0, 0.0)
+    costs = Costs(model, lengths, target, lambda: pytest.fail("a formula is known"), prior.efficiency)
+    steps = [costs.of(pipeline).step_seconds for pipeline in pipelines]
+    assert np.exp(found) * 8 * mean == pytest.approx(steps)
+    assert found[3] > found[1]
+    assert before(replace(asked, room=None), prior, pipelines).log_seconds_per_token is None
 
 
 def _lora(rate: float) -> Pipeline:

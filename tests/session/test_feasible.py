@@ -18,6 +18,7 @@ from tunecast.executors import local
 from tunecast.hardware import machine
 from tunecast.methods import registry
 from tunecast.methods.full import Full
+from tunecast.methods.space import recomputing
 from tunecast.models import load_config
 from tunecast.progress import Silent
 from tunecast.records import ModelFacts, Pipeline
@@ -173,6 +174,22 @@ def test_a_given_pipeline_is_tried_all_the_same(case: Case) -> None:
     assert left.pipelines == tuple(case.candidates)
     assert left.baseline_fits
     assert "expected to hold" in left.warnings[0]
+
+
+def test_what_gradient_checkpointing_would_let_in_is_said(case: Case) -> None:
+    saving = recomputing(case.baseline)
+    assert saving is not None
+    limit = case.bytes_of(saving)
+    assert limit < case.bytes_of(case.baseline)
+    told = "would fit with --fix gradient_checkpointing=true"
+    assert told in case.left(limit).warnings[0]
+    given = case.left(limit, strategy=GIVEN).warnings[0]
+    assert given.endswith(f" It {told}, which recomputes activations.")
+    with pytest.raises(ConfigurationError) as caught:
+        case.left(limit, strategy="fixed-baseline")
+    assert "--fix gradient_checkpointing=true" in caught.value.hint
+    fitting = feasible_candidates(case.settings, case.training_task, [saving], limit)
+    assert fitting == Feasible((saving,))
 
 
 class Measured(Full):

@@ -46,6 +46,13 @@ def test_vectors_are_left_to_adamw(training_task: TrainingTask, method: str) -> 
     assert effort(muon(method), training_task) == 1.0
 
 
+def test_gradient_checkpointing_repeats_the_forward_pass(training_task: TrainingTask) -> None:
+    recomputing = {**BASELINE.hyperparameters, "gradient_checkpointing": True}
+    assert 1.2 < effort(Pipeline("full", recomputing), training_task) < 1.45
+    assert 1.3 < effort(Pipeline("lora", recomputing), training_task) < 1.6
+    assert effort(Pipeline("lora", {**recomputing, "gradient_checkpointing": False}), training_task) == 1.0
+
+
 def test_bfloat16_in_software_makes_it_far_dearer(
     training_task: TrainingTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,13 +67,13 @@ def test_what_a_thousand_candidates_share_is_computed_once(
     training_task: TrainingTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, known = [], Efforts(training_task)
-    efforts = module.optimizer_effort
+    efforts = module.step_effort
 
     def counted(*args: object) -> float:
         asked.append(args)
         return efforts(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "optimizer_effort", counted)
+    monkeypatch.setattr(module, "step_effort", counted)
     assert len({known.of(muon()) for _ in range(1000)}) == 1
     assert len(asked) == 1
 

@@ -186,3 +186,28 @@ def test_weights_can_be_put_back(task: TrainingTask, tmp_path: Path) -> None:
     assert not torch.equal(weights(trial), saved)
     trial.load_weights(folder, 2)
     assert torch.equal(weights(trial), saved)
+
+
+@pytest.mark.parametrize("variant", ["lora", "full", "ia3", "prompt_tuning"])
+def test_gradient_checkpointing_keeps_less_and_changes_no_bit(task: TrainingTask, variant: str) -> None:
+    changes = {"lora_dropout": 0.1} if variant == "lora" else {}
+    kept, trained = [], []
+    for recomputes in (False, True):
+        trial = live_trial(task, variant, **changes, gradient_checkpointing=recomputes)
+        saved = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal saved
+            saved += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            trial.advance(1)
+        trial.advance(3)
+        kept.append(saved)
+        trained.append(weights(trial))
+        layers = [one for one in trial.model.modules() if hasattr(one, "gradient_checkpointing")]
+        assert layers
+        assert not any(one.gradient_checkpointing for one in layers)
+    assert torch.equal(*trained)
+    assert kept[1] < 0.7 * kept[0]

@@ -95,7 +95,7 @@ def command(
             settings={
                 "eval_batch_size": eval_batch_size,
                 "max_new_tokens": max_new_tokens,
-                "gradient_checkpointing": gradient_checkpointing,
+                **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
                 "attention": attention,
                 "convention": convention,
                 "mixed_precision": mixed_precision,

@@ -22,6 +22,10 @@ from tunecast.records import Machine, ModelFacts, device_kind
 
 OPTIMIZER_BYTES = 40.0
 """Bytes that a step of AdamW reads and writes per trained parameter."""
+FLOWING_BYTES = 10.0
+"""Bytes per token and inner width that gradients of a recomputed layer's activations take; in dry runs of
+three families, 4 to 13 with frozen weights. Full finetuning peaks where its own gradients are complete.
+"""
 NEWTON_SCHULZ_KERNELS = 20
 """Operations of all of Muon's steps on one matrix, its norm and its transposition among them."""
 EMULATION = 40.0
@@ -43,7 +47,8 @@ def bytes_held(
     """Return the peak of training in bytes on one device, the framework's own included.
 
     The highest of three moments: before the backward pass (weights, optimiser state, activations, logits), at
-    its end (weights, optimiser state, gradients), and where a method changes the gradients. ``batch`` counts
+    its end (weights, optimiser state, gradients), and where a method changes the gradients. Gradient
+    checkpointing keeps the inputs of all layers and the activations of one. ``batch`` counts
     the examples of one forward pass, ``length`` the tokens of the longest, and ``label_tokens`` the labels of
     an example. With ``accumulates``, a step has several forward passes. The model must be
     :func:`~tunecast.estimate.forms.is_known`.
@@ -56,7 +61,16 @@ def bytes_held(
     state = 4.0 * trained + _state_bytes(model, form)  # what is trained is float32
     gradients = 4.0 * trained
     given = amounts(model, form, batch * length, length, batch * label_tokens)
-    activations = _sum((tables or fitted()).held, form, given)
+    held = (tables or fitted()).held
+    activations = _sum(held, form, given)
+    recomputed = 0.0
+    if form.recomputes:
+        once = _sum(held, form, {name: given[name] for name in ONCE})
+        recomputed = (activations - once) / model.layers
+        if form.kind != "full":
+            recomputed += FLOWING_BYTES * batch * length * model.feed_forward_width
+        inputs = float(model.layers * batch * length * model.width * element)
+        activations = inputs + max(once, recomputed)
     if form.four_bit:
         activations += 2.0 * model.width * model.feed_forward_width  # one layer unpacked
     # A tied table gets two gradients to add.
@@ -66,7 +80,7 @@ def bytes_held(
     largest = max(tensor.elements for tensor, _ in _trained(model, form))
     changing = form.gradient_workspace * largest
     before = activations + (gradients if accumulates else 0.0)
-    peak = max(before, gradients + ending, gradients + changing)
+    peak = max(before, gradients + ending + recomputed, gradients + changing)
     return weights + state + peak + FRAMEWORK_BYTES[form.device]
 
 
@@ -109,16 +123,21 @@ def step_seconds(
         below_starts = _sum(tables.scoring_kernels, form, parts(model, frozen))
         traffic, starts = traffic + below_traffic, starts + below_starts
         scored_traffic, scored_starts = scored_traffic + below_traffic, scored_starts + below_starts
+    if form.recomputes:  # the backward pass repeats the forward pass of all layers
+        backward += forward - _head_flops(model, batch * label_tokens)
+        again = sizes | dict.fromkeys(ONCE, 0.0)
+        traffic, starts = traffic + _sum(tables.scoring_moved, form, again), starts + scored_starts
     element = 4 if form.dtype == "float32" else 2
     # Each pass reads every weight once or twice, whatever the batch.
-    reading = 2 * passes * model.parameters * (FOUR_BIT_BYTES if form.four_bit else element) / bandwidth
+    reads = passes * (2 + form.recomputes)
+    reading = reads * model.parameters * (FOUR_BIT_BYTES if form.four_bit else element) / bandwidth
     optimizer = OPTIMIZER_BYTES * form.trainable_parameters / bandwidth + optimizer_seconds(
         model, form, machine
     )
     compute = max((forward + backward) / rate, reading)
     if device_kind(machine.device) == "cuda":
         unpacking = _unpacking_seconds(model, form, machine, speed)
-        busy = compute + traffic / bandwidth + 2 * passes * unpacking
+        busy = compute + traffic / bandwidth + reads * unpacking
         step = longest(busy, starts * passes * speed.start) + optimizer
         scored = longest(forward / rate + scored_traffic / bandwidth + unpacking, scored_starts * speed.start)
     else:
@@ -261,7 +280,7 @@ def table_key(form: Form) -> tuple[str, str]:
 
 
 def _sum(table: Table, form: Form, given: Mapping[str, float]) -> float:
-    return sum(factor * given[part] for part, factor in table[table_key(form)].items())
+    return sum(factor * given.get(part, 0.0) for part, factor in table[table_key(form)].items())
 
 
 def _forward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> float:

@@ -79,19 +79,22 @@ def estimate_seconds(
     )
 
 
-def optimizer_effort(model: ModelFacts, workload: Workload, machine: Machine) -> float:
-    """Return the seconds of a step relative to the same step with AdamW, by formula; at least 1.
+def step_effort(model: ModelFacts, workload: Workload, machine: Machine) -> float:
+    """Return the seconds of a step relative to the same step with AdamW and kept activations, by formula; at
+    least 1.
 
     Muon's products take as long for a small batch as for a large one, and many times as long on a processor
     without bfloat16. The other optimisers only read and write the trained weights, and count as AdamW does.
-    Only the ratios of the machine's rates matter. Models whose layers the formulas do not know count 1.
+    Gradient checkpointing repeats the forward pass. Only the ratios of the machine's rates matter. Models
+    whose layers the formulas do not know count 1.
     """
     part = workload.part
-    if workload.optimizer != "muon" or not is_known(model) or (part is not None and not part.has_matrices):
+    multiplies = workload.optimizer == "muon" and (part is None or part.has_matrices)
+    if not (multiplies or workload.gradient_checkpointing) or not is_known(model):
         return 1.0
-    if part is not None:  # training whole matrices of some layers is slowed down as training those of all
+    if part is not None:  # whole matrices of some layers are slowed down as those of all
         workload = replace(workload, part=None)
-    form = stand_in(model, workload)
+    form = stand_in(model, workload if multiplies else replace(workload, optimizer="adamw"))
     if form is None:
         return 1.0
 
@@ -105,7 +108,7 @@ def optimizer_effort(model: ModelFacts, workload: Workload, machine: Machine) ->
             label_tokens=workload.label_tokens or workload.max_length,
         ).step
 
-    return seconds(form) / seconds(replace(form, optimizer="adamw"))
+    return seconds(form) / seconds(replace(form, optimizer="adamw", recomputes=False))
 
 
 def _config(model: ModelFacts, config: Config | None) -> Any:

@@ -48,6 +48,7 @@ class Need:
         label = None if workload.part is None else workload.part.label
         without_gradients = workload.optimizer == "mezo"
         kind = [shape is None, label, workload.precision, workload.gradient_workspace, without_gradients]
+        kind.append(workload.gradient_checkpointing)
         return cls(
             kind=json.dumps([*kind, rest], default=sorted, sort_keys=True),
             choices=(workload.optimizer, placed),

@@ -35,6 +35,7 @@ class Form:
         device: ``cpu`` or ``cuda``.
         top_layers: Number of trained layers where only the last ones are trained; None where all are.
         gradient_workspace: As in :class:`~tunecast.estimate.workload.Footprint`.
+        recomputes: Whether gradient checkpointing keeps only the input of each layer.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Form:
     device: str = "cuda"
     top_layers: int | None = None
     gradient_workspace: float = 0.0
+    recomputes: bool = False
 
 
 def is_known(model: ModelFacts) -> bool:
@@ -124,6 +126,7 @@ def _form(workload: Workload, kind: Kind, trained: int, **fields: Any) -> Form:
         four_bit=workload.precision == "4-bit",
         device=workload.device,
         gradient_workspace=workload.gradient_workspace,
+        recomputes=workload.gradient_checkpointing,
         **fields,
     )
 
@@ -136,7 +139,7 @@ def _is_usual(workload: Workload) -> bool:
         and workload.sharding == "none"
         and workload.precision != "8-bit"
         and workload.adapter_dtype in (None, "float32")
-        and not workload.gradient_checkpointing
+        and not (workload.gradient_checkpointing and workload.part is not None)
         and not workload.max_new_tokens
         and OPTIMIZERS[workload.optimizer].uses_gradients
     )

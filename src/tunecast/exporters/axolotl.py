@@ -47,6 +47,9 @@ def files(job: ExportJob) -> dict[str, str]:
         "special_tokens": {"pad_token": job.tokenizer.pad_token},
         "output_dir": "./result",
     }
+    if job.pipeline.gradient_checkpointing:
+        settings["gradient_checkpointing"] = True
+        settings["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
     if float(value_of(job, "neftune_noise_alpha")):
         settings["neftune_noise_alpha"] = float(value_of(job, "neftune_noise_alpha"))
     return {"config.yaml": as_yaml(settings, "axolotl train config.yaml")}

@@ -55,6 +55,8 @@ def files(job: ExportJob) -> dict[str, str]:
         "weight_decay": float(value_of(job, "weight_decay")),
         "max_grad_norm": float(value_of(job, "max_grad_norm")),
         "label_smoothing_factor": float(value_of(job, "label_smoothing")),
+        # LLaMA-Factory recomputes activations unless it is told not to.
+        "disable_gradient_checkpointing": not job.pipeline.gradient_checkpointing,
         "bf16": True,
         "seed": job.seed,
         "eval_strategy": "steps",

@@ -258,7 +258,7 @@ def _own_optimizer(job: ExportJob) -> str:
 
 def hyperparameters_of(job: ExportJob) -> dict[str, Any]:
     """Return the arguments of SFTConfig."""
-    steps = job.plan.total_steps
+    steps, recomputes = job.plan.total_steps, job.pipeline.gradient_checkpointing
     kept: dict[str, Any] = {"save_strategy": "no"}
     if job.step < steps:
         kept = {"save_strategy": "steps", "save_steps": job.step}
@@ -278,7 +278,8 @@ def hyperparameters_of(job: ExportJob) -> dict[str, Any]:
         "max_length": job.max_length,
         "packing": False,
         "seed": job.seed,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": recomputes,
+        **({"gradient_checkpointing_kwargs": {"use_reentrant": False}} if recomputes else {}),
         **({"router_aux_loss_coef": 0.0} if "output_router_logits" in job.facts.config else {}),
         "logging_steps": max(1, steps // 50),
         "eval_strategy": "steps",

@@ -51,47 +51,62 @@ def _of(
     return Accelerator(name, memory_gib, low, half, full, bandwidth_gb * 1e9, aliases)
 
 
-# Dense rates from the makers' data sheets. Memory as torch reports it: a card sold as 24 GB has 24 GiB
-# less the 0.4 to 3 that the driver and error correction reserve.
+# Dense rates from the makers' data sheets and architecture white papers, with products accumulated in
+# float32: half of what is stated with sparsity. Memory as torch reports it: a card sold as 24 GB has 24 GiB
+# less the 0.2 to 3 that the driver and error correction reserve.
 ACCELERATORS: tuple[Accelerator, ...] = (
     _of("B200", 178.3, (2250, 2250, 80), 8000),
     _of("MI300X", 191.9, (1307, 1307, 163), 5300),
+    _of("GH200", 94.5, (989, 989, 67), 4000, "GH200 96GB", "GH200 480GB"),
     _of("H200", 139.8, (989, 989, 67), 4800, "H200 SXM"),
-    _of("H100 SXM", 79.2, (989, 989, 67), 3350, "H100", "H100 80GB", "H100 SXM5"),
+    _of("H100 SXM", 79.2, (989, 989, 67), 3350, "H100", "H100 80GB HBM3", "H100 SXM5"),
+    _of("H100 NVL", 93.1, (835, 835, 60), 3938),
     _of("H100 PCIe", 79.2, (756, 756, 51), 2000),
     _of("A100 80GB", 79.2, (312, 312, 19.5), 2039, "A100", "A100 SXM 80GB", "A100-SXM4-80GB"),
+    _of("A100 PCIe 80GB", 79.2, (312, 312, 19.5), 1935, "A100 80GB PCIe"),
     _of("A100 40GB", 39.4, (312, 312, 19.5), 1555, "A100 SXM 40GB", "A100-SXM4-40GB", "A100 PCIe 40GB"),
+    _of("A40", 44.4, (149.7, 149.7, 37.4), 696),
+    _of("A30", 23.5, (165, 165, 10.3), 933),
     _of("L40S", 44.4, (362, 362, 91.6), 864),
     _of("L40", 44.4, (181, 181, 90.5), 864),
     _of("L4", 22, (121, 121, 30.3), 300),
+    _of("A10", 22, (125, 125, 31.2), 600),
     _of("A10G", 22.1, (70, 70, 31.2), 600),
-    _of("T4", 14.7, (0, 65, 8.1), 320, "Tesla T4"),
+    _of("T4", 14.7, (0, 65, 8.1), 320),
     _of("V100 32GB", 31.8, (0, 125, 15.7), 900, "V100 SXM2 32GB"),
     _of("V100 16GB", 15.7, (0, 125, 15.7), 900, "V100", "V100 SXM2 16GB"),
-    _of("RTX 3090", 23.6, (71, 71, 35.6), 936, "GeForce RTX 3090"),
-    _of("RTX 4090", 23.6, (165, 165, 82.6), 1008, "GeForce RTX 4090"),
-    _of("RTX 5090", 31.4, (209.5, 209.5, 104.8), 1792, "GeForce RTX 5090"),
+    _of("RTX 6000 Ada", 47.5, (364.2, 364.2, 91.1), 960, "RTX 6000 Ada Generation"),
+    _of("RTX A6000", 47.5, (154.8, 154.8, 38.7), 768),
+    _of("RTX A5000", 23.7, (111.1, 111.1, 27.8), 768),
+    _of("RTX A4000", 15.7, (76.7, 76.7, 19.2), 448),
+    _of("RTX 3060", 11.8, (25.5, 25.5, 12.7), 360),
+    _of("RTX 3080", 9.7, (59.5, 59.5, 29.8), 760),
+    _of("RTX 3090", 23.6, (71, 71, 35.6), 936),
+    _of("RTX 3090 Ti", 23.6, (80, 80, 40), 1008),
+    _of("RTX 4080", 15.6, (97.5, 97.5, 48.7), 717),
+    _of("RTX 4090", 23.6, (165, 165, 82.6), 1008),
+    _of("RTX 5080", 15.5, (112.6, 112.6, 56.3), 960),
+    _of("RTX 5090", 31.4, (209.5, 209.5, 104.8), 1792),
 )
 
 
 def find_accelerator(name: str) -> Accelerator:
-    """Find an accelerator by name, ignoring case, spaces, hyphens and the maker's name.
+    """Find an accelerator by name, ignoring case, spaces, hyphens, and the names of makers and product lines.
 
-    A number such as 4090 is enough if only one accelerator has it.
+    4090 is enough for the RTX 4090; the memory that a card is sold with may follow its name.
 
     Raises:
-        ConfigurationError: The accelerator is unknown; the hint lists similar names.
+        ConfigurationError: The accelerator is unknown; the hint lists similar names, or all.
     """
     wanted = _plain(name)
     known = {_plain(label): item for item in ACCELERATORS for label in (item.name, *item.aliases)}
-    if wanted in known:
-        return known[wanted]
-    near = _nearest(wanted, known)
-    holding = {known[label].name: known[label] for label in near if wanted in label}
-    if wanted.isdigit() and len(holding) == 1:
-        return next(iter(holding.values()))
-    names = list(dict.fromkeys(known[label].name for label in near)) or [item.name for item in ACCELERATORS]
-    raise ConfigurationError(f"--gpu: {name!r} is unknown.", f"Did you mean {' or '.join(names)}?")
+    for label, item in known.items():
+        if wanted == label or _is_with_memory(wanted, label, item):
+            return item
+    near = list(dict.fromkeys(known[label].name for label in _nearest(wanted, known)))
+    everything = ", ".join(item.name for item in ACCELERATORS)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known ones: {everything}."
+    raise ConfigurationError(f"--gpu: {name!r} is unknown.", hint)
 
 
 def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 64_000_000_000) -> Machine:
@@ -111,8 +126,14 @@ def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 
     )
 
 
+def _is_with_memory(wanted: str, label: str, accelerator: Accelerator) -> bool:
+    """Whether a plain name is a label followed by the memory that the card is sold with."""
+    sold = re.fullmatch(r"(\d+)gb", wanted.removeprefix(label)) if wanted.startswith(label) else None
+    return sold is not None and 0.9 * int(sold[1]) < accelerator.memory_gib < int(sold[1])
+
+
 def _plain(name: str) -> str:
-    without_maker = re.sub(r"nvidia|amd|instinct|geforce|tesla", "", name.lower())
+    without_maker = re.sub(r"nvidia|amd|instinct|geforce|tesla|rtx", "", name.lower())
     return re.sub(r"[^a-z0-9]", "", without_maker)
 
 

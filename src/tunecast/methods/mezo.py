@@ -28,7 +28,9 @@ class ZerothOrderMethod(Method):
     """
 
     optimizer: ClassVar[str] = "mezo"
-    ignores: ClassVar[frozenset[str]] = frozenset({"optim", "max_grad_norm", "neftune_noise_alpha"})
+    ignores: ClassVar[frozenset[str]] = frozenset(
+        {"optim", "max_grad_norm", "neftune_noise_alpha", "gradient_checkpointing"}
+    )
     weight: ClassVar[float] = 0.1
     is_last_resort: ClassVar[bool] = True
 

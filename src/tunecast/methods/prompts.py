@@ -149,10 +149,12 @@ class PrefixTuning(VirtualTokens):
     """Trains keys and values before the text's in every layer; in an encoder-decoder, in the decoder's.
 
     A prefix of zeros disturbs least. One of random words has the keys and values that the model computes for
-    them; only a decoder can start so.
+    them; only a decoder can start so. With gradient checkpointing, transformers leaves out keys and values
+    that a layer is given, so that nothing would be trained.
     """
 
     name: ClassVar[str] = "prefix_tuning"
+    ignores: ClassVar[frozenset[str]] = frozenset({"gradient_checkpointing"})
     weight: ClassVar[float] = 0.15
     rate_range: ClassVar[tuple[float, float] | None] = (3e-3, 3e-1)
     fixed_rate: ClassVar[float | None] = 2e-2

@@ -47,6 +47,9 @@ COMPLETION, LABELS, DISTILLATION, HEAD = "completion", "labels", "distillation",
 
 See ``training/distillation.py``; methods without gradients also take :data:`METRICS`.
 """
+CHECKPOINTING = "gradient_checkpointing"
+NEVER_DRAWN = (TRAINING_LOSS, CHECKPOINTING)
+"""Hyperparameters that pipelines have only if they are fixed."""
 RATE_3E4 = 3e-4
 BASELINE = Pipeline(
     "lora",
@@ -94,6 +97,19 @@ USUAL_MODEL = ModelFacts(
 def at_3e4(baseline: Pipeline = BASELINE) -> Pipeline:
     """Return a baseline at 3e-4, the other learning rate that is often recommended."""
     return replace(baseline, hyperparameters={**baseline.hyperparameters, RATE: RATE_3E4})
+
+
+def recomputing(pipeline: Pipeline) -> Pipeline | None:
+    """Return a pipeline with gradient checkpointing; None if it says that itself, or has no use for it."""
+    if CHECKPOINTING in pipeline.hyperparameters or CHECKPOINTING in get_method(pipeline.method).ignores:
+        return None
+    return replace(pipeline, hyperparameters={**pipeline.hyperparameters, CHECKPOINTING: True})
+
+
+def keeping_activations(pipeline: Pipeline) -> Pipeline:
+    """Return a pipeline without gradient checkpointing."""
+    rest = {name: value for name, value in pipeline.hyperparameters.items() if name != CHECKPOINTING}
+    return replace(pipeline, hyperparameters=rest)
 
 
 def minimises_measured(pipeline: Pipeline) -> bool:
@@ -311,6 +327,7 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
         Categorical("label_smoothing", (0.0, 0.05, 0.1), default=0.0, weights=(0.8, 0.1, 0.1)),
         Constant("max_grad_norm", 1.0),
         Categorical(TRAINING_LOSS, losses, default=COMPLETION),
+        Categorical(CHECKPOINTING, (False, True), default=False),
     )
     effective = (parameter for parameter in shared if parameter.name not in method.ignores)
     return {parameter.name: parameter for parameter in (*effective, *method.hyperparameters(model))}
@@ -343,8 +360,9 @@ def _branch(
     from ConfigSpace import EqualsCondition, OrConjunction
 
     kept = {key: narrowed(parameter, restrictions) for key, parameter in parameters.items()}
-    if TRAINING_LOSS not in restrictions.fixed:  # only for classification, and only if asked for
-        del kept[TRAINING_LOSS]
+    for asked in NEVER_DRAWN:
+        if asked not in restrictions.fixed:
+            kept.pop(asked, None)
     warming = [
         value
         for value in (*SCHEDULES, STEADY)

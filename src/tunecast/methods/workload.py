@@ -30,6 +30,7 @@ def workload_of(
         precision="4-bit" if found.four_bit else plain,
         optimizer=found.optimizer or _optimizer(pipeline),
         directions=int(pipeline.number("directions", 1)),
+        gradient_checkpointing=pipeline.gradient_checkpointing,
         device="cuda" if device_kind(device) == "cuda" else "cpu",
         **how,
     )

@@ -110,7 +110,6 @@ def facts_of_unknown_class(config: Config, name: str) -> ModelFacts | None:
         expert_width = size("moe_intermediate_size", default=feed_forward)
         experts = size(*EXPERT_COUNTS, default=1)
         shared = size("n_shared_experts", default=0)
-        used = size("num_experts_per_tok", "num_experts_per_token", default=1)
         dense_layers = size("first_k_dense_replace", default=0) if experts > 1 else layers
     except (TypeError, ValueError, ZeroDivisionError):
         return None
@@ -135,7 +134,7 @@ def facts_of_unknown_class(config: Config, name: str) -> ModelFacts | None:
         tied_embeddings=tied,
         has_biases=bool(config.get("attention_bias")),
         has_chat_template=False,
-        config={"active_parameters": everywhere + (layers - dense_layers) * used * expert, **config},
+        config=config,
     )
 
 

@@ -154,7 +154,8 @@ def _basis(model: ModelFacts, pipeline: Pipeline, dtype: str, device: str) -> Fo
     """
     known = pipeline.method in ("full", "ia3", "lora", "qlora")
     optimizer = pipeline.hyperparameters.get("optim", "adamw")
-    alike = pipeline if known else Pipeline("lora", {"lora_r": 16, "optim": optimizer})
+    saving = {"gradient_checkpointing": True} if pipeline.gradient_checkpointing else {}
+    alike = pipeline if known else Pipeline("lora", {"lora_r": 16, "optim": optimizer, **saving})
     workload = workload_of(alike, model, dtype=dtype, device=device)
     return None if workload is None else stand_in(model, workload)
 

@@ -46,13 +46,27 @@ class TaskDescription:
     @property
     def mean_tokens(self) -> float:
         """Mean tokens of a training example, from the dataset's raw facts or its meta-features."""
+        return max(1.0, sum(self._mean_of_sides))
+
+    @property
+    def mean_label_tokens(self) -> float:
+        """Mean tokens of its completion, from the same."""
+        return max(1.0, self._mean_of_sides[1])
+
+    @property
+    def _mean_of_sides(self) -> tuple[float, float]:
         facts, features = self.dataset.facts, self.dataset.meta_features
-        sides = [facts.get(side, {}).get("tokens", {}).get("total") for side in ("prompt", "completion")]
+        prompt, completion = (
+            facts.get(side, {}).get("tokens", {}).get("total") for side in ("prompt", "completion")
+        )
         counted = facts.get("sampled_examples") or facts.get("examples")
-        if counted and None not in sides:
-            return max(1.0, sum(sides) / counted)
-        logs = [features.get(f"{side}_log_tokens_mean", math.log(50)) for side in ("prompt", "completion")]
-        return max(1.0, sum(map(math.expm1, logs)))
+        if counted and None not in (prompt, completion):
+            return prompt / counted, completion / counted
+        before, after = (
+            math.expm1(features.get(f"{side}_log_tokens_mean", math.log(50)))
+            for side in ("prompt", "completion")
+        )
+        return before, after
 
     def with_usual_loss(self, zero_shot_loss: float) -> Self:
         """Return the same task with a usual zero-shot loss, in nats per label token, if none was measured."""

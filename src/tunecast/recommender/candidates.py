@@ -115,8 +115,11 @@ def _fixed_for(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> d
     if not fixed:
         return {}
     from tunecast.methods import baseline_pipeline, pipeline_space
+    from tunecast.methods.space import CHECKPOINTING
 
-    known = {name.removeprefix(f"{method}:") for name in pipeline_space(model, Restrictions((method,)))}
+    asked = {name: fixed[name] for name in (CHECKPOINTING,) if name in fixed}
+    space = pipeline_space(model, Restrictions((method,), asked))
+    known = {name.removeprefix(f"{method}:") for name in space}
     # A rate has names of its own by optimiser, and is every method's.
     own = {name: value for name, value in fixed.items() if name == "learning_rate" or name in known}
     baseline = baseline_pipeline(model, Restrictions((method,), own))

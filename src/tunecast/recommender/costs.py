@@ -90,6 +90,10 @@ class Costs:
         """Memory of the device."""
         return self._target.machine.device_memory_bytes
 
+    def is_roomy(self, cost: Cost) -> bool:
+        """Whether the device holds a pipeline of this cost and keeps some memory free."""
+        return cost.bytes <= roomy_bytes(self.limit_bytes)
+
     def has_formula(self, pipeline: Pipeline) -> bool:
         """Whether a formula gives the costs of such pipelines on this model, without dry runs."""
         try:

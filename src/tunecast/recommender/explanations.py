@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tunecast.predictor.known_tasks import Neighbour
 from tunecast.predictor.language_law import excess_share
@@ -21,14 +22,32 @@ BEYOND = 1.5
 """A base model with more parameters than the largest recorded one, by this factor, is extrapolated to."""
 OFF = math.log(2.0)
 """Recorded runs, or the user, chose a rate farther than this from what the law of rates recommends."""
+SHOWN = (
+    *("learning_rate", "lora_r", "lora_alpha", "per_device_train_batch_size", "optim"),
+    "gradient_checkpointing",
+)
+"""Hyperparameters whose flags are shown."""
 LIKELY_FAILURE = 0.05
 """Probability of divergence that is worth a sentence."""
 LIKELY_OVERTRAINING = 0.2
 """Probability of overtraining that is worth a sentence: about twice that of recorded runs."""
 
 
+@dataclass(frozen=True)
+class Saving:
+    """The effect of gradient checkpointing: bytes with and without it, and the factor of a step's seconds."""
+
+    bytes: int
+    plain_bytes: int
+    slowdown: float
+
+
 def reasons(
-    prospect: Prospect, situation: Situation, neighbours: Sequence[Neighbour], law: RateLaw
+    prospect: Prospect,
+    situation: Situation,
+    neighbours: Sequence[Neighbour],
+    law: RateLaw,
+    saving: Saving | None = None,
 ) -> tuple[str, ...]:
     """Explain a pipeline: its learning rate, its length, similar known tasks, and the certainty."""
     return (
@@ -37,6 +56,7 @@ def reasons(
         _length(prospect, situation),
         *_overtraining(prospect),
         *_memory(prospect),
+        *_checkpointing(saving),
         _neighbours(neighbours),
         *_time(prospect, situation),
         _certainty(prospect),
@@ -46,11 +66,7 @@ def reasons(
 def overrides(prospect: Prospect, situation: Situation, epochs: float) -> Mapping[str, str]:
     """Return the flag that changes each automatic choice, by its name."""
     pipeline = prospect.pipeline
-    knobs = {
-        name: f"--fix {name}={pipeline[name]}"
-        for name in ("learning_rate", "lora_r", "lora_alpha", "per_device_train_batch_size", "optim")
-        if name in pipeline.hyperparameters
-    }
+    knobs = {name: f"--fix {name}={pipeline[name]}" for name in SHOWN if name in pipeline.hyperparameters}
     return {
         "method": f"--methods {pipeline.method}",
         **knobs,
@@ -141,6 +157,15 @@ def _memory(prospect: Prospect) -> list[str]:
         return []
     return [
         f"Memory holds {prospect.micro_batch} of its {batch} examples at a time; the step stays the same."
+    ]
+
+
+def _checkpointing(saving: Saving | None) -> list[str]:
+    if saving is None:
+        return []
+    return [
+        f"Gradient checkpointing: {saving.bytes / 1e9:.1f} GB instead of {saving.plain_bytes / 1e9:.1f}, and "
+        f"{saving.slowdown:.1f} times the seconds of a step."
     ]
 
 

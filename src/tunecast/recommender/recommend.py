@@ -11,12 +11,13 @@ from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.estimate.constants import HEADROOM
 from tunecast.estimate.workload import roomy_bytes
+from tunecast.methods.space import keeping_activations, recomputing
 from tunecast.predictor import Prediction, Prior
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.quality import Trial
 from tunecast.recommender.candidates import grid, rates
 from tunecast.recommender.costs import Cost, Costs
-from tunecast.recommender.explanations import basis, overrides, reasons
+from tunecast.recommender.explanations import Saving, basis, overrides, reasons
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import (
     Prospect,
@@ -114,6 +115,7 @@ def recommend_pipelines(
     pipelines = grid(situation.task.model, device, question.restrictions)
     if not prices_all and not recommender.costs.has_formula(pipelines[0]):
         pipelines = recommender.shortlist(pipelines, SHORTLISTED * question.top)
+    pipelines = [recommender.made_to_fit(pipeline) for pipeline in pipelines]
     everything = recommender.prospects(pipelines)
     everything = [prospect for prospect in everything if not prospect.unpriced] or everything
     in_memory = [prospect for prospect in everything if prospect.fits is not False]
@@ -131,7 +133,9 @@ def recommend_pipelines(
     explained = tuple(
         replace(
             prospect,
-            reasons=reasons(prospect, situation, neighbours, prior.quality.law),
+            reasons=reasons(
+                prospect, situation, neighbours, prior.quality.law, recommender.saved_by(prospect.pipeline)
+            ),
             overrides=overrides(prospect, situation, question.epochs),
         )
         for prospect in best
@@ -214,6 +218,26 @@ class Recommender:
         zero_shot = self.zero_shot.value
         found = [self._prospect(trial, "", quality, zero_shot) for trial, quality in self._predicted(planned)]
         return [_as_asked(prospect, pipelines) for prospect in _varied(found, count)]
+
+    def made_to_fit(self, pipeline: Pipeline) -> Pipeline:
+        """Add gradient checkpointing to a pipeline that memory has no room for without, and has with it."""
+        cost, saving = self._cost(pipeline), recomputing(pipeline)
+        if saving is None or isinstance(cost, str) or self.costs.is_roomy(cost):
+            return pipeline
+        saved = self._cost(saving)
+        if isinstance(saved, str) or (saved.fits == cost.fits and not self.costs.is_roomy(saved)):
+            return pipeline
+        return saving
+
+    def saved_by(self, pipeline: Pipeline) -> Saving | None:
+        """Return what gradient checkpointing saves a pipeline, and its price; None without it."""
+        if not pipeline.gradient_checkpointing:
+            return None
+        cost = self._cost(pipeline)
+        plain = self._cost(keeping_activations(pipeline))
+        if isinstance(cost, str) or isinstance(plain, str):
+            return None
+        return Saving(cost.bytes, plain.bytes, cost.step_seconds / plain.step_seconds)
 
     def by_epochs(self, pipeline: Pipeline) -> Mapping[float, Prospect]:
         """Predict a pipeline for each number of epochs in :data:`PASSES`, whatever the budget."""
@@ -398,8 +422,8 @@ def _warnings(
     gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
     if gone:
         warnings.append(
-            f"{' and '.join(gone)} would not fit the memory, even one example at a time. "
-            "Gradient checkpointing is not assumed."
+            f"{' and '.join(gone)} would not fit the memory, even with gradient checkpointing and one "
+            "example at a time."
         )
     roomy = roomy_bytes(recommender.costs.limit_bytes)
     tight = sorted({p.pipeline.method for p in in_memory if (p.memory_gb or 0) * 1e9 > roomy})

@@ -54,6 +54,8 @@ def pipeline_line(pipeline: Pipeline) -> str:
     parts.append(f"batch {values.get('per_device_train_batch_size', '?')}")
     if "lora_r" in values:
         parts += [f"r={values['lora_r']}", f"alpha={values.get('lora_alpha', '?')}"]
+    if pipeline.gradient_checkpointing:
+        parts.append("gradient checkpointing")
     return ", ".join(parts)
 
 

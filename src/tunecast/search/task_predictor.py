@@ -10,6 +10,7 @@ import numpy as np
 
 from tunecast.arrays import Flags, Floats, Ints
 from tunecast.predictor import Prediction, Prior
+from tunecast.predictor.cost import estimated_log_seconds_per_token
 from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import (
     FEATURES,
@@ -65,7 +66,7 @@ class Before:
         rows: Features of the pipelines alone, in the order of :data:`tunecast.predictor.features.PIPELINE`.
         ends: Final losses, as of a quality predictor.
         log_seconds_per_token: Expected logarithm of seconds per training token, up to a constant that all
-            pipelines share; None if such a device is unknown.
+            pipelines share; None if neither runs nor estimates know it.
         failure: Probability that a pipeline diverges or exceeds the memory.
     """
 
@@ -88,10 +89,23 @@ def before(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> Bef
         for pipeline, row in zip(pipelines, features, strict=True)
     ]
     ends = prior.quality.before(trials, features)
-    cost = prior.cost.get(device_kind(context.machine.device) if context.machine else "cpu")
-    seconds = cost.log_seconds_per_token(features) if cost else None
+    seconds = _log_seconds_per_token(context, prior, pipelines, features)
     failure = either_probability(ends.failure, memory_failure_probability(context, prior, pipelines))
     return Before(tuple(pipelines), features[:, : len(PIPELINE)], ends, seconds, failure)
+
+
+def _log_seconds_per_token(
+    context: Context, prior: Prior, pipelines: Sequence[Pipeline], features: Floats
+) -> Floats | None:
+    """Ask what recorded runs teach of a kind of device, else the estimates, as ``recommend`` does."""
+    machine, room = context.machine, context.room
+    cost = prior.cost.get(device_kind(machine.device) if machine else "cpu")
+    if cost is not None:
+        recomputes = np.array([pipeline.gradient_checkpointing for pipeline in pipelines], dtype=bool)
+        return cost.log_seconds_per_token(features, recomputes)
+    if machine is None or room is None:
+        return None
+    return estimated_log_seconds_per_token(context, pipelines, machine, room.dtype, prior.efficiency)
 
 
 def predicted_ends(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> dict[str, Prediction]:

@@ -18,6 +18,7 @@ from tunecast.errors import ConfigurationError, ModelError
 from tunecast.estimate import Workload, estimate_bytes
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.fitting import Need, which_fit
+from tunecast.methods.space import recomputing
 from tunecast.models import load_config
 from tunecast.records import Pipeline
 from tunecast.search import get_strategy
@@ -34,6 +35,7 @@ most of all adapters; it holds four times its activations and less of all else (
 """
 AMPLE = 2 * ROOMY
 """With this many times the bytes of full finetuning by the formula, no dry run is needed either."""
+RECOMPUTE = "--fix gradient_checkpointing=true"
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ def feasible_candidates(
         return Feasible(tuple(candidates))
     if not strategy.has_baseline:
         warning = f"The given pipeline is expected to hold {_gb(fewest)}, more than {text}."
+        warning += _remedy_text(room, tried, limit)
         return Feasible(tuple(candidates), warnings=(warning,))
     if not any(fits):
-        raise _nothing_fits(settings, training_task.device, fewest, text)
+        saves = room.recomputing(tried, limit) > 0
+        raise _nothing_fits(settings, training_task.device, fewest, text, saves=saves)
     gone = [pipeline for pipeline, fit in zip(tried, fits, strict=True) if not fit]
     kept = [pipeline for pipeline, fit in zip(tried[1:], fits[1:], strict=True) if fit]
-    warnings = [_left_out_text(gone, len(tried), text)]
+    warnings = [_left_out_text(gone, len(tried), text) + _remedy_text(room, gone, limit)]
     expected = room.bytes_of(tried[0])
     if expected is not None and not fits[0]:
         warnings.append(_baseline_text(expected))
@@ -110,6 +114,11 @@ class Room:
             fewest = min(bare, fewest or bare)
         return [bare <= limit if need is None else need in fitting for need in needs], fewest
 
+    def recomputing(self, pipelines: Sequence[Pipeline], limit: int) -> int:
+        """Count the pipelines that would fit with gradient checkpointing, and do not have it."""
+        variants = [variant for pipeline in pipelines if (variant := recomputing(pipeline)) is not None]
+        return sum(self.holding(variants, limit)[0])
+
     def bytes_of(self, pipeline: Pipeline) -> int | None:
         """Return the bytes of a pipeline's step with one example; None if they have to be measured."""
         workload = self._single.of(pipeline)
@@ -147,13 +156,17 @@ def _bare_bytes(training_task: TrainingTask, single: Workload) -> int:
     return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
 
 
-def _nothing_fits(settings: SessionSettings, device: str, fewest: int, text: str) -> ConfigurationError:
+def _nothing_fits(
+    settings: SessionSettings, device: str, fewest: int, text: str, *, saves: bool
+) -> ConfigurationError:
     share = largest_share(settings, device)[1]
     remedies = ["a smaller --max-length", "a smaller model"]
     if settings.worker_count > 1:
         remedies.insert(0, "fewer --workers")
     if settings.methods or settings.fixed:
         remedies.insert(0, "more choice by --methods and --fix")
+    if saves:
+        remedies.insert(0, f"{RECOMPUTE}, which recomputes activations")
     if settings.max_memory_gb is not None:
         remedies.insert(0, f"at least --max-memory-gb {math.ceil(fewest * share / 1e7) / 100:g}")
     limit = f"{text}: even one example at a time"
@@ -169,6 +182,15 @@ def _left_out_text(gone: Sequence[Pipeline], tried: int, limit: str) -> str:
         f"{len(gone)} of {tried} candidate pipelines are left out: even one example at a time they would "
         f"hold more than {limit} ({', '.join(f'{name} {count}' for name, count in methods)})."
     )
+
+
+def _remedy_text(room: Room, gone: Sequence[Pipeline], limit: int) -> str:
+    """Say how many would fit with gradient checkpointing; empty if none."""
+    saved = room.recomputing(gone, limit)
+    if not saved:
+        return ""
+    which = "It" if len(gone) == 1 else f"{saved} of {len(gone)}"
+    return f" {which} would fit with {RECOMPUTE}, which recomputes activations."
 
 
 def _baseline_text(expected: int) -> str:

@@ -1,4 +1,4 @@
-"""Turns a session's pipelines into workloads, to estimate their bytes and their optimisers' effort."""
+"""Turns a session's pipelines into workloads, to estimate their bytes and the effort of their steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tunecast.estimate import Workload, optimizer_effort
+from tunecast.estimate import Workload, step_effort
 from tunecast.hardware.dtype import has_native_bfloat16
 from tunecast.methods.workload import workload_of
 from tunecast.records import Machine, Pipeline, device_kind
@@ -61,7 +61,7 @@ class SingleExamples:
 
 
 class Efforts:
-    """Seconds of optimiser steps relative to the same steps with AdamW, each computed once."""
+    """Seconds of steps relative to the same steps with AdamW and kept activations, each computed once."""
 
     def __init__(self, training_task: TrainingTask) -> None:
         self._training_task = training_task
@@ -69,7 +69,7 @@ class Efforts:
 
     def of(self, pipeline: Pipeline) -> float:
         """Return the effort of a pipeline, at least 1."""
-        if pipeline.hyperparameters.get("optim") != "muon":
+        if pipeline.hyperparameters.get("optim") != "muon" and not pipeline.gradient_checkpointing:
             return 1.0
         plain = Pipeline(pipeline.method, {**pipeline.hyperparameters, "learning_rate": 1.0})
         if plain.id not in self._known:
@@ -88,7 +88,7 @@ class Efforts:
             max_length=max(1, round(task.train_tokens / len(examples))),
             label_tokens=max(1, round(self._label_tokens / len(examples))),
         )
-        return 1.0 if workload is None else optimizer_effort(task.facts, workload, self._machine)
+        return 1.0 if workload is None else step_effort(task.facts, workload, self._machine)
 
     @cached_property
     def _label_tokens(self) -> int:

@@ -25,7 +25,7 @@ HYPERPARAMETER_NUMBERS = frozenset(
         *("orth_reg_weight", "boft_block_size", "oft_block_size", "budget_r", "d_initial"),
         *("decompose_factor", "loha_r", "loha_scale", "lokr_r", "lokr_scale", "encoder_hidden_size"),
         *("num_virtual_tokens", "keep_share", "perturbation", "directions", "placement"),
-        "trained_layers",
+        *("trained_layers", "gradient_checkpointing"),
     }
 )
 """Hyperparameters whose value must be a number."""

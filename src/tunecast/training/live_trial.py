@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.errors import ModelError
 from tunecast.hardware.machine import SecondsClock, reset_peak
 from tunecast.methods import get_method
+from tunecast.models.load import quiet
 from tunecast.records import Pipeline, Seconds, device_kind
 from tunecast.training.checkpoint import CheckpointFolder, Position, StepReport
 from tunecast.training.compute import Compute
@@ -125,7 +126,8 @@ class LiveTrial:
         reporter = _Reporter(self.plan, first, report)
         device = torch.device(self._compute.device)
         forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])  # no other GPU
-        with forked, _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
+        noisy = _neftune(self.model, self._pipeline.number("neftune_noise_alpha"))
+        with forked, noisy, _recomputing(self.model, self._pipeline.gradient_checkpointing):
             self.model.train(self._zeroth_order is None)  # with dropout, two losses could not be compared
             while self.step < to_step:
                 examples = self._batch()
@@ -353,9 +355,14 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
+def _transformer(model: Any) -> Any:
+    """Return the model of transformers that an adapter is in."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _text_embeddings(model: Any) -> Any:
     """Find the layer that embeds the input; an encoder has one of its own beside the shared one."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _transformer(model)
     side = inner.get_encoder() if inner.config.is_encoder_decoder else inner
     return side.get_input_embeddings()
 
@@ -375,3 +382,22 @@ def _neftune(model: Any, alpha: float) -> Iterator[None]:
     finally:
         if handle:
             handle.remove()
+
+
+@contextmanager
+def _recomputing(model: Any, recomputes: bool) -> Iterator[None]:
+    """Keep only the input of each layer for the backward pass (Chen et al., arXiv 1604.06174), if wanted.
+
+    The layers draw the same dropout again, so that gradients stay the same to the bit.
+    """
+    if not recomputes:
+        yield
+        return
+    inner = _transformer(model)
+    with quiet():
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        with quiet():
+            inner.gradient_checkpointing_disable()

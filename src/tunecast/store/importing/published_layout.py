@@ -61,7 +61,7 @@ SETUP = (
 )
 """Columns of settings that change seconds and bytes, in any words."""
 
-HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
+HYPERPARAMETERS = (HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS).difference(SETUP)
 """Columns of hyperparameters, by the names that pipelines use."""
 
 COLUMNS = frozenset({*TEXTS, *COUNTS, *AMOUNTS, *FLAGS, *SETUP, *HYPERPARAMETERS, "value"})
@@ -140,7 +140,7 @@ def cell(column: str, text: str) -> Any:
         return _finite(text, least=-math.inf if column == "value" else 0.0)
     if column in FLAGS:
         return _one_of({"true": True, "false": False, "1": True, "0": False}, text.lower(), text)
-    if column in HYPERPARAMETER_NUMBERS:
+    if column in HYPERPARAMETERS & HYPERPARAMETER_NUMBERS:
         found = scalar(text)
         if isinstance(found, str) or not math.isfinite(found):
             raise ValueError(f"is {text!r}, not a number")
