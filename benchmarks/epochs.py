@@ -4,7 +4,9 @@
 
 The first table has the slopes of the losses of recorded curves, d ln(loss) / d ln(tokens), by base model and
 by epochs so far: medians between neighbouring points, of cosine schedules within a factor of three of the
-best rate.
+best rate. Then the law that fits these slopes: E > 1 epochs count as 1 + R (1 - exp(-(E - 1) / R)), as in
+Muennighoff et al. (arXiv 2305.16264, section 3), with a power of the language that the base model has left to
+learn for R. It is the source of :data:`tunecast.predictor.quality.USEFUL_EPOCHS`.
 
 The second table judges the probability that a loss ends more than 2% above its lowest, with families of tasks
 and with base models left out: area under the ROC curve and Brier score, beside that of the share of all other
@@ -21,13 +23,15 @@ from itertools import pairwise
 from statistics import median
 
 import numpy as np
+from scipy.optimize import least_squares
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from meta_dataset_figures import table
-from tunecast.arrays import Ints
+from tunecast.arrays import Floats, Ints
 from tunecast.predictor.endings import recorded
 from tunecast.predictor.examples import examples_of
 from tunecast.predictor.features import log_loss
+from tunecast.predictor.language_law import excess_share
 from tunecast.predictor.prior import load_prior
 from tunecast.predictor.quality import OVERTRAINED
 from tunecast.predictor.quality_training import fit_forests
@@ -39,6 +43,8 @@ NEAR = math.log(3.0)
 """Rates farther from the best one than this, as a logarithm, do not count."""
 MIN_RATIO = 1.5
 """Least ratio of the tokens of neighbouring points."""
+USUAL_SLOPE, WEIGHT_OF_USUAL = 0.15, 0.1
+"""Slope within the first epoch to which groups of few points are drawn, and how strongly."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Slope:
     """The slope between two neighbouring points of a curve, at the geometric mean of their epochs."""
 
     model: str
+    family: str
+    left: float
     epochs: float
     value: float
 
@@ -70,9 +78,35 @@ def slopes(runs: Sequence[Run]) -> Iterator[Slope]:
                 rise = log_loss(other.validation.loss) - log_loss(one.validation.loss)
                 yield Slope(
                     run.task.model,
+                    ending.family,
+                    excess_share(run.model),
                     math.sqrt(one.tokens_seen * other.tokens_seen) / epoch,
                     rise / math.log(ratio),
                 )
+
+
+def fit(found: Sequence[Slope]) -> tuple[float, float]:
+    """Return R where all language is left to learn, and the exponent of what is left.
+
+    The slope within the first epoch differs by family of tasks and base model; each pair has the same weight.
+    """
+    keys = sorted({(one.family, one.model) for one in found})
+    group = np.array([keys.index((one.family, one.model)) for one in found])
+    weight = 1 / np.sqrt(np.bincount(group)[group])
+    epochs = np.array([one.epochs for one in found])
+    left, value = np.array([one.left for one in found]), np.array([one.value for one in found])
+
+    def errors(unknown: Floats) -> Floats:
+        useful = np.exp(unknown[0] + unknown[1] * np.log(left))
+        decay = np.exp(-np.minimum(np.maximum(epochs - 1, 0) / useful, 50.0))
+        worth = np.where(epochs <= 1, 1.0, epochs * decay / (1 + useful * (1 - decay)))
+        own = unknown[2:]
+        kept = WEIGHT_OF_USUAL * (own - math.log(USUAL_SLOPE))
+        return np.concatenate([weight * (value + np.exp(own[group]) * worth), kept])
+
+    start = np.concatenate([[1.5, 0.0], np.full(len(keys), math.log(USUAL_SLOPE))])
+    solved = least_squares(errors, start, loss="soft_l1", f_scale=0.1).x
+    return math.exp(solved[0]), float(solved[1])
 
 
 def slope_table(found: Sequence[Slope]) -> str:
@@ -125,7 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with open_for_reading(options.store) as store:
         runs = list(store.runs())
-    print(slope_table(list(slopes(runs))) + "\n")
+    found = list(slopes(runs))
+    print(slope_table(found))
+    useful, exponent = fit(found)
+    print(f"\nR = {useful:.1f} x (share of language left) ^ {exponent:.2f}\n")
     print(overtraining_table(runs, options.seed))
 
 

@@ -11,7 +11,7 @@ import pytest
 from planted_runs import ZERO_SHOT_LOSS, planted_runs
 from tunecast.predictor.examples import ZeroShotLosses, examples_of, teaching_runs
 from tunecast.predictor.features import feature_rows
-from tunecast.predictor.quality import Forests, Quality, Trial
+from tunecast.predictor.quality import Forests, Quality, Trial, effective_epochs
 from tunecast.predictor.quality_training import fit_forests
 from tunecast.predictor.rate_law import fit_rate_law
 from tunecast.predictor.task import TaskDescription, task_of
@@ -73,6 +73,30 @@ def test_overtraining_is_foreseen_where_runs_ended_above_their_lowest(runs: list
     found = late.predict([trial(teaching_runs(runs)[0], 4.0, pipeline) for pipeline in (full, lora)])
     assert found.overtraining[0] > 0.7
     assert found.overtraining[1] < 0.3
+
+
+def test_further_epochs_are_worth_less_and_less_and_sooner_to_able_models() -> None:
+    epochs = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 1e4, 1e5])
+    little, much = (effective_epochs(epochs, np.full(len(epochs), left)) for left in (1.0, 0.15))
+    for worth in (little, much):
+        assert worth[:2] == pytest.approx(epochs[:2])
+        assert (np.diff(worth[:5] / epochs[:5])[1:] < 0).all()
+        assert worth[-1] == pytest.approx(worth[-2])
+    assert (much[2:] < little[2:]).all()
+
+
+def test_a_repeated_example_is_worth_less_than_a_new_one(quality: Quality, runs: list[Run]) -> None:
+    first = trial(teaching_runs(runs)[0], 3.0)
+    epoch = round(first.task.unique_examples * first.task.mean_tokens)
+
+    def end(epochs: int, more_examples: int) -> float:
+        examples = more_examples * first.task.unique_examples
+        task = replace(first.task, full_length_tokens=epochs * epoch, unique_examples=examples)
+        return float(quality.predict([replace(first, task=task)]).mean[0])
+
+    once = end(1, 1)
+    assert end(4, 4) < end(4, 1) < once
+    assert end(8, 1) - end(4, 1) > end(4, 1) - end(2, 1), "the fall becomes slower"
 
 
 def test_points_move_the_predicted_end(quality: Quality, runs: list[Run]) -> None:

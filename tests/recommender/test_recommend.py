@@ -71,7 +71,7 @@ def test_the_best_come_first_and_are_varied(tiny_llama: Path, toy_data: Path) ->
 def test_the_first_is_predicted_by_epochs_whatever_the_budget(tiny_llama: Path, toy_data: Path) -> None:
     found = tunecast.recommend(ask(tiny_llama, toy_data, price=2.0))
     first = found.recommendations[0]
-    assert list(found.by_epochs) == [1, 2, 3, 5]
+    assert list(found.by_epochs) == [1, 2, 3, 5, 8, 12]
     third = found.by_epochs[3]
     assert third.failure == pytest.approx(first.failure)  # predicted in another batch
     assert third == replace(first, reasons=(), overrides={}, failure=third.failure)
@@ -88,6 +88,33 @@ def test_the_first_is_predicted_by_epochs_whatever_the_budget(tiny_llama: Path, 
     assert [(one["epochs"], one["predicted_loss"]) for one in shown] == [
         (epochs, one.predicted_loss) for epochs, one in found.by_epochs.items()
     ]
+
+
+def test_the_best_number_of_epochs_ends_where_gains_or_doubts_do(tiny_llama: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(tiny_llama, toy_data))
+    first = found.recommendations[0]
+
+    def best(*told: tuple[float, float]) -> float:
+        made = {
+            float(epochs): replace(first, predicted_loss=loss, overtraining=overtraining)
+            for epochs, (loss, overtraining) in enumerate(told, 1)
+        }
+        return replace(found, by_epochs=made).best_epochs
+
+    assert best((2.0, 0.0), (1.5, 0.0), (1.2, 0.0)) == 3
+    assert best((2.0, 0.0), (1.5, 0.0), (1.49, 0.0)) == 2
+    assert best((2.0, 0.0), (2.1, 0.0), (1.0, 0.0)) == 1
+    assert best((2.0, 0.0), (1.95, 0.9), (1.0, 0.9)) == 1
+    assert found.as_json()["best_epochs"] == found.best_epochs
+
+
+def test_a_likely_overtraining_is_a_reason(tiny_llama: Path, toy_data: Path) -> None:
+    """Sixteen lines for many epochs, at a rate far above the usual one."""
+    text = " ".join(
+        " ".join(one.reasons)
+        for one in tunecast.recommend(ask(tiny_llama, toy_data, epochs=500)).recommendations
+    )
+    assert "This may be too long: with a probability of " in text
 
 
 def test_without_weights_or_tokenizer_at_seventy_billion(seventy_billion: Path, toy_data: Path) -> None:

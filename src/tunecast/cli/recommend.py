@@ -201,10 +201,13 @@ def _epochs_line(found: Recommendation) -> str:
         f"{epochs:g}: {one.predicted_loss:.2f}" + (f" in {time_text(one)}" if not one.unpriced else "")
         for epochs, one in found.by_epochs.items()
     ]
-    return (
-        f"By epochs, each at its best rate: {'; '.join(cells)}. Choose {found.best_epochs:g}: "
-        "more are predicted to gain less than 1%."
+    best = found.best_epochs
+    advice = (
+        "More still gain."
+        if best == max(found.by_epochs)
+        else f"{best:g} would do: the next number is expected to gain less than 1%."
     )
+    return f"By epochs, each at its best rate: {'; '.join(cells)}. {advice}"
 
 
 def _print(found: Recommendation) -> None:

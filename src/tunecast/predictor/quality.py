@@ -52,7 +52,12 @@ LENGTH_EXPONENT, EXAMPLES_EXPONENT = 0.08, 0.05
 2402.17193). Recorded runs of a task hardly differ in length, so trees alone would not learn one."""
 OVERTRAINED = 0.02
 """Rise of a log loss above its lowest from which on a training was too long."""
-LENGTH, EXAMPLES = columns(("log_full_length", "log_unique_examples"))
+USEFUL_EPOCHS, USEFUL_EXPONENT, LEAST_LEFT = 11.4, 1.22, 0.1
+"""R in :func:`effective_epochs` where all language is left to learn, its exponent, and the least share of
+language left that counts, because no recorded model has less. From ``benchmarks/epochs.py``."""
+LENGTH, EXAMPLES, EPOCHS, LEFT = columns(
+    ("log_full_length", "log_unique_examples", "log_epochs", "language_left")
+)
 START, PER_BYTE, PER_TOKEN = columns(("log_zero_shot", "log_zero_shot_per_byte", "log_bytes_per_token"))
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
 
@@ -115,7 +120,7 @@ class Forests:
 
     Args:
         gain: Predicts the logarithm of the final loss over the zero-shot loss, before the first point, less
-            the law of lengths.
+            the law of lengths, from features as :func:`within_first_epoch` returns them.
         start: Predicts the logarithm of the zero-shot loss over that of the law of pretraining.
         rest: Predicts the logarithm of the final loss over that of the last point.
         late: Predicts, before the first point, the probability that the loss ends more than
@@ -149,7 +154,7 @@ class Forests:
         else:
             (start, uncertain), calibrations = self._start(task), self.unmeasured
             rows = with_start(rows, start)
-        gain, variance = self.gain.predict(rows)
+        gain, variance = self.gain.predict(within_first_epoch(rows))
         mean = start + gain + length_law(rows)
         return (mean, *self._corrected(calibrations, variance + uncertain, task.model))
 
@@ -308,8 +313,32 @@ def interpolated(model: ModelFacts) -> float:
 
 
 def length_law(rows: Floats) -> Floats:
-    """Return the logarithm by which losses fall with tokens and unique examples, shape (rows,)."""
-    return -LENGTH_EXPONENT * rows[:, LENGTH] - EXAMPLES_EXPONENT * rows[:, EXAMPLES]
+    """Return the logarithm by which losses fall with tokens and unique examples, shape (rows,).
+
+    Tokens of further epochs count for less, see :func:`effective_epochs`.
+    """
+    epochs = np.exp(rows[:, EPOCHS])
+    tokens = rows[:, LENGTH] + np.log(effective_epochs(epochs, rows[:, LEFT]) / epochs)
+    return -LENGTH_EXPONENT * tokens - EXAMPLES_EXPONENT * rows[:, EXAMPLES]
+
+
+def effective_epochs(epochs: Floats, language_left: Floats) -> Floats:
+    """Return the number of epochs of new examples that are worth as much, shape (rows,).
+
+    E > 1 epochs are worth 1 + R (1 - exp(-(E - 1) / R)), as in pretraining (Muennighoff et al., arXiv
+    2305.16264, section 3). The better a base model knows language, the smaller R is: the sooner repeated
+    examples teach it nothing.
+    """
+    further = np.maximum(epochs - 1, 0.0)
+    useful = USEFUL_EPOCHS * np.maximum(language_left, LEAST_LEFT) ** USEFUL_EXPONENT
+    return np.where(epochs > 1, 1 - useful * np.expm1(-further / useful), epochs)
+
+
+def within_first_epoch(rows: Floats) -> Floats:
+    """Return features that leave further epochs to the law of lengths, shape (rows, features)."""
+    clipped = rows.copy()
+    clipped[:, EPOCHS] = np.minimum(rows[:, EPOCHS], 0.0)
+    return clipped
 
 
 def untouched_level(task: TaskDescription) -> float:

@@ -27,6 +27,7 @@ from tunecast.predictor.quality import (
     untouched_level,
     untouched_row,
     with_start,
+    within_first_epoch,
 )
 from tunecast.predictor.rate_law import RateLaw, fit_rate_law
 from tunecast.predictor.task import task_of
@@ -87,7 +88,12 @@ def fit_forests(
     gains, begun = examples.where(examples.share == 0), examples.where(examples.share > 0)
     if not len(begun):
         begun = examples
-    gains = replace(gains, target=gains.target - length_law(gains.features))
+    late = replace(gains, target=(gains.rise > OVERTRAINED).astype(np.float64))
+    gains = replace(
+        gains,
+        target=gains.target - length_law(gains.features),
+        features=within_first_epoch(gains.features),
+    )
     by_id = {run.id: run for run in runs}
     owners = [by_id[examples.runs[number]] for number in gains.run]
     untouched = _Untouched.of(gains, owners)
@@ -105,7 +111,7 @@ def fit_forests(
         gain=before.fit(gains),
         start=before.fit(untouched.examples(gains)),
         rest=after.fit(begun),
-        late=after.fit(replace(gains, target=(gains.rise > OVERTRAINED).astype(np.float64))),
+        late=after.fit(late),
         measured=measured,
         unmeasured=unmeasured,
         untouched=of_start,

@@ -33,8 +33,6 @@ MIN_STEPS = 16
 """With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
 PASSES = (1, 2, 3, 5, 8, 12)
 """Numbers of epochs for which the first recommendation is predicted too."""
-ABOUT_AS_GOOD = math.log(1.01)
-"""Fewer epochs are preferred to more if their predicted log loss is higher by less than this."""
 SHORTLISTED = 2
 """Pipelines to price for each recommendation, where no formula gives their costs."""
 ANY_RATE = (0.0, math.inf)
@@ -126,7 +124,6 @@ def recommend_pipelines(
         raise _too_short(recommender.costs.of(prospect.pipeline) for prospect in in_memory)
     long_enough = [prospect for prospect in fitting if prospect.total_steps >= MIN_STEPS] or fitting
     best = _varied(long_enough, question.top)
-    by_epochs = recommender.by_epochs(_as_asked(best[0], pipelines))
     zero_shot = recommender.zero_shot
     meta_features = situation.task.dataset.meta_features
     neighbours = prior.known_tasks.nearest(meta_features)
@@ -147,8 +144,7 @@ def recommend_pipelines(
         max_length=situation.lengths.max_length,
         recommendations=explained,
         considered=tuple(fitting),
-        by_epochs=by_epochs,
-        best_epochs=_fewest(by_epochs),
+        by_epochs=recommender.by_epochs(_as_asked(best[0], pipelines)),
         zero_shot_loss=zero_shot,
         worth_it=_probability_of_gain(best[0], zero_shot),
         basis=basis(situation.task.model, prior.provenance.largest_model),
@@ -357,14 +353,6 @@ class Recommender:
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
-
-
-def _fewest(by_epochs: Mapping[float, Prospect]) -> float:
-    """Return the fewest epochs that are predicted to be about as good as any."""
-    lowest = min(math.log(one.predicted_loss) for one in by_epochs.values())
-    return min(
-        epochs for epochs, one in by_epochs.items() if math.log(one.predicted_loss) - lowest < ABOUT_AS_GOOD
-    )
 
 
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 from tunecast.estimate.constants import MAX_SHARE, MIN_SHARE
@@ -12,6 +13,9 @@ from tunecast.predictor.known_tasks import Neighbour
 from tunecast.predictor.quality import Quality
 from tunecast.predictor.task import TaskDescription
 from tunecast.records import Pipeline, Score
+
+WORTH_MORE_EPOCHS = math.log(1.01)
+"""Expected fall of the log loss for which more epochs are chosen."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,6 @@ class Recommendation:
         recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
         by_epochs: The first recommendation by number of epochs, each at its best rate, whatever the budget.
-        best_epochs: The fewest of these epochs that come within 1% of their lowest predicted loss.
         worth_it: Probability that the first recommendation beats the base model.
         basis: What the predictions rest on if the base model lies beyond all recorded ones, else empty.
     """
@@ -139,12 +142,23 @@ class Recommendation:
     recommendations: tuple[Prospect, ...]
     considered: tuple[Prospect, ...]
     by_epochs: Mapping[float, Prospect]
-    best_epochs: float
     zero_shot_loss: ZeroShotLoss
     worth_it: float
     basis: str
     neighbours: tuple[Neighbour, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def best_epochs(self) -> float:
+        """The fewest of these epochs beyond which the next number is expected to gain less than 1%.
+
+        What is overtrained gains nothing, so that its probability lowers the expected gain.
+        """
+        for (epochs, one), (_, longer) in pairwise(self.by_epochs.items()):
+            fall = math.log(one.predicted_loss / longer.predicted_loss)
+            if (1 - longer.overtraining) * fall < WORTH_MORE_EPOCHS:
+                return epochs
+        return max(self.by_epochs)
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
