@@ -105,7 +105,7 @@ def test_a_longer_training_on_more_examples_promises_less_loss(shipped: list[Run
     changes = []
     for run in list(one_of_each.values())[::5]:
         ends = []
-        for tokens, examples in ((16_000, 200), (64_000, 800), (1_000_000, 15_000)):
+        for tokens, examples in ((16_000, 200), (64_000, 800), (1_200_000, 15_000)):
             task = replace(task_of(run, 3.0), full_length_tokens=tokens, unique_examples=examples)
             steps = round(tokens / task.mean_tokens / 16)
             pipeline = law.with_best_rate(task.model, REFERENCE, steps)

@@ -52,7 +52,7 @@ LENGTH_EXPONENT, EXAMPLES_EXPONENT = 0.08, 0.05
 2402.17193). Recorded runs of a task hardly differ in length, so trees alone would not learn one."""
 OVERTRAINED = 0.02
 """Rise of a log loss above its lowest from which on a training was too long."""
-USEFUL_EPOCHS, USEFUL_EXPONENT, LEAST_LEFT = 11.4, 1.22, 0.1
+USEFUL_EPOCHS, USEFUL_EXPONENT, LEAST_LEFT = 11.5, 1.11, 0.1
 """R in :func:`effective_epochs` where all language is left to learn, its exponent, and the least share of
 language left that counts, because no recorded model has less. From ``benchmarks/epochs.py``."""
 LENGTH, EXAMPLES, EPOCHS, LEFT = columns(
