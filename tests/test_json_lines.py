@@ -28,7 +28,7 @@ def test_other_names_are_refused() -> None:
 
 def test_both_makers_of_datasets_write_half_surrogates(tmp_path: Path) -> None:
     matched = MatchFiles(tmp_path / "matched.jsonl")
-    matched.write(ROWS, ROWS[:1], MatchReport({}, 0, 0, {}, 0, None, None, 0, {}, ("\ud83d",)))
+    matched.write(ROWS, ROWS[:1], MatchReport({}, 0, 0, {}, 0, None, None, 0, 0, {}, ("\ud83d",)))
     made = SynthFiles(tmp_path / "made.jsonl")
     made.write(ROWS, ROWS[:1], SynthReport((), {}, ("\ud83d",), 0, 0, {}, {}, 0, "document", {}))
     for file in (matched.examples, made.pairs):
