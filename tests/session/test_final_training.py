@@ -260,7 +260,7 @@ def test_its_end_moves_to_where_the_seconds_are_over(
     first = max(runs, key=lambda run: run.full_length_tokens)
     last = max(runs, key=lambda run: run.curve[-1].share)
     assert first.curve[-1].share < 0.8
-    assert last.curve[-1].share > 0.9
+    assert last.curve[-1].share > 0.85
     assert last.curve[-1].learning_rate < 0.6 * first.curve[0].learning_rate
     assert first.curve[-1].checkpoint_hash in {point.checkpoint_hash for point in last.curve}
     assert done.result["budget"]["used_seconds"] < 20, "also on a busy machine"
