@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from tunecast.data import EncodedExample
 from tunecast.data.encode import IGNORED
@@ -209,8 +210,38 @@ def show(known: Mapping[Cell, Changes]) -> str:
             "|---|---|---|---|---|---|---|---|",
             *(_row(way, known, model) for way in WAYS if (model, way) in run),
             "",
+            foreseen({cell: changes for cell, changes in known.items() if cell.model == model}),
+            "",
         ]
     return "\n".join(lines)
+
+
+def foreseen(known: Mapping[Cell, Changes]) -> str:
+    """Say how well the runs of other tasks tell the changes of a task's runs, by their way alone."""
+    tasks = sorted({cell.task for cell in known})
+    if len(tasks) < 2 or len({cell.way for cell in known}) < 2:
+        return "Too few tasks or ways to predict one from others."
+    sentences = []
+    for place, shots in enumerate(SHOTS):
+        mean = {
+            cell: float(np.mean([both[place] for task, both in changes.items() if task != cell.task]))
+            for cell, changes in known.items()
+        }
+        ranks, errors, usual = [], [], []
+        for task in tasks:
+            own = [cell for cell in known if cell.task == task]
+            others = [cell for cell in known if cell.task != task]
+            told = [np.mean([mean[one] for one in others if one.way == cell.way]) for cell in own]
+            truth = np.array([mean[cell] for cell in own])
+            ranks.append(float(spearmanr(told, truth).statistic))
+            errors.append(np.abs(truth - told).mean())
+            usual.append(np.abs(truth - np.mean([mean[one] for one in others])).mean())
+        sentences.append(
+            f"With {shots} demonstrations, a way's mean on the other tasks orders the runs of a task with a "
+            f"rank correlation of {np.mean(ranks):.2f} on average ({min(ranks):.2f} at least). It is off by "
+            f"{np.mean(errors):.0f} points, and the mean of all ways by {np.mean(usual):.0f}."
+        )
+    return " ".join(sentences)
 
 
 def _row(way: Way, known: Mapping[Cell, Changes], model: str) -> str:

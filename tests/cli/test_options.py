@@ -56,9 +56,9 @@ def test_other_verbalisers_are_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "what", "hint"),
     [
-        ('{"Yes": 1, "No": "0"}', "the word 'Yes' is 1, which is no text", '{"Yes": "1"}'),
-        ('{"No": "bad", "Yes": true}', "the word 'Yes' is true, which is no text", '{"Yes": "true"}'),
-        ('{"Yes": ["good"]}', "the word 'Yes' is [\"good\"], which is no text", '{"Yes": "acceptable"'),
+        ('{"Yes": 1, "No": "0"}', "the word 'Yes' is 1, which is not a string", '{"Yes": "1"}'),
+        ('{"No": "bad", "Yes": true}', "the word 'Yes' is true, which is not a string", '{"Yes": "true"}'),
+        ('{"Yes": ["good"]}', "the word 'Yes' is [\"good\"], which is not a string", '{"Yes": "acceptable"'),
     ],
 )
 def test_a_label_that_is_no_text_is_named_with_its_file(

@@ -245,8 +245,8 @@ def verbaliser(texts: Sequence[str]) -> dict[str, str]:
     """Parse all ``--verbaliser`` options: pairs such as ``Yes=acceptable,No=unacceptable``, or files of them.
 
     Raises:
-        ConfigurationError: An option is neither, a file cannot be read or has a label that is no text, or a
-            word stands for two labels.
+        ConfigurationError: An option is neither, a file cannot be read or has a label that is not a string,
+            or a word stands for two labels.
     """
     example, form = "Yes=acceptable,No=unacceptable", "WORD=LABEL,... or a JSON file"
     found: dict[str, str] = {}
@@ -278,7 +278,7 @@ def _words_of(path: Path, named: str) -> list[tuple[str, str]]:
             written = json.dumps(label, ensure_ascii=False)
             quoted = json.dumps({word: written}, ensure_ascii=False)
             raise ConfigurationError(
-                f"{named}: the label of the word {word!r} is {written}, which is no text.",
+                f"{named}: the label of the word {word!r} is {written}, which is not a string.",
                 hint if isinstance(label, dict | list) else f"Put the label in quotes: {quoted}.",
             )
     return list(content.items())

@@ -1,9 +1,7 @@
 """Seconds per training token of pipelines relative to each other.
 
 Where a kind of device has recorded runs, a line in the pipeline's features is fitted to them: it knows all
-methods, those without a formula too. On other kinds the estimates answer that ``recommend`` asks. On 1,413
-recorded runs of methods that both know, with families of datasets left out, the logarithms within a session
-are off by 0.21 (the line) and 0.19 (the estimates), half of them by less than 0.07.
+methods, those without a formula too. On other kinds the estimates answer that ``recommend`` asks.
 """
 
 from __future__ import annotations

@@ -17,13 +17,11 @@ class Prediction:
         log_loss: Mean of the logarithm of the loss in nats per label token.
         deviation: Standard deviation of that logarithm.
         failure: Probability that the training diverges.
-        overtraining: Probability that the training is too long, so that the loss ends above its lowest.
     """
 
     log_loss: float
     deviation: float
     failure: float = 0.0
-    overtraining: float = 0.0
 
     @property
     def loss(self) -> float:

@@ -78,18 +78,16 @@ class Ends:
     Args:
         shared: The part of the variance that all trials of a task have in common.
         failure: Probability of divergence.
-        overtraining: Probability that the loss ends above its lowest; 0 for trials with points.
     """
 
     mean: Floats
     variance: Floats
     shared: Floats
     failure: Floats
-    overtraining: Floats
 
     def predictions(self) -> list[Prediction]:
         """Return one prediction for each trial."""
-        rows = np.stack([self.mean, np.sqrt(self.variance), self.failure, self.overtraining], axis=1)
+        rows = np.stack([self.mean, np.sqrt(self.variance), self.failure], axis=1)
         return [Prediction(*row) for row in rows.tolist()]
 
 
@@ -237,9 +235,15 @@ class Quality:
     def predict(self, trials: Sequence[Trial]) -> Ends:
         """Predict the ends of trials without points that share a dataset and a base model."""
         if not trials:
-            return Ends(*np.zeros((5, 0)))
-        rows = [feature_rows(task, of) for task, of in _by_task(trials)]
-        return self.before(trials, np.concatenate(rows))
+            return Ends(*np.zeros((4, 0)))
+        return self.before(trials, _rows(trials))
+
+    def overtraining(self, trials: Sequence[Trial]) -> Floats:
+        """Return the probability that a loss ends more than 2% above its lowest, shape (trials,).
+
+        The trials have no points and share a dataset and a base model.
+        """
+        return self.forests.overtraining(trials[0].task, _rows(trials)) if trials else np.zeros(0)
 
     def before(self, trials: Sequence[Trial], rows: Floats) -> Ends:
         """Predict the same of at least one trial from known features, shape (trials, features)."""
@@ -255,12 +259,11 @@ class Quality:
         own = MIN_ERROR**2 + (LAW_ERROR * costs) ** 2 + failure * (1 - failure) * WORST**2
         weight = interpolated(task.model)
         free = weight * (variance - shared) + (1 - weight) * own
-        end = weight * mean + (1 - weight) * by_law
-        return Ends(end, shared + free, shared, failure, self.forests.overtraining(task, rows))
+        return Ends(weight * mean + (1 - weight) * by_law, shared + free, shared, failure)
 
     def after(self, task: TaskDescription, rows: Floats) -> Ends:
         """Predict the ends of trials of a measured task from features with points; none has diverged."""
-        return Ends(*self.forests.after(task, rows), *np.zeros((2, len(rows))))
+        return Ends(*self.forests.after(task, rows), np.zeros(len(rows)))
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
         """Predict the loss of the base model."""
@@ -358,6 +361,10 @@ def with_start(rows: Floats, log_start: Floats | float) -> Floats:
     changed[:, START] = log_start
     changed[:, PER_BYTE] = log_start - changed[:, PER_TOKEN]
     return changed
+
+
+def _rows(trials: Sequence[Trial]) -> Floats:
+    return np.concatenate([feature_rows(task, of) for task, of in _by_task(trials)])
 
 
 def _by_task(trials: Sequence[Trial]) -> Iterator[tuple[TaskDescription, list[Pipeline]]]:

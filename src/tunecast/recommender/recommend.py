@@ -258,10 +258,11 @@ class Recommender:
         ]
         if planned and all(trial.steps < 1 for trial in planned):
             raise _too_short(cost for cost in costs if isinstance(cost, Cost))
-        zero_shot = self.zero_shot.value
+        zero_shot, predicted = self.zero_shot.value, self._predicted(planned)
+        late = self._quality.overtraining([trial for trial, _ in predicted])
         return [
-            self._prospect(trial, cost, quality, zero_shot)
-            for cost, (trial, quality) in zip(costs, self._predicted(planned), strict=True)
+            replace(self._prospect(trial, cost, quality, zero_shot), overtraining=float(chance))
+            for cost, (trial, quality), chance in zip(costs, predicted, late, strict=True)
         ]
 
     def _predicted(self, planned: Sequence[Trial]) -> list[tuple[Trial, Prediction]]:
@@ -336,7 +337,6 @@ class Recommender:
             gain_low=1 - quality.high / zero_shot,
             gain_high=1 - quality.low / zero_shot,
             failure=quality.failure,
-            overtraining=quality.overtraining,
             full_length_tokens=trial.task.full_length_tokens,
             total_steps=trial.steps,
         )

@@ -28,9 +28,9 @@ class Prospect:
         relative_gain: Share of the zero-shot loss that training removes; negative if the loss grows.
             ``gain_low`` and ``gain_high`` are the ends of its 90% interval.
         failure: Probability that the training diverges.
-        overtraining: Probability that it is too long, so that the loss ends more than 2% above its lowest.
         full_length_tokens: Tokens that it is trained on.
         total_steps: Optimiser steps.
+        overtraining: Probability that it is too long, so that the loss ends more than 2% above its lowest.
         hours: Hours of training and evaluation; ``hours_low`` and ``hours_high`` as for the loss. These and
             all that follows from them are None if the costs cannot be estimated.
         memory_gb: Peak on the device in 10^9 bytes.
@@ -50,9 +50,9 @@ class Prospect:
     gain_low: float
     gain_high: float
     failure: float
-    overtraining: float
     full_length_tokens: int
     total_steps: int
+    overtraining: float = 0.0
     hours: float | None = None
     hours_low: float | None = None
     hours_high: float | None = None

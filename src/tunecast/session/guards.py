@@ -155,20 +155,20 @@ def _encoded(part: _Part, tokenizer: Any, facts: ModelFacts, loss: Loss, seed: i
         wrong: dict[int, list[EncodedExample]] = {}
         for one in encode([other for right in encoded for other in others.get(right.row, ())]):
             wrong.setdefault(one.row, []).append(one)
-        # A choice of which one answer does not fit would be another choice.
+        # Without an answer that is too long for the context, the question would be easier.
         encoded = [one for one in encoded if 0 < len(wrong.get(one.row, ())) == len(others[one.row])]
     if not encoded:
         raise DataError(f"no completion of {part.name} fits the model's context.")
     if len(encoded) == 1:
         raise DataError(
-            f"{part.name} has a single example, which says nothing of the spread.",
+            f"{part.name} has a single example, so its interval is unknown.",
             f"Give {MIN_EXAMPLES} examples or more.",
         )
     return Guard(part.name, tuple(encoded), tuple(tuple(wrong[one.row]) for one in encoded) if others else ())
 
 
 def _without_end(examples: Sequence[EncodedExample], end: int | None) -> list[EncodedExample]:
-    """Remove the end-of-sequence token; examples of which nothing is left are left out."""
+    """Remove the end-of-sequence token, and drop examples that have no other label token."""
     cut = [
         replace(one, input_ids=one.input_ids[:-1], labels=one.labels[:-1]) if one.labels[-1] == end else one
         for one in examples
