@@ -172,6 +172,8 @@ def test_shipped_plans_are_there() -> None:
         "bias",
         "calibration",
         "documents",
+        "epochs-smollm2",
+        "epochs",
         "gpt2",
         "ladder",
         "longer-runs",

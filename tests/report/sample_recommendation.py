@@ -10,11 +10,25 @@ def prospect(method: str, rate: float, loss: float, seconds: float, price: float
     hours = seconds / 3600
     pipeline = Pipeline(method, {"learning_rate": rate, "per_device_train_batch_size": 4})
     return Prospect(
-        pipeline, loss, 0.8 * loss, 1.3 * loss,
-        1 - loss / 4.0, 1 - 1.3 * loss / 4.0, 1 - 0.8 * loss / 4.0, 0.01, 100_000, 120,
-        hours, 0.5 * hours, 2 * hours, 12.5, None if price is None else price * hours,
-        4, True, "", ("<b>It suits the width.</b>",),
-    )  # fmt: skip
+        pipeline=pipeline,
+        predicted_loss=loss,
+        low=0.8 * loss,
+        high=1.3 * loss,
+        relative_gain=1 - loss / 4.0,
+        gain_low=1 - 1.3 * loss / 4.0,
+        gain_high=1 - 0.8 * loss / 4.0,
+        failure=0.01,
+        full_length_tokens=100_000,
+        total_steps=120,
+        hours=hours,
+        hours_low=0.5 * hours,
+        hours_high=2 * hours,
+        memory_gb=12.5,
+        money=None if price is None else price * hours,
+        micro_batch=4,
+        fits=True,
+        reasons=("<b>It suits the width.</b>",),
+    )
 
 
 def sample_recommendation(price: float | None) -> Recommendation:

@@ -18,7 +18,7 @@ WORTH_MORE_EPOCHS = math.log(1.01)
 """Expected fall of the log loss for which more epochs are chosen."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prospect:
     """The predicted quality and cost of a pipeline.
 
