@@ -115,6 +115,8 @@ def test_help_shows_every_word_of_the_help_texts(name: str) -> None:
         assert default[:8] in out, f"{parameter.name}: markup has eaten the default"
     assert "bool" not in out, "a flag takes no value"
     assert "list[" not in out, "an option that may be repeated takes one value"
+    assert "FUNCTION" not in out, "a path is a path, not what reads it"
+    assert "<str>" not in out, "a text has one name, whether it may be repeated or not"
 
 
 def test_version() -> None:

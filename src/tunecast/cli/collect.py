@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Plan = Annotated[
     Path,
-    typer.Option("--plan", click_type=options.PATH, help="YAML file of datasets, base models and pipelines."),
+    typer.Option("--plan", parser=options.path, help="YAML file of datasets, base models and pipelines."),
 ]
 Root = Annotated[
     list[str] | None, typer.Option("--root", help="Folder of {NAME} in the plan: NAME=FOLDER. Repeatable.")
@@ -33,7 +33,7 @@ AllowedMetrics = Annotated[
     typer.Option("--allow-metric", help="A metric of the plan, module:function, that may run. Repeatable."),
 ]
 PauseFile = Annotated[
-    Path | None, typer.Option(click_type=options.PATH, help="Pause while this file exists.")
+    Path | None, typer.Option(parser=options.path, help="Pause while this file exists.")
 ]
 
 
@@ -54,7 +54,7 @@ def command(
     shared_dir: Annotated[
         Path | None,
         typer.Option(
-            click_type=options.PATH,
+            parser=options.path,
             help="With --executor ray or queue: folder that all machines see. (default: a SQLite store's)",
         ),
     ] = None,

@@ -16,7 +16,7 @@ def command(
         list[Path] | None,
         typer.Argument(
             metavar="OUT...",
-            click_type=options.PATH,
+            parser=options.path,
             help="Output folders of sessions, or folders that hold some.",
         ),
     ] = None,

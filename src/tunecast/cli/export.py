@@ -37,7 +37,7 @@ def command(
         Path | None,
         typer.Option(
             "--output-dir",
-            click_type=options.PATH,
+            parser=options.path,
             help="Folder. (default: export-TRAINER, merged or gguf, here or in OUT)",
         ),
     ] = None,

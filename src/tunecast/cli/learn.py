@@ -13,7 +13,7 @@ from tunecast.ranges import MAX_SEED
 
 def command(
     output: Annotated[
-        Path, typer.Option("--output", click_type=options.PATH, help="File to write the prior to.")
+        Path, typer.Option("--output", parser=options.path, help="File to write the prior to.")
     ],
     store: Annotated[
         str | None,

@@ -30,7 +30,7 @@ def command(
         Path | None,
         typer.Option(
             "--peft-config",
-            click_type=options.PATH,
+            parser=options.path,
             help="An adapter_config.json of any peft method instead.",
         ),
     ] = None,

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from tunecast.cli import completion
@@ -25,18 +24,14 @@ if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
 
-class _UserPath(click.ParamType[Path]):
-    """A path as a user writes it, with ``~`` for a home folder: shells leave that alone after ``=``."""
+def path(text: str | Path) -> Path:
+    """Read a path as a user writes it, with ``~`` for a home folder: shells leave that alone after ``=``.
 
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Expand the home folder."""
-        return expanded(value)
+    The ``parser`` of every option that is a ``Path``; help shows its name as the kind of value.
+    """
+    return expanded(text)
 
 
-PATH = _UserPath()
-"""For ``click_type`` of every option that is a ``Path``."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxLength = Annotated[
     int | None,

@@ -18,9 +18,10 @@ class _PlainTypes:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
             elif getattr(parameter, "multiple", False):
-                parameter.metavar = "<str>"
+                parameter.metavar = parameter.type.name.upper()
             elif parameter.nargs == -1:  # an argument's metavar is its name
-                parameter.display_type = lambda ctx: "<str>"
+                kind = parameter.type.name.upper()
+                parameter.display_type = lambda ctx, kind=kind: kind
         return found
 
 

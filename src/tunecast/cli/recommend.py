@@ -56,7 +56,7 @@ def command(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", click_type=options.PATH, help="Write the chart of quality against seconds as HTML."
+            "--plot", parser=options.path, help="Write the chart of quality against seconds as HTML."
         ),
     ] = None,
     federated: Annotated[

@@ -127,7 +127,7 @@ def import_command(
         typer.Option(
             "--published",
             metavar="FILE",
-            click_type=options.PATH,
+            parser=options.path,
             help="A table of published finetunings (CSV or Parquet), instead.",
         ),
     ] = None,
@@ -171,7 +171,7 @@ def import_command(
 @app.command("export")
 def export_command(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE.parquet", click_type=options.PATH, help="The file to write.")
+        Path, typer.Argument(metavar="FILE.parquet", parser=options.path, help="The file to write.")
     ],
     store: Source = None,
     full: Annotated[

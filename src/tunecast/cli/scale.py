@@ -38,7 +38,7 @@ class LawName(StrEnum):
 TablePath = Annotated[
     Path | None,
     typer.Option(
-        "--table", click_type=options.PATH, help="CSV or Parquet file with loss, data_size and descriptors."
+        "--table", parser=options.path, help="CSV or Parquet file with loss, data_size and descriptors."
     ),
 ]
 StoreUrl = Annotated[
@@ -61,7 +61,7 @@ Signed = Annotated[
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", click_type=options.PATH, help="Also write the curves to this HTML file."),
+    typer.Option("--plot", parser=options.path, help="Also write the curves to this HTML file."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the posterior.")]
 

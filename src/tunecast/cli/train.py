@@ -21,7 +21,7 @@ def command(
         Path | None,
         typer.Option(
             "--pipeline",
-            click_type=options.PATH,
+            parser=options.path,
             help="JSON file of a pipeline, such as OUT/best/pipeline.json.",
         ),
     ] = None,

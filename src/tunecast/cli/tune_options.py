@@ -151,14 +151,14 @@ GuardLimit = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", click_type=options.PATH, help="YAML file of these options; flags override it."),
+    typer.Option("--config", parser=options.path, help="YAML file of these options; flags override it."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the session in the output folder.")]
 WriteConfig = Annotated[
     Path | None,
     typer.Option(
         "--write-config",
-        click_type=options.PATH,
+        parser=options.path,
         help="With --dry-run: write a YAML file of all options, explained, with the values of this session.",
     ),
 ]

@@ -15,7 +15,7 @@ def command(
     shared_dir: Annotated[
         Path | None,
         typer.Option(
-            click_type=options.PATH,
+            parser=options.path,
             help="Folder that all machines see, as sessions name it. (default: a SQLite store's)",
         ),
     ] = None,
