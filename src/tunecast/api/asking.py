@@ -70,6 +70,13 @@ def generate(
         seed: Seed of the sampling.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
+
+    Returns:
+        An answer for each prompt.
+
+    Raises:
+        ConfigurationError: A number is out of range, or a prompt is empty.
+        ModelError: The model, the adapter or the proxy cannot be used.
     """
     from tunecast.session.finished_model import answers, find_finished_model
     from tunecast.session.settings import SessionSettings
@@ -107,6 +114,9 @@ def classify(
             which the folder of a session or of its model names.
         pattern: Text around every prompt, with ``{prompt}`` in its place; empty takes that of the training.
         progress: Receives the progress; None shows it in a terminal or a notebook.
+
+    Returns:
+        The label of each prompt, and the probability of every label.
 
     Raises:
         UserError: A problem that the user can fix, such as labels that are not known.
@@ -151,6 +161,12 @@ def recommend(
         measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
         calibrate: Whether this machine is measured first, in some seconds, and remembered.
         progress: Receives the progress of a measurement; None shows it in a terminal or a notebook.
+
+    Returns:
+        The pipelines to run first, best first, all others that fit, and the zero-shot loss.
+
+    Raises:
+        UserError: As :func:`predict`; or no pipeline fits, or the loss cannot be measured.
     """
     from tunecast.predictor import prior_at
     from tunecast.recommender.recommend import recommend_pipelines
@@ -177,6 +193,12 @@ def recommend_federated(
             says about a single training, such as its budget and its methods, is not used.
         federation: Clients, rounds, and how differently labels are spread.
         measure: As for :func:`recommend`, like ``calibrate`` and ``progress``.
+
+    Returns:
+        A prospect for each method, best first.
+
+    Raises:
+        UserError: As :func:`recommend`.
     """
     from tunecast.predictor import prior_at
     from tunecast.recommender.federated import recommend_federated as compare

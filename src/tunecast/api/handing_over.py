@@ -45,6 +45,11 @@ def export(
 
     Returns:
         The files that were written, the one to start first.
+
+    Raises:
+        ConfigurationError: There is no such trainer, it cannot run the pipeline, or the source is neither a
+            session nor a pipeline.
+        UserError: The model or the data cannot be used, or the folder cannot be written.
     """
     from tunecast.exporters import TRAINERS, prepare_job
     from tunecast.exporters import export as write
@@ -135,12 +140,15 @@ def export_gguf(
 
 
 def push(source: str, repository: str, *, private: bool = False) -> str:
-    """Upload the model that a session delivered to the Hugging Face hub; returns its address.
+    """Upload the model that a session delivered to the Hugging Face hub.
 
     Args:
         source: The output folder of a session, or the folder of an adapter or a model.
         repository: ``NAME`` or ``USER/NAME``; it is created if it does not exist.
         private: Whether a new repository can be seen by its owner only.
+
+    Returns:
+        The address of the repository.
 
     Raises:
         UserError: There is no token, or the hub does not answer or refuses. The model stays where it is.

@@ -19,6 +19,13 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     Args:
         settings: The configuration.
         progress: Shows the predictions, as on the first screen of a session.
+
+    Returns:
+        What ``tune --dry-run --json`` prints: configuration, model, data, candidates, space, prediction and
+            warnings.
+
+    Raises:
+        UserError: As :func:`tune`, except that no output folder is needed.
     """
     from tunecast.methods import pipeline_space
     from tunecast.report.predictions import show_predictions

@@ -48,6 +48,14 @@ def tune(
     Returns:
         The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``, and
             ``proxy/`` for ``settings.proxy_for``.
+
+    Raises:
+        ConfigurationError: A setting is wrong by itself, or does not suit the model or the data.
+        BudgetError: The budget cannot be read, or is too small for one trial.
+        DataError: The dataset cannot be used.
+        ModelError: The base model cannot be used.
+        OutputError: The output folder is in use, holds something else, or cannot be written.
+        StoreError: The store or the prior cannot be used.
     """
     from tunecast.report.default_progress import progress_or_default
     from tunecast.session.worker_limits import with_worker_count
@@ -92,6 +100,9 @@ def train(
 
     Returns:
         As :func:`tune`, with zero-shot and the trained model as contenders.
+
+    Raises:
+        UserError: As :func:`tune`.
     """
     from tunecast.search import GIVEN
 

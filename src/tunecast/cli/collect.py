@@ -32,9 +32,7 @@ AllowedMetrics = Annotated[
     list[str] | None,
     typer.Option("--allow-metric", help="A metric of the plan, module:function, that may run. Repeatable."),
 ]
-PauseFile = Annotated[
-    Path | None, typer.Option(parser=options.path, help="Pause while this file exists.")
-]
+PauseFile = Annotated[Path | None, typer.Option(parser=options.path, help="Pause while this file exists.")]
 
 
 def command(
