@@ -19,12 +19,13 @@ from tunecast.training.distillation import (
     TaughtExample,
     demonstrated,
     demonstrations,
-    trained_loss,
 )
 from tunecast.training.losses import COMPLETION, get_loss
 from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.losses.head import HeadLoss
 from tunecast.training.losses.labels import LabelLoss, prompt_ids
+from tunecast.training.metric_loss import AnswerMetricLoss, LabelMetricLoss
+from tunecast.training.trained_loss import trained_loss
 from tunecast.training.training_task import TrainingTask
 
 PLAIN = Pipeline("full", {})
@@ -93,15 +94,17 @@ def test_demonstrations_are_balanced_leave_the_example_out_and_have_room(llama_t
 
 
 def test_the_pipeline_chooses_the_loss(llama_task: TrainingTask) -> None:
-    measured, labels = get_loss(COMPLETION), llama_task.labels
-    assert trained_loss(PLAIN, measured, labels, 128) is measured
+    measured = get_loss(COMPLETION)
+    assert trained_loss(PLAIN, measured, llama_task, None) is measured
     chosen = {
-        name: type(trained_loss(Pipeline("full", {"training_loss": name}), measured, labels, 128))
-        for name in ("completion", "labels", "distillation", "head")
+        name: type(trained_loss(Pipeline("full", {"training_loss": name}), measured, llama_task, None))
+        for name in ("completion", "labels", "distillation", "head", "accuracy", "token_f1")
     }
     assert chosen == {
         "completion": CompletionLoss,
         "labels": LabelLoss,
         "distillation": DistillationLoss,
         "head": HeadLoss,
+        "accuracy": LabelMetricLoss,
+        "token_f1": AnswerMetricLoss,
     }

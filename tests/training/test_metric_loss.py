@@ -8,15 +8,20 @@ from typing import Any
 
 import pytest
 
+from tunecast.data.encode import EncodedExample
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions, baseline_pipeline
-from tunecast.methods.restrictions import METRICS
+from tunecast.methods.restrictions import ANSWER_METRICS, LABEL_METRICS
 from tunecast.methods.space import drawn_pipelines
 from tunecast.progress import Silent
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
+from tunecast.training.evaluate import Evaluator
+from tunecast.training.generate import generate
 from tunecast.training.label_points import measure_labels
-from tunecast.training.metrics import get_metric
+from tunecast.training.losses.completion import CompletionLoss
+from tunecast.training.metric_loss import last_answer
+from tunecast.training.metrics import METRIC_NAMES, get_metric
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
@@ -44,7 +49,7 @@ def spec_of(
     return TrialSpec("run", chosen, 0, epochs * task.train_tokens, len(task.train), str(folder))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", LABEL_METRICS)
 @pytest.mark.parametrize("method", ["mezo", "mezo_prefix"])
 def test_a_step_follows_the_metric_of_the_whole_batch(
     metric: str, method: str, task: TrainingTask, tmp_path: Path
@@ -95,3 +100,60 @@ def test_methods_with_gradients_cannot_follow_a_metric(task: TrainingTask) -> No
     drawn = drawn_pipelines(task.facts, Restrictions(fixed=fixed), 32)
     assert {pipeline.method for pipeline in drawn} == {"mezo", "mezo_lora", "mezo_prefix"}
     assert baseline_pipeline(task.facts, Restrictions(fixed=fixed)).method == "mezo"
+
+
+def test_every_metric_of_written_answers_can_be_followed() -> None:
+    assert ANSWER_METRICS == METRIC_NAMES
+    assert all(get_metric(name).higher_is_better for name in ANSWER_METRICS)
+
+
+@pytest.mark.parametrize("model", ["tiny_llama", "tiny_t5"])
+def test_the_metric_of_written_answers_is_that_of_the_batch(
+    model: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    file = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"{number}: say a word.", "completion": "red green blue"} for number in range(40)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    folder = str(request.getfixturevalue(model))
+    fixed = {"training_loss": "chrf"}
+    settings = SessionSettings(folder, str(file), fixed=fixed, device="cpu", kind="generation")
+    task = prepare_task(settings, Silent()).training_task
+    runner = Runner(task)
+    following = runner._made_live(spec_of(task, "mezo", tmp_path / "mezo", "chrf"), 0)
+    loss: Any = following._loss
+    assert loss.compared(following.model, task.train[:4], runner._compute)[0] == 0, "it has learned nothing"
+    assert following.advance(2).training.wall > 0
+    taught = runner._made_live(
+        spec_of(task, "full", tmp_path / "full", "completion", 40, learning_rate=1e-2), 0
+    )
+    taught.advance(taught.plan.total_steps)
+    examples = task.train[:4]
+    value, nats = loss.compared(taught.model, examples, runner._compute)
+    prompts = [last_answer(example)[0] for example in examples]
+    texts = generate(
+        taught.model, runner._tokenizer, prompts, runner._compute, max_new_tokens=task.max_new_tokens
+    )
+    assert value == -get_metric("chrf").score(texts, ["red green blue"] * 4)
+    assert value < -50, "it has learned the answer"
+    measured = Evaluator(runner._compute, CompletionLoss()).measure(taught.model, examples)
+    assert nats == pytest.approx(measured.sum())
+
+
+def test_the_last_answer_of_a_conversation_follows_all_before_it() -> None:
+    ids, mask = (1, 2, 3, 4, 5, 6, 7, 8), (-100, -100, 3, 4, -100, -100, 7, -100)
+    conversation = EncodedExample(0, ids, mask, 0, False)
+    assert last_answer(conversation) == ((1, 2, 3, 4, 5, 6), (7,))
+    assert last_answer(EncodedExample(0, ids, (8, 9), 0, False, "encoder-decoder")) == (ids, (8, 9))
+    assert last_answer(EncodedExample(0, (5, 6), (5, 6), 0, False)) == ((), (5, 6))
+
+
+def test_running_text_has_no_answers_to_score(tmp_path: Path, tiny_llama: Path) -> None:
+    file = tmp_path / "text.jsonl"
+    file.write_text(
+        "\n".join(json.dumps({"text": f"The {number}th line of a long text."}) for number in range(40))
+    )
+    settings = SessionSettings(str(tiny_llama), str(file), fixed={"training_loss": "bleu"}, device="cpu")
+    with pytest.raises(
+        ConfigurationError, match=r"training_loss=bleu needs prompts; the data is running text"
+    ):
+        prepare_task(settings, Silent())

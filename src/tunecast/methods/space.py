@@ -18,6 +18,7 @@ from tunecast.methods.base import Method, is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, SCHEDULES, STEADY, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
 from tunecast.methods.restrictions import (
+    ANSWER_METRICS,
     METRICS,
     Restrictions,
     fixed_value,
@@ -43,9 +44,9 @@ DRAWN_OPTIMIZERS = {name: facts.drawn for name, facts in OPTIMIZERS.items() if f
 RATE = "learning_rate"
 TRAINING_LOSS = "training_loss"
 COMPLETION, LABELS, DISTILLATION, HEAD = "completion", "labels", "distillation", "head"
-"""Values of ``training_loss`` that every method takes, all but the first for classification.
+"""Values of ``training_loss`` that every method takes; all but the first need the labels of a classification.
 
-See ``training/distillation.py``; methods without gradients also take :data:`METRICS`.
+See ``training/trained_loss.py``; methods without gradients also take :data:`METRICS`.
 """
 CHECKPOINTING = "gradient_checkpointing"
 NEVER_DRAWN = (TRAINING_LOSS, CHECKPOINTING)
@@ -115,6 +116,11 @@ def keeping_activations(pipeline: Pipeline) -> Pipeline:
 def minimises_measured(pipeline: Pipeline) -> bool:
     """Whether a pipeline minimises the loss that points measure; others teach nothing about losses."""
     return pipeline.hyperparameters.get(TRAINING_LOSS, COMPLETION) == COMPLETION
+
+
+def needs_labels(training_loss: Scalar) -> bool:
+    """Whether a training loss is one of a classification."""
+    return training_loss not in (COMPLETION, *ANSWER_METRICS)
 
 
 def check_names(restrictions: Restrictions) -> None:

@@ -10,13 +10,15 @@ import numpy as np
 
 from tunecast import data, models
 from tunecast.data.dependence import UNRELATED, is_unrelated
+from tunecast.data.examples import prompt_text
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.data.problems import listed
 from tunecast.errors import ConfigurationError, DataError, did_you_mean
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.machine import find_device, has_accelerator, has_kernels
 from tunecast.hardware.processor import worker_threads
-from tunecast.methods.space import HEAD, LABELS, TRAINING_LOSS
+from tunecast.methods.restrictions import ANSWER_METRICS
+from tunecast.methods.space import HEAD, LABELS, TRAINING_LOSS, needs_labels
 from tunecast.models.classifier import check_head, why_no_head
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, ModelFacts, Task
@@ -29,7 +31,7 @@ from tunecast.training.losses.labels import completion_ids
 from tunecast.training.training_task import TrainingTask
 
 if TYPE_CHECKING:
-    from tunecast.data import Dataset, EncodedExample, EncodedLabel, TaskKind
+    from tunecast.data import Dataset, EncodedExample, EncodedLabel, Example, TaskKind
     from tunecast.models.load import ResolvedModel
 
 LOSS = COMPLETION
@@ -130,7 +132,7 @@ def prepare_task(
         training_task = _scored_by_head(training_task, settings.data, head, dataset, tokenizer, scored)
         _check_answers_by_head("The model's classification head", kind, metric)
     else:
-        _check_loss(settings, kind, metric, facts)
+        _check_loss(settings, kind, metric, facts, dataset.train)
         training_task, unlabelled = _with_labels(training_task, settings, kind, metric, dataset, tokenizer)
     guards = read_guards(settings.guard, tokenizer, facts, get_loss(LOSS), settings.seed)
     progress.finish(
@@ -176,10 +178,10 @@ def _with_labels(
             kind.labels.counts, dataset.train, tokenizer, architecture=task.facts.architecture
         )
     except DataError as error:  # the model cannot tell two of them apart
-        if trained != COMPLETION or label_metric(metric) is not None:
+        if needs_labels(trained) or label_metric(metric) is not None:
             raise
         return task, [f"{error.what} So no chosen labels are measured."]
-    if trained != COMPLETION:
+    if needs_labels(trained):
         _check_labels(settings.data, labels, task.train)
     if trained == HEAD:
         _check_held_out(settings.data, labels, task)
@@ -213,11 +215,15 @@ def _metric(settings: SessionSettings, kind: TaskKind) -> str:
     return metric
 
 
-def _check_loss(settings: SessionSettings, kind: TaskKind, metric: str, facts: ModelFacts) -> None:
+def _check_loss(
+    settings: SessionSettings, kind: TaskKind, metric: str, facts: ModelFacts, examples: Sequence[Example]
+) -> None:
     """Refuse a training loss that does not suit the task, its metric or the model."""
     loss = settings.fixed.get(TRAINING_LOSS, COMPLETION)
     flag = f"--fix {TRAINING_LOSS}={loss}"
-    if loss != COMPLETION and kind.labels is None:
+    if loss in ANSWER_METRICS and not any(map(prompt_text, examples)):
+        raise ConfigurationError(f"{flag} needs prompts; the data is running text.", "Leave it out.")
+    if needs_labels(loss) and kind.labels is None:
         raise ConfigurationError(
             f"{flag} needs a classification; the task was taken for {kind.text}.",
             "Leave it out, or say --kind classification if the completions are labels.",

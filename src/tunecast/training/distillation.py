@@ -9,43 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.data.encode import EncodedExample
-from tunecast.methods.restrictions import METRICS
-from tunecast.methods.space import DISTILLATION, HEAD, LABELS, TRAINING_LOSS
-from tunecast.records import Pipeline
 from tunecast.training.label_likelihood import label_nats
-from tunecast.training.losses import COMPLETION, Loss
-from tunecast.training.losses.head import HeadLoss
 from tunecast.training.losses.labels import LabelLoss, completion_ids, prompt_ids
-from tunecast.training.metric_loss import MetricLoss
 
 if TYPE_CHECKING:
-    from tunecast.data import EncodedLabel
     from tunecast.training.compute import Compute
 
 Ids = Sequence[int]
 
 DEMONSTRATIONS = 16
 """Maximum number of examples that the teacher sees before a prompt."""
-
-
-def trained_loss(
-    pipeline: Pipeline, measured: Loss, labels: Sequence[EncodedLabel], context: int | None
-) -> Loss:
-    """Return the loss that a pipeline minimises: the one that points measure, or one over the labels.
-
-    Args:
-        labels: The labels of a classification.
-        context: Positions of the model; None if it has no fixed limit.
-    """
-    chosen = pipeline.hyperparameters.get(TRAINING_LOSS, COMPLETION)
-    ids = [label.ids for label in labels]
-    if chosen == LABELS:
-        return LabelLoss(ids)
-    if chosen == HEAD:
-        return HeadLoss(labels)
-    if chosen in METRICS:
-        return MetricLoss(labels, str(chosen))
-    return DistillationLoss(ids, context) if chosen == DISTILLATION else measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from tunecast.training.answers import Answerer
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.compute import Compute
-from tunecast.training.distillation import trained_loss
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.failures import DivergedError, describe_failure
 from tunecast.training.finished_model import load_finished
@@ -32,6 +31,7 @@ from tunecast.training.measurement import Measurement, Scored
 from tunecast.training.metrics import get_metric, with_metric
 from tunecast.training.ranks import ALONE, Ranks
 from tunecast.training.sharding import sharded
+from tunecast.training.trained_loss import trained_loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -365,7 +365,7 @@ class Runner:
         self.release()
         # Batches that shrank because memory ran out in another trial may fit now.
         task = self.training_task
-        loss = trained_loss(spec.pipeline, self._loss, task.labels, task.facts.context)
+        loss = trained_loss(spec.pipeline, self._loss, task, self._tokenizer)
         self._evaluator = self._evaluator_of(loss if loss.needs_head else self._loss)
         for split in SPLITS:  # while the base model is untouched
             self._split(split)
