@@ -25,6 +25,7 @@ from tunecast.predictor.task import task_of
 from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import DatasetFacts, Run, stable_hash
 from tunecast.store import open_for_reading
+from tunecast.store.meta_dataset import shipped_models
 
 ROWS = 300
 """Of these few rows the text is like that of all; many more take seconds."""
@@ -114,6 +115,20 @@ def test_a_longer_training_on_more_examples_promises_less_loss(shipped: list[Run
     falls = np.array(changes) < 0
     assert falls.mean(axis=0) == pytest.approx([1, 1], abs=0.05)
     assert -0.4 < np.median(np.array(changes)[:, 1]) < -0.1
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "Qwen/Qwen3-32B"])
+def test_finetuning_a_large_model_lowers_its_predicted_loss(model: str, shipped: list[Run]) -> None:
+    facts = shipped_models()[model]
+    quality = load_prior().quality
+    datasets = {run.dataset.identity: run for run in teaching_runs(shipped)}
+    gains = []
+    for run in datasets.values():
+        task = replace(task_of(run, None), model=facts, full_length_tokens=200_000, unique_examples=1000)
+        steps = round(task.full_length_tokens / task.mean_tokens / 16)
+        trial = Trial(task, quality.law.with_best_rate(facts, REFERENCE, steps), steps)
+        gains.append(quality.predict([trial]).mean[0] - quality.zero_shot(task).log_loss)
+    assert np.mean(np.array(gains) < 0) >= 0.95
 
 
 def test_the_gain_s_trees_leave_lengths_to_the_law() -> None:

@@ -34,6 +34,9 @@ from tunecast.records import ModelFacts, Pipeline
 
 REFERENCE = Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32})
 """The pipeline that stands for all others in the level of a task."""
+LEVEL_RATES = np.array((0.1, 0.2, 0.4, 0.8, 1.6))
+"""Learning rates of :data:`REFERENCE` among which that of the level is chosen, as multiples of the best one
+by the law."""
 INTERPOLATED, SHARPNESS = 3e8, 3.0
 """Parameters at which forest and law count half each for differences between pipelines, and how quickly the
 forest's part falls beyond: it is off by tenths of nats there, where pipelines differ by hundredths. The
@@ -276,11 +279,20 @@ class Quality:
         return distances, math.exp(USUAL_SCALE["loss"]) * costs
 
     def _reference(self, trials: Sequence[Trial]) -> tuple[float, float]:
-        """Return mean and cost of LoRA at its best rate, from which the law counts, for the longest trial."""
+        """Return the level of the longest trial's task, and the cost from which the law counts.
+
+        The level is the loss of LoRA at the rate that the forests find best: the law's best rate for a large
+        model is far from all that the trees have seen, and they expect divergence there. The cost is that of
+        LoRA at the law's best rate.
+        """
         longest = max(trials, key=lambda trial: trial.task.full_length_tokens)
-        pipeline = self.law.with_best_rate(longest.task.model, REFERENCE, longest.steps)
-        level = self.forests.before(longest.task, feature_rows(longest.task, [pipeline]))[0]
-        return float(level[0]), float(self._judged([replace(longest, pipeline=pipeline)])[1][0])
+        best = self.law.with_best_rate(longest.task.model, REFERENCE, longest.steps)
+        tried = [
+            replace(best, hyperparameters={**best.hyperparameters, "learning_rate": float(rate)})
+            for rate in best.number("learning_rate") * LEVEL_RATES
+        ]
+        levels = self.forests.before(longest.task, feature_rows(longest.task, tried))[0]
+        return float(levels.min()), float(self._judged([replace(longest, pipeline=best)])[1][0])
 
     def arrays(self) -> Arrays:
         """Return everything learned but names."""
