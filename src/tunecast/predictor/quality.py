@@ -34,7 +34,7 @@ from tunecast.records import ModelFacts, Pipeline
 
 REFERENCE = Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32})
 """The pipeline that stands for all others in the level of a task."""
-LEVEL_RATES = np.array((0.1, 0.2, 0.4, 0.8, 1.6))
+LEVEL_RATES = np.geomspace(0.1, 1.6, 13)
 """Learning rates of :data:`REFERENCE` among which that of the level is chosen, as multiples of the best one
 by the law."""
 INTERPOLATED, SHARPNESS = 3e8, 3.0
