@@ -34,7 +34,7 @@ def command(
     strategies: shared.Strategies = None,
     rivals: Rivals = False,
     seeds: shared.Seeds = 10,
-    budgets: shared.Budgets = "1,2,4,8,16",
+    budgets: shared.Budgets = shared.BUDGETS,
     folds: shared.Folds = "task",
     model: shared.Model = None,
     clock: shared.Clock = "wall",

@@ -8,7 +8,9 @@ from typer.testing import CliRunner, Result
 
 from replay.made_up import many_tasks, task_runs
 from tunecast.cli import app
+from tunecast.cli.compare import BUDGETS
 from tunecast.errors import ConfigurationError, StoreError, UserError
+from tunecast.replay.stored import CompareSettings
 from tunecast.store import Store, export_parquet
 
 
@@ -56,6 +58,10 @@ def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
     result = run("--store", exported, "--strategies", "random", "--seeds", 1, "--model", "nano", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["tasks"] == 4
+
+
+def test_the_default_budgets_are_those_of_a_comparison() -> None:
+    assert tuple(map(float, BUDGETS.split(","))) == CompareSettings().budgets
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ Strategies = Annotated[
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: random 70% subsets of the candidates.")]
 Budgets = Annotated[str, typer.Option("--budgets", help="Budgets in baseline trials at full length.")]
+BUDGETS = "2,3,4,8,16"
+"""The default: :data:`tunecast.replay.comparing.BUDGETS` as text, since importing it would delay the help."""
 Folds = Annotated[
     str, typer.Option("--folds", help="What is held out from strategies: task, family or model.")
 ]
@@ -47,7 +49,7 @@ def command(
     store: Store = None,
     strategies: Strategies = None,
     seeds: Seeds = 10,
-    budgets: Budgets = "1,2,4,8,16",
+    budgets: Budgets = BUDGETS,
     folds: Folds = "task",
     model: Model = None,
     clock: Clock = "wall",

@@ -170,7 +170,7 @@ class SessionSettings:
 
     @property
     def worker_count(self) -> int:
-        """The number of workers; 1 as long as they have not been counted by :func:`.layout.laid_out`."""
+        """The number of workers; 1 until :func:`~tunecast.session.worker_limits.with_worker_count` counts."""
         return self.workers if isinstance(self.workers, int) else 1
 
     @property
