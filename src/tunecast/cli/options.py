@@ -17,6 +17,7 @@ import typer
 from tunecast.cli import completion
 from tunecast.errors import ConfigurationError
 from tunecast.executors import EXECUTOR_NAMES, HERE_NAMES
+from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ def path(text: str | Path) -> Path:
     return expanded(text)
 
 
+DescribedModel = Annotated[
+    str, typer.Option("--model", help=f"Base model: {MODEL_FORMATS}; config.json is enough.")
+]
+Gpu = Annotated[
+    str | None, typer.Option("--gpu", help="An accelerator such as H100. (default: this machine)")
+]
+Fix = Annotated[list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxLength = Annotated[
     int | None,
