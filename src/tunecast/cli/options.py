@@ -165,6 +165,22 @@ Alpha = Annotated[
 ]
 
 
+def refuse(given: Mapping[str, object], reason: str, hint: str = "Leave it out.") -> None:
+    """Refuse options that would be ignored.
+
+    Args:
+        given: Values by option, such as ``--rounds``; None, False, an empty text or list was not given.
+        reason: Why the option would be ignored, as the end of a sentence that begins with it.
+        hint: What to do instead.
+
+    Raises:
+        ConfigurationError: One was given; the message names the first.
+    """
+    for flag, value in given.items():
+        if value is not None and value is not False and value not in ("", []):
+            raise ConfigurationError(f"{flag} {reason}.", hint)
+
+
 def workers(text: str) -> int | str:
     """Parse ``--workers``.
 
@@ -189,11 +205,11 @@ def proxy_from(expert: str | None, base: str | None, alpha: float | None) -> Pro
 
     if expert is not None:
         return Proxy(expert, base or "", Proxy.alpha if alpha is None else alpha)
-    if base is not None or alpha is not None:
-        flag = "--alpha" if base is None else "--proxy-base"
-        raise ConfigurationError(
-            f"{flag} needs --proxy-expert.", "Name the folder of the small finetuned model by --proxy-expert."
-        )
+    refuse(
+        {"--proxy-base": base, "--alpha": alpha},
+        "needs --proxy-expert",
+        "Name the folder of the small finetuned model by --proxy-expert.",
+    )
     return None
 
 

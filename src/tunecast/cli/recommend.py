@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tunecast.cli import options, recommend_options
-from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.progress import Progress
@@ -63,10 +62,7 @@ def command(
     options.keep_numpy_single_threaded()
     from tunecast.atomic import check_writable
 
-    if federated is None:
-        _refuse(flags, ONLY_FEDERATED, "needs --federated")
-    else:
-        _refuse(flags, NOT_FEDERATED, "does not go with --federated")
+    _refuse_ignored(flags)
     question = _question(flags)
     if plot is not None:
         check_writable(plot, "--plot")
@@ -134,16 +130,13 @@ def _progress(flags: Mapping[str, Any]) -> AbstractContextManager[Progress | Non
     return RichProgress() if flags["measure"] or flags["calibrate"] else nullcontext()
 
 
-def _refuse(flags: Mapping[str, object], names: Iterable[str], reason: str) -> None:
-    """Refuse options that would be ignored.
-
-    Raises:
-        ConfigurationError: One was given.
-    """
-    for name in names:
-        value = flags[name]
-        if value is not None and value is not False and value not in ("", []):
-            raise ConfigurationError(f"--{name.replace('_', '-')} {reason}.", "Leave one of them out.")
+def _refuse_ignored(flags: Mapping[str, object]) -> None:
+    """Refuse what only a federation has without one, and with one what it does not have."""
+    is_federated = flags["federated"] is not None
+    names = NOT_FEDERATED if is_federated else ONLY_FEDERATED
+    reason = "does not go with --federated" if is_federated else "needs --federated"
+    given = {f"--{name.replace('_', '-')}": flags[name] for name in names}
+    options.refuse(given, reason, "Leave one of them out.")
 
 
 def _cost_line(best: Prospect) -> str:

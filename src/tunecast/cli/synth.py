@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import typer
 
 from tunecast.budget import duration
 from tunecast.cli import options, synth_options
-from tunecast.errors import ConfigurationError
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -50,7 +48,8 @@ def command(
         waits = duration("--timeout", timeout)
         writing = WriterSettings(writer, writer_model, at_once, per_minute, waits)
     else:
-        _refuse_without_writer({"prompts": prompts, "examples": examples, "labels": labels, "budget": budget})
+        for_writer = {"--prompts": prompts, "--examples": examples, "--labels": labels, "--budget": budget}
+        options.refuse(for_writer, "needs a writer", "Name one with --writer.")
     settings = SynthSettings(
         tuple(sources),
         output,
@@ -81,13 +80,6 @@ def command(
         _print(report, output, model or "smollm2")
         if audit:
             typer.echo(f"Mark a sample in a browser: {SynthFiles(expanded(output)).audit}")
-
-
-def _refuse_without_writer(given: Mapping[str, str | None]) -> None:
-    """Refuse options that say how a writer is asked if there is none."""
-    flags = [f"--{name}" for name, value in given.items() if value]
-    if flags:
-        raise ConfigurationError(f"{flags[0]} needs a writer.", "Name one with --writer.")
 
 
 def _print(report: SynthReport, output: str, model: str) -> None:
