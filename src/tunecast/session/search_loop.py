@@ -380,18 +380,28 @@ class Search:
         self.give_up()
 
     def _commit(self, step: _Step, measured: Measurement, slot: Slot) -> None:
-        trial = self.trials[step.index]
-        before = trial.curve[-1].tokens_seen if trial.curve else 0
-        self.trials.record(step.index, measured, slot, self._budget_tracker.elapsed())
-        seconds = time.monotonic() - step.began
-        pace = self.runtime_models.of(slot.machine)
-        pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
+        self.record(self.trials, step.index, measured, slot, step.began)
         history = self.trials.history(self.runtime_model)
         self._tell_diagnostics(history)
         self._save()
+        self._limit_disk(history)
+
+    def record(self, trials: Trials, index: int, measured: Measurement, slot: Slot, began: float) -> None:
+        """Commit what a worker measured in a step, and learn from it how fast the worker is.
+
+        Args:
+            trials: Those of the search, or a single one beside it.
+            index: The trial's place among them.
+            began: When the step was requested, by the monotonic clock.
+        """
+        trial = trials[index]
+        before = trial.plan.tokens_at(trial.step)
+        trials.record(index, measured, slot, self._budget_tracker.elapsed())
+        seconds = time.monotonic() - began
+        pace = self.runtime_models.of(slot.machine)
+        pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
         if measured.retrained_tokens:
             self._progress.log(retraining_note(measured.run, measured.retrained_tokens))
-        self._limit_disk(history)
 
     def _tell_diagnostics(self, history: History) -> None:
         """Report the strategy's doubts about its predictions, each once."""
