@@ -16,7 +16,7 @@ from tunecast.predictor import Prediction, Prior
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.quality import Trial
 from tunecast.recommender.candidates import grid, rates
-from tunecast.recommender.costs import Cost, Costs
+from tunecast.recommender.costs import Cost, Costs, Unpriced
 from tunecast.recommender.explanations import Saving, basis, overrides, reasons
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import (
@@ -190,7 +190,7 @@ class Recommender:
         self._price = price
         self.unpriced: dict[str, str] = {}
         self._unknown_class = ""
-        self._known_costs: dict[str, Cost | str] = {}
+        self._known_costs: dict[str, Cost | Unpriced] = {}
         self.costs = Costs(
             situation.task.model,
             situation.lengths,
@@ -210,18 +210,21 @@ class Recommender:
 
     def shortlist(self, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
         """Return the pipelines with the lowest predicted losses, of various methods, without their costs."""
-        planned = [self._planned(pipeline, "", self._horizon) for pipeline in pipelines]
+        planned = [self._planned(pipeline, Unpriced(), self._horizon) for pipeline in pipelines]
         zero_shot = self.zero_shot.value
-        found = [self._prospect(trial, "", quality, zero_shot) for trial, quality in self._predicted(planned)]
+        found = [
+            self._prospect(trial, Unpriced(), quality, zero_shot)
+            for trial, quality in self._predicted(planned)
+        ]
         return [_as_asked(prospect, pipelines) for prospect in _varied(found, count)]
 
     def made_to_fit(self, pipeline: Pipeline) -> Pipeline:
         """Add gradient checkpointing to a pipeline that memory has no room for without, and has with it."""
         cost, saving = self._cost(pipeline), recomputing(pipeline)
-        if saving is None or isinstance(cost, str) or self.costs.is_roomy(cost):
+        if saving is None or isinstance(cost, Unpriced) or self.costs.is_roomy(cost):
             return pipeline
         saved = self._cost(saving)
-        if isinstance(saved, str) or (saved.fits == cost.fits and not self.costs.is_roomy(saved)):
+        if isinstance(saved, Unpriced) or (saved.fits == cost.fits and not self.costs.is_roomy(saved)):
             return pipeline
         return saving
 
@@ -231,7 +234,7 @@ class Recommender:
             return None
         cost = self._cost(pipeline)
         plain = self._cost(keeping_activations(pipeline))
-        if isinstance(cost, str) or isinstance(plain, str):
+        if isinstance(cost, Unpriced) or isinstance(plain, Unpriced):
             return None
         return Saving(cost.bytes, plain.bytes, cost.step_seconds / plain.step_seconds)
 
@@ -294,28 +297,28 @@ class Recommender:
         batch = int(pace.pipeline.number("per_device_train_batch_size", 8))
         return pace.seconds_per_token * batch * self._situation.lengths.mean / step
 
-    def _cost(self, pipeline: Pipeline) -> Cost | str:
+    def _cost(self, pipeline: Pipeline) -> Cost | Unpriced:
         """Return the cost of a pipeline, or why it cannot be estimated."""
         if self._unknown_class:
-            return self._unknown_class
+            return Unpriced(self._unknown_class)
         chosen = {name: value for name, value in pipeline.hyperparameters.items() if name != "learning_rate"}
         like = Pipeline(pipeline.method, chosen)
         if like.id not in self._known_costs:
             self._known_costs[like.id] = self._estimated(pipeline)
         return self._known_costs[like.id]
 
-    def _estimated(self, pipeline: Pipeline) -> Cost | str:
+    def _estimated(self, pipeline: Pipeline) -> Cost | Unpriced:
         try:
             cost = self.costs.of(pipeline)
             return replace(cost, step_seconds=self._slower * cost.step_seconds)
         except ConfigurationError as error:
             self.unpriced.setdefault(pipeline.method, error.what)
-            return error.what
+            return Unpriced(error.what)
         except ModelError as error:  # it says the same of every pipeline, and only after a second
             self._unknown_class = error.what
-            return error.what
+            return Unpriced(error.what)
 
-    def _planned(self, pipeline: Pipeline, cost: Cost | str, horizon: Horizon) -> Trial:
+    def _planned(self, pipeline: Pipeline, cost: Cost | Unpriced, horizon: Horizon) -> Trial:
         lengths = self._situation.lengths
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         tokens = horizon.epochs * lengths.train_tokens
@@ -327,7 +330,9 @@ class Recommender:
         length = max(1, min(round(tokens), round(steps * batch * lengths.mean)))
         return Trial(replace(self._task, full_length_tokens=length), pipeline, steps)
 
-    def _prospect(self, trial: Trial, cost: Cost | str, quality: Prediction, zero_shot: float) -> Prospect:
+    def _prospect(
+        self, trial: Trial, cost: Cost | Unpriced, quality: Prediction, zero_shot: float
+    ) -> Prospect:
         found = Prospect(
             pipeline=trial.pipeline,
             predicted_loss=quality.loss,
@@ -340,8 +345,8 @@ class Recommender:
             full_length_tokens=trial.task.full_length_tokens,
             total_steps=trial.steps,
         )
-        if isinstance(cost, str):
-            return replace(found, unpriced=cost)
+        if isinstance(cost, Unpriced):
+            return replace(found, unpriced=cost.reason)
         hours = seconds_with_evaluation(trial.steps * cost.step_seconds) / 3600
         return replace(
             found,
