@@ -109,40 +109,33 @@ def recommend_pipelines(
         pace,
         question.ranges.get("learning_rate", ANY_RATE),
     )
-    device = situation.target.machine.device
-    pipelines = grid(situation.task.model, device, question.restrictions)
+    pipelines = grid(situation.task.model, situation.target.machine.device, question.restrictions)
     if not prices_all and not recommender.costs.has_formula(pipelines[0]):
         pipelines = recommender.shortlist(pipelines, SHORTLISTED * question.top)
     pipelines = [recommender.made_to_fit(pipeline) for pipeline in pipelines]
     everything = recommender.prospects(pipelines)
     everything = [prospect for prospect in everything if not prospect.unpriced] or everything
-    in_memory = [prospect for prospect in everything if prospect.fits is not False]
-    if not in_memory:
-        raise _nothing_fits(situation, recommender.costs, everything)
-    fitting = [prospect for prospect in in_memory if prospect.total_steps]
-    if not fitting:
-        raise _too_short(recommender.costs.of(prospect.pipeline) for prospect in in_memory)
+    fitting = _fitting(everything, recommender.costs, situation)
     long_enough = [prospect for prospect in fitting if prospect.total_steps >= MIN_STEPS] or fitting
     best = _varied(long_enough, question.top)
     zero_shot = recommender.zero_shot
     meta_features = situation.task.dataset.meta_features
     neighbours = prior.known_tasks.nearest(meta_features)
-    explained = tuple(
-        replace(
+
+    def explained(prospect: Prospect) -> Prospect:
+        saved = recommender.saved_by(prospect.pipeline)
+        return replace(
             prospect,
-            reasons=reasons(
-                prospect, situation, neighbours, prior.quality.law, recommender.saved_by(prospect.pipeline)
-            ),
+            reasons=reasons(prospect, situation, neighbours, prior.quality.law, saved),
             overrides=overrides(prospect, situation, question.epochs),
         )
-        for prospect in best
-    )
+
     return Recommendation(
         model=situation.task.model.name,
         dataset=situation.task.dataset.name,
         target=situation.target.name,
         max_length=situation.lengths.max_length,
-        recommendations=explained,
+        recommendations=tuple(map(explained, best)),
         considered=tuple(fitting),
         by_epochs=recommender.by_epochs(_as_asked(best[0], pipelines)),
         zero_shot_loss=zero_shot,
@@ -152,7 +145,7 @@ def recommend_pipelines(
         warnings=(
             *situation.warnings,
             *_unlike(prior.novelty.farthest(meta_features)),
-            *_warnings(everything, in_memory, best[0], recommender, situation),
+            *_warnings(everything, best[0], recommender, situation),
         ),
     )
 
@@ -360,6 +353,27 @@ class Recommender:
         )
 
 
+def _in_memory(prospects: Iterable[Prospect]) -> list[Prospect]:
+    """Return the prospects that memory holds, those that are not known to exceed it included."""
+    return [prospect for prospect in prospects if prospect.fits is not False]
+
+
+def _fitting(everything: Sequence[Prospect], costs: Costs, situation: Situation) -> list[Prospect]:
+    """Return the prospects that memory holds and that the budget affords at least one step of.
+
+    Raises:
+        ConfigurationError: Memory holds none.
+        BudgetError: The budget affords no step of any.
+    """
+    in_memory = _in_memory(everything)
+    if not in_memory:
+        raise _nothing_fits(situation, costs, everything)
+    fitting = [prospect for prospect in in_memory if prospect.total_steps]
+    if not fitting:
+        raise _too_short(costs.of(prospect.pipeline) for prospect in in_memory)
+    return fitting
+
+
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
     """Choose the best prospects: first one of each method, then one of each method and rank; best first."""
     ordered = sorted(prospects, key=lambda prospect: (prospect.predicted_loss, prospect.seconds))
@@ -405,13 +419,9 @@ def _unlike(meta_feature: str) -> list[str]:
 
 
 def _warnings(
-    everything: Sequence[Prospect],
-    in_memory: Sequence[Prospect],
-    best: Prospect,
-    recommender: Recommender,
-    situation: Situation,
+    everything: Sequence[Prospect], best: Prospect, recommender: Recommender, situation: Situation
 ) -> list[str]:
-    warnings = []
+    warnings, in_memory = [], _in_memory(everything)
     gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
     if gone:
         warnings.append(

@@ -143,11 +143,20 @@ def prepare_task(
     task = Task(dataset.name, facts.name, metric)
     described = describe_dataset(dataset, tokenizer)
     warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings, *unlabelled]
-    for name, examples in dataset.splits():
-        warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
-    if is_unrelated(described.meta_features.get(DEPENDENCE)):
-        warnings.append(UNRELATED)
+    warnings += _example_warnings(dataset, encoded, described)
     return PreparedTask(training_task, task, described, tuple(warnings), kind, guards)
+
+
+def _example_warnings(
+    dataset: Dataset, encoded: Mapping[str, Sequence[EncodedExample]], described: DatasetFacts
+) -> list[str]:
+    """Say what is doubtful about the examples as they are encoded, and about what they teach."""
+    warnings = [
+        f"{name}: {text}"
+        for name, examples in dataset.splits()
+        for text in data.encoding_warnings(examples, encoded[name])
+    ]
+    return [*warnings, UNRELATED] if is_unrelated(described.meta_features.get(DEPENDENCE)) else warnings
 
 
 def _check_varied(source: str, dataset: Dataset) -> None:
