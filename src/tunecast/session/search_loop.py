@@ -49,7 +49,7 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _At:
+class _BudgetAtPace:
     """The rest of the budget for steps of a worker with its own pace."""
 
     search: Search
@@ -66,7 +66,7 @@ class _At:
 
 
 @dataclass(frozen=True)
-class _Rest(_At):
+class _RestOfBudget(_BudgetAtPace):
     """The rest of a budget; nothing is kept for a trial's end."""
 
     def fits(self, index: int, reserved: int | None) -> bool:
@@ -282,7 +282,7 @@ class Search:
         self._goes_on = False
         if not first.running:
             self._activity = f"Searching ({self._settings.strategy})"
-        history, view = self.trials.history(pace), _At(self, pace)
+        history, view = self.trials.history(pace), _BudgetAtPace(self, pace)
         if (added := self._added(history, view, hidden)) is not None:
             self._why = "It was added by hand, and goes before what the strategy would choose."
             return added
@@ -320,7 +320,7 @@ class Search:
         is_open = history.trials[ahead].is_open and ahead not in hidden
         if is_open and self.last_step(ahead, pace) is not None:
             return ahead
-        return choose(self._policy, history, _Rest(self, pace), hidden)
+        return choose(self._policy, history, _RestOfBudget(self, pace), hidden)
 
     def _submit(self, index: int, slot: int) -> None:
         trial = self.trials[index]
