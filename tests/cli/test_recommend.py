@@ -105,7 +105,7 @@ def test_the_chart_has_every_method(asked: list[str], tmp_path: Path) -> None:
 def test_a_chart_that_cannot_be_written_is_refused_before_the_work(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunecast.api.recommend", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("tunecast.api.asking.recommend", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(OutputError, match=r"--plot .* cannot be written"):
         run(*asked, "--plot", str(tmp_path))
 

@@ -56,6 +56,12 @@ def test_references_that_lead_nowhere(reference: str, complaint: str) -> None:
     assert caught.value.hint
 
 
+def test_the_hint_for_an_unknown_class_asks_for_no_network() -> None:
+    with pytest.raises(ModelError, match=r"configuration of hub id org/name: .*unheard_of") as caught:
+        models.config_from_json({"model_type": "unheard_of"}, "org/name")
+    assert caught.value.hint.startswith("Upgrade transformers")
+
+
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notamodel.txt").write_text("nothing of the kind")
     with pytest.raises(ModelError, match=r"the file .*notamodel\.txt is not a model"):

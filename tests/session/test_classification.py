@@ -23,7 +23,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import earlier_state, read_state
 from tunecast.store import Store
-from tunecast.training.label_metrics import label_metric
+from tunecast.training.label_metrics import is_label_metric
 
 FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "10")
 
@@ -403,9 +403,9 @@ def test_what_decides(tiny_llama: Path, table: Path, changes: dict[str, str], me
     )
     assert prepared.task.metric == metric
     assert bool(prepared.training_task.labels) == (changes.get("kind") != "short-answers")
-    assert bool(prepared.training_task.point_metric) == (label_metric(metric) is not None)
+    assert bool(prepared.training_task.point_metric) == (is_label_metric(metric))
     told = f"chosen by {metric}, measured by the label that the model finds likeliest" in kind_text(prepared)
-    assert told == (label_metric(metric) is not None)
+    assert told == (is_label_metric(metric))
 
 
 @pytest.mark.parametrize(

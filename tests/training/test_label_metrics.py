@@ -7,7 +7,7 @@ import pytest
 
 from tunecast.errors import ConfigurationError
 from tunecast.training.label_likelihood import calibration_error, likeliest
-from tunecast.training.label_metrics import LABEL_METRIC_NAMES, confusion_counts
+from tunecast.training.label_metrics import LABEL_METRIC_NAMES, confusion_counts, is_label_metric
 from tunecast.training.metrics import get_metric
 
 TRUE = ["cat"] * 6 + ["dog"] * 3 + ["emu"]
@@ -26,7 +26,7 @@ BY_HAND = {
 @pytest.mark.parametrize(("name", "value"), BY_HAND.items())
 def test_figures_worked_out_by_hand(name: str, value: float) -> None:
     metric = get_metric(name)
-    assert metric.by_labels
+    assert is_label_metric(name)
     assert metric.score(GIVEN, TRUE) == pytest.approx(value)
     low, high = metric.bootstrap_interval(GIVEN, TRUE)
     assert low <= value <= high
@@ -37,7 +37,13 @@ def test_white_space_around_labels_does_not_count(name: str) -> None:
     assert get_metric(name).score(TRUE, [f" {text}\n" for text in TRUE]) == 1.0
 
 
+@pytest.mark.parametrize("name", ["loss", "exact_match", "f1=", "f1", "tests.metrics:accuracy", ""])
+def test_other_metrics_are_not_of_labels(name: str) -> None:
+    assert not is_label_metric(name)
+
+
 def test_a_label_with_a_colon_is_no_function_of_the_user() -> None:
+    assert is_label_metric("f1=match:exact")
     assert get_metric("f1=match:exact").score(["match:exact"], ["match:exact"]) == 1.0
 
 

@@ -52,10 +52,11 @@ def try_objective(prepared: PreparedTask) -> None:
     Raises:
         ConfigurationError: The function fails, or gives no score.
     """
+    from tunecast.training.label_metrics import is_label_metric
     from tunecast.training.metrics import get_metric
 
     objective = prepared.task.metric
-    if ":" in objective and not get_metric(objective).by_labels:
+    if ":" in objective and not is_label_metric(objective):
         from tunecast.data.examples import reference
 
         texts = [

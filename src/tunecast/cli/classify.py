@@ -91,8 +91,8 @@ def _check_together(
     """Refuse options that contradict each other."""
     if data is not None and prompt:
         raise ConfigurationError("--data and --prompt were both given.", "Give one of them.")
-    if prompt_column and data is None:
-        raise ConfigurationError("--prompt-column has no effect without --data.", "Leave it out.")
+    if data is None:
+        options.refuse({"--prompt-column": prompt_column}, "has no effect without --data")
     if output and as_json:
         raise ConfigurationError("--json prints what --output writes to a file.", "Give one of them.")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunecast.cli import options
+from tunecast.cli import match_options, options
 from tunecast.ranges import MAX_LENGTH, MAX_SEED
 from tunecast.records import Architecture
 
@@ -107,61 +107,21 @@ def describe_command(
 
 @app.command("match")
 def match_command(
-    left: Annotated[
-        str,
-        typer.Argument(metavar="LEFT", help="A table of records; without --pairs, a file of ready pairs."),
-    ],
-    output: Annotated[str, typer.Option("--output", help="File of the examples, ending in .jsonl.")],
-    right: Annotated[
-        str, typer.Argument(metavar="RIGHT", help="The other table. Without it, LEFT has the duplicates.")
-    ] = "",
-    pairs: Annotated[
-        str,
-        typer.Option("--pairs", help="Labels of pairs: a file, or a folder with splits. Ids and a label."),
-    ] = "",
-    id_column: Annotated[
-        str | None, typer.Option("--id-column", help="Column of the tables' ids. (default: id)")
-    ] = None,
-    layout: Annotated[
-        str,
-        typer.Option("--layout", help="complex-free, complex-forced, simple-free or simple-forced."),
-    ] = "complex-free",
-    noun: Annotated[str, typer.Option("--noun", help="What a record describes, such as product.")] = "entity",
-    explanations: Annotated[
-        str,
-        typer.Option(
-            "--explanations",
-            help="What follows the answer: none, structured, no-importance or values-only.",
-        ),
-    ] = "none",
-    demonstrations: Annotated[
-        int, typer.Option("--demonstrations", min=0, help="Nearest training pairs before each question.")
-    ] = 0,
-    negatives: Annotated[
-        int | None,
-        typer.Option(
-            "--negatives", min=0, help="Hard negatives of each match. (default: 3 if all labels are matches)"
-        ),
-    ] = None,
-    candidates: Annotated[
-        int,
-        typer.Option(
-            "--candidates", min=0, help="Nearest records of each left record, for a file of unlabelled pairs."
-        ),
-    ] = 0,
-    examples: Annotated[
-        int | None, typer.Option("--examples", min=2, help="Training pairs to use. (default: all)")
-    ] = None,
-    errors: Annotated[
-        str,
-        typer.Option(
-            "--errors", help="Answers to validation pairs: choose training pairs like the wrong ones."
-        ),
-    ] = "",
-    new_splits: Annotated[
-        bool, typer.Option("--new-splits", help="Ignore the splits that the labels have.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of splits and samples.")] = 0,
+    left: match_options.Left,
+    output: match_options.Output,
+    right: match_options.Right = "",
+    pairs: match_options.Pairs = "",
+    id_column: match_options.IdColumn = None,
+    layout: match_options.Layout = "complex-free",
+    noun: match_options.Noun = "entity",
+    explanations: match_options.Explanations = "none",
+    demonstrations: match_options.Demonstrations = 0,
+    negatives: match_options.Negatives = None,
+    candidates: match_options.Candidates = 0,
+    examples: match_options.Examples = None,
+    errors: match_options.Errors = "",
+    new_splits: match_options.NewSplits = False,
+    seed: match_options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Make examples for entity matching: pairs of records as questions, with splits that share no record."""

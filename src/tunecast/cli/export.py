@@ -95,9 +95,8 @@ def command(
 
 def _refuse_others(to: str | None, given: Mapping[str, object], places: tuple[str, ...]) -> None:
     """Refuse options that mean nothing to what is exported to."""
-    wrong = [name for name, value in given.items() if value not in (None, False)]
-    if wrong and to not in places:
-        raise ConfigurationError(f"{wrong[0]} is for --to {' and --to '.join(places)} only.", "Leave it out.")
+    if to not in places:
+        options.refuse(given, f"is for --to {' and --to '.join(places)} only")
 
 
 def _push(source: str, repo: str | None, private: bool) -> None:

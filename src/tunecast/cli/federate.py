@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from tunecast.cli import completion, options
-from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
 
 
@@ -80,8 +79,8 @@ def command(
     from tunecast.federated.settings import FederatedSettings
     from tunecast.report.live import RichProgress
 
-    if expected is not None and not superlink:
-        raise ConfigurationError("--expect has no effect without --superlink.", "Leave it out.")
+    if not superlink:
+        options.refuse({"--expect": expected}, "has no effect without --superlink")
     known = {field.name for field in fields(FederatedSettings)} - {"clients"}
     settings = FederatedSettings(
         clients=1 if expected is None else expected,

@@ -3,112 +3,75 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tunecast.cli import options
-from tunecast.models.load import MODEL_FORMATS
+from tunecast.cli import memory_options, options
 
 if TYPE_CHECKING:
     from tunecast.estimate import Workload
-    from tunecast.recommender.memory import MemoryAnswer
+    from tunecast.recommender.memory import MemoryAnswer, MemoryQuestion
 
-MAX_EXAMPLES = 1_000_000
-"""Largest batch: with far more, tensors have more elements than torch can count."""
+OF_WORKLOAD = (
+    *("eval_batch_size", "max_new_tokens", "attention", "convention", "mixed_precision", "kernels"),
+    *("sharding", "devices"),
+)
+"""Parameters of the command that are fields of a workload."""
 
 
 def command(
-    model: Annotated[
-        str, typer.Option("--model", help=f"Base model: {MODEL_FORMATS}; config.json is enough.")
-    ],
-    method: Annotated[
-        str | None, typer.Option("--method", help="A finetuning method. (default: lora)")
-    ] = None,
-    peft_config: Annotated[
-        Path | None,
-        typer.Option(
-            "--peft-config",
-            parser=options.path,
-            help="An adapter_config.json of any peft method instead.",
-        ),
-    ] = None,
-    fix: Annotated[
-        list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, max=MAX_EXAMPLES, help="Examples per step.")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", min=1, help="Longest sequence in tokens.")
-    ] = None,
-    eval_batch_size: Annotated[
-        int | None,
-        typer.Option("--eval-batch-size", min=1, max=MAX_EXAMPLES, help="Examples per evaluation batch."),
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=0, help="Tokens generated per prompt in evaluation.")
-    ] = 0,
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", help="An accelerator such as H100. (default: this machine)")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="float32, bfloat16, float16, 8-bit or 4-bit.")
-    ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option("--optimizer", help="adamw, adamw-8bit, adafactor, lion, sgd or muon.")
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Recompute activations.")
-    ] = False,
-    attention: Annotated[str, typer.Option("--attention", help="sdpa, flash or eager.")] = "sdpa",
-    convention: Annotated[
-        str, typer.Option("--convention", help="tunecast, or hf-trainer: logits everywhere, no float32 copy.")
-    ] = "tunecast",
-    mixed_precision: Annotated[
-        bool, typer.Option("--mixed-precision", help="The Trainer's bf16 or fp16 flag, with hf-trainer.")
-    ] = False,
-    kernels: Annotated[
-        str, typer.Option("--kernels", help="torch; fused norms and loss; or liger, which makes no logits.")
-    ] = "torch",
-    sharding: Annotated[
-        str, typer.Option("--sharding", help="none, zero1, zero2, zero3 or fsdp, over --devices.")
-    ] = "none",
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share the model.")] = 1,
+    model: options.DescribedModel,
+    method: memory_options.Method = None,
+    peft_config: memory_options.PeftConfig = None,
+    fix: options.Fix = None,
+    batch_size: memory_options.BatchSize = None,
+    max_length: memory_options.MaxLength = None,
+    eval_batch_size: memory_options.EvalBatchSize = None,
+    max_new_tokens: memory_options.MaxNewTokens = 0,
+    gpu: options.Gpu = None,
+    precision: memory_options.Precision = None,
+    optimizer: memory_options.Optimizer = None,
+    gradient_checkpointing: memory_options.GradientCheckpointing = False,
+    attention: memory_options.Attention = "sdpa",
+    convention: memory_options.Convention = "tunecast",
+    mixed_precision: memory_options.MixedPrecision = False,
+    kernels: memory_options.Kernels = "torch",
+    sharding: memory_options.Sharding = "none",
+    devices: memory_options.Devices = 1,
     as_json: options.AsJson = False,
 ) -> None:
     """Predict the memory of a finetuning by part, and the seconds of a step, without loading weights."""
-    from tunecast.recommender.memory import MemoryQuestion, predict_memory
+    flags = dict(locals())
+    from tunecast.recommender.memory import predict_memory
 
-    answer = predict_memory(
-        MemoryQuestion(
-            model,
-            method=method or "",
-            peft_config=peft_config,
-            fixed=options.fixed_values(fix or []),
-            gpu=gpu,
-            batch_size=batch_size,
-            max_length=max_length,
-            optimizer=optimizer or "",
-            precision=precision or "",
-            settings={
-                "eval_batch_size": eval_batch_size,
-                "max_new_tokens": max_new_tokens,
-                **({"gradient_checkpointing": True} if gradient_checkpointing else {}),
-                "attention": attention,
-                "convention": convention,
-                "mixed_precision": mixed_precision,
-                "kernels": kernels,
-                "sharding": sharding,
-                "devices": devices,
-            },
-        )
-    )
+    answer = predict_memory(_question(flags))
     if as_json:
         typer.echo(json.dumps(_as_json(answer)))
     else:
         _print(answer)
+
+
+def _question(flags: Mapping[str, Any]) -> MemoryQuestion:
+    """Convert the command's flags to the question."""
+    from tunecast.recommender.memory import MemoryQuestion
+
+    settings = {name: flags[name] for name in OF_WORKLOAD}
+    if flags["gradient_checkpointing"]:  # else the method decides
+        settings["gradient_checkpointing"] = True
+    return MemoryQuestion(
+        flags["model"],
+        method=flags["method"] or "",
+        peft_config=flags["peft_config"],
+        fixed=options.fixed_values(flags["fix"] or []),
+        gpu=flags["gpu"],
+        batch_size=flags["batch_size"],
+        max_length=flags["max_length"],
+        optimizer=flags["optimizer"] or "",
+        precision=flags["precision"] or "",
+        settings=settings,
+    )
 
 
 def _as_json(answer: MemoryAnswer) -> dict[str, Any]:

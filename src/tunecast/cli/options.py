@@ -17,6 +17,7 @@ import typer
 from tunecast.cli import completion
 from tunecast.errors import ConfigurationError
 from tunecast.executors import EXECUTOR_NAMES, HERE_NAMES
+from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ def path(text: str | Path) -> Path:
     return expanded(text)
 
 
+DescribedModel = Annotated[
+    str, typer.Option("--model", help=f"Base model: {MODEL_FORMATS}; config.json is enough.")
+]
+Gpu = Annotated[
+    str | None, typer.Option("--gpu", help="An accelerator such as H100. (default: this machine)")
+]
+Fix = Annotated[list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxLength = Annotated[
     int | None,
@@ -157,6 +165,22 @@ Alpha = Annotated[
 ]
 
 
+def refuse(given: Mapping[str, object], reason: str, hint: str = "Leave it out.") -> None:
+    """Refuse options that would be ignored.
+
+    Args:
+        given: Values by option, such as ``--rounds``; None, False, an empty text or list was not given.
+        reason: Why the option would be ignored, as the end of a sentence that begins with it.
+        hint: What to do instead.
+
+    Raises:
+        ConfigurationError: One was given; the message names the first.
+    """
+    for flag, value in given.items():
+        if value is not None and value is not False and value not in ("", []):
+            raise ConfigurationError(f"{flag} {reason}.", hint)
+
+
 def workers(text: str) -> int | str:
     """Parse ``--workers``.
 
@@ -181,11 +205,11 @@ def proxy_from(expert: str | None, base: str | None, alpha: float | None) -> Pro
 
     if expert is not None:
         return Proxy(expert, base or "", Proxy.alpha if alpha is None else alpha)
-    if base is not None or alpha is not None:
-        flag = "--alpha" if base is None else "--proxy-base"
-        raise ConfigurationError(
-            f"{flag} needs --proxy-expert.", "Name the folder of the small finetuned model by --proxy-expert."
-        )
+    refuse(
+        {"--proxy-base": base, "--alpha": alpha},
+        "needs --proxy-expert",
+        "Name the folder of the small finetuned model by --proxy-expert.",
+    )
     return None
 
 

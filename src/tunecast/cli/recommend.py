@@ -4,90 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tunecast.cli import options
-from tunecast.errors import ConfigurationError
-from tunecast.models.load import MODEL_FORMATS
+from tunecast.cli import options, recommend_options
 
 if TYPE_CHECKING:
+    from tunecast.progress import Progress
     from tunecast.recommender.federated import FederatedRecommendation
+    from tunecast.recommender.federated_study import Federation
+    from tunecast.recommender.question import Question
     from tunecast.recommender.recommendation import Prospect, Recommendation
+
+NOT_FEDERATED = (
+    *("budget", "price", "top", "methods", "fix", "epochs", "plot", "gpus_per_trial"),
+    *("prompt_column", "completion_column", "pattern", "verbaliser", "trust_remote_code"),
+)
+"""Parameters of the command that do not go with ``--federated``."""
+ONLY_FEDERATED = ("rounds", "share", "skew")
+"""Parameters of the command that need ``--federated``."""
 
 
 def command(
-    model: Annotated[
-        str, typer.Option("--model", help=f"Base model: {MODEL_FORMATS}; config.json is enough.")
-    ],
-    data: Annotated[str, typer.Option("--data", help="File, folder, hub id, or stdlib.")],
-    gpu: Annotated[
-        str | None, typer.Option("--gpu", help="An accelerator such as H100. (default: this machine)")
-    ] = None,
-    memory_gb: Annotated[
-        float | None, typer.Option("--memory-gb", help="Memory of the device. (default: what it has)")
-    ] = None,
+    model: options.DescribedModel,
+    data: recommend_options.Data,
+    gpu: options.Gpu = None,
+    memory_gb: recommend_options.MemoryGb = None,
     gpus_per_trial: options.GpusPerTrial = None,
-    budget: Annotated[
-        str, typer.Option("--budget", help="Longest that one training may take: 30m, 2h, 2M-tokens.")
-    ] = "",
-    price: Annotated[float | None, typer.Option("--price", help="Price of the machine per hour.")] = None,
-    top: Annotated[int | None, typer.Option("--top", help="Pipelines to recommend. (default: 5)")] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)"),
-    ] = None,
-    fix: Annotated[
-        list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option("--epochs", help="Passes over the training examples. (default: 3)")
-    ] = None,
+    budget: recommend_options.Budget = "",
+    price: recommend_options.Price = None,
+    top: recommend_options.Top = None,
+    methods: recommend_options.Methods = None,
+    fix: options.Fix = None,
+    epochs: recommend_options.Epochs = None,
     max_length: options.MaxLength = None,
-    measure: Annotated[
-        str, typer.Option("--measure", help="Measure the zero-shot loss for this long, such as 30s.")
-    ] = "",
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure this machine first; later calls know it.")
-    ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", parser=options.path, help="Write the chart of quality against seconds as HTML."
-        ),
-    ] = None,
-    federated: Annotated[
-        int | None,
-        typer.Option(
-            "--federated",
-            metavar="CLIENTS",
-            help="Compare the methods of tunecast federate for this many clients, who share --data.",
-        ),
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", help="With --federated: rounds of training. (default: 10)")
-    ] = None,
-    share: Annotated[
-        float | None,
-        typer.Option(
-            "--share", help="With --federated: share of clients that train in a round. (default: 1)"
-        ),
-    ] = None,
-    skew: Annotated[
-        str | None,
-        typer.Option(
-            "--skew",
-            help="With --federated: how much labels differ between clients: low, medium or high. "
-            "(default: medium)",
-        ),
-    ] = None,
-    prior: Annotated[
-        str, typer.Option("--prior", help="File of tunecast learn. (default: the shipped one)")
-    ] = "",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0,
+    measure: recommend_options.Measure = "",
+    calibrate: recommend_options.Calibrate = False,
+    plot: recommend_options.Plot = None,
+    federated: recommend_options.Federated = None,
+    rounds: recommend_options.Rounds = None,
+    share: recommend_options.Share = None,
+    skew: recommend_options.Skew = None,
+    prior: recommend_options.Prior = "",
+    seed: recommend_options.Seed = 0,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     pattern: options.Pattern = None,
@@ -96,90 +58,85 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Predict quality, hours, memory and money of finetunings, and say which to run."""
+    flags = dict(locals())
     options.keep_numpy_single_threaded()
-    from tunecast.api.asking import recommend, recommend_federated
     from tunecast.atomic import check_writable
-    from tunecast.recommender.federated_study import Federation
-    from tunecast.recommender.question import Question
-    from tunecast.report.live import RichProgress
 
-    if federated is None:
-        _refuse({"--rounds": rounds, "--share": share, "--skew": skew}, "needs --federated")
-    else:
-        single: dict[str, object] = {
-            "--budget": budget,
-            "--price": price,
-            "--top": top,
-            "--methods": methods,
-            "--fix": fix,
-            "--epochs": epochs,
-            "--plot": plot,
-            "--gpus-per-trial": gpus_per_trial,
-            "--prompt-column": prompt_column,
-            "--completion-column": completion_column,
-            "--pattern": pattern,
-            "--verbaliser": verbaliser,
-            "--trust-remote-code": trust_remote_code,
-        }
-        _refuse(single, "does not go with --federated")
-    question = Question(
-        model=model,
-        data=data,
-        gpu=gpu,
-        memory_gb=memory_gb,
-        budget=budget,
-        price=price,
-        methods=options.names("--methods", methods, "lora,ia3"),
-        fixed=options.fixed_values(fix or []),
-        max_length=max_length,
-        seed=seed,
-        prompt_column=prompt_column,
-        completion_column=completion_column,
-        pattern=pattern or "",
-        verbaliser=options.verbaliser(verbaliser or []),
-        trust_remote_code=bool(trust_remote_code),
-        prior=prior,
-        **_stated(top=top, epochs=epochs, gpus_per_trial=gpus_per_trial),
-    )
+    _refuse_ignored(flags)
+    question = _question(flags)
     if plot is not None:
         check_writable(plot, "--plot")
-    with RichProgress() if measure or calibrate else nullcontext() as progress:
-        if federated is not None:
-            federation = Federation(federated, **_stated(rounds=rounds, share=share, skew=skew))
-            compared = recommend_federated(
-                question, federation, measure=measure, calibrate=calibrate, progress=progress
-            )
-        else:
-            found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
-    if as_json:
-        answer = found if federated is None else compared
-        typer.echo(json.dumps(answer.as_json(), indent=2))
-    elif federated is not None:
-        _print_federated(compared, model)
+    if federated is None:
+        _recommend(question, flags)
+    else:
+        _recommend_federated(question, flags)
+
+
+def _question(flags: Mapping[str, Any]) -> Question:
+    """Convert the command's flags to the question."""
+    from tunecast.recommender.question import Question
+
+    converted = {
+        "methods": options.names("--methods", flags["methods"], "lora,ia3"),
+        "fixed": options.fixed_values(flags["fix"] or []),
+        "verbaliser": options.verbaliser(flags["verbaliser"] or []),
+    }
+    return Question(**_given(Question, {**flags, **converted}))
+
+
+def _given(kind: type[Question | Federation], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that are fields of a question; those that were not given keep their defaults."""
+    return {field.name: flags[field.name] for field in fields(kind) if flags.get(field.name) is not None}
+
+
+def _recommend(question: Question, flags: Mapping[str, Any]) -> None:
+    """Recommend pipelines for this machine or another, and show them."""
+    from tunecast.api.asking import recommend
+
+    with _progress(flags) as progress:
+        found = recommend(question, measure=flags["measure"], calibrate=flags["calibrate"], progress=progress)
+    if flags["as_json"]:
+        typer.echo(json.dumps(found.as_json(), indent=2))
     else:
         _print(found)
     # The chart comes last: if it cannot be written after all, the answer is on the screen.
-    if plot is not None:
+    if flags["plot"] is not None:
         from tunecast.report.recommendation_plot import write_prospects
 
-        write_prospects(found, plot)
-        typer.echo(f"Chart: {plot}", err=True)
+        write_prospects(found, flags["plot"])
+        typer.echo(f"Chart: {flags['plot']}", err=True)
 
 
-def _stated(**values: Any) -> dict[str, Any]:
-    """Leave out what was not given, so that the defaults hold."""
-    return {name: value for name, value in values.items() if value is not None}
+def _recommend_federated(question: Question, flags: Mapping[str, Any]) -> None:
+    """Compare federated methods for many clients, and show them."""
+    from tunecast.api.asking import recommend_federated
+    from tunecast.recommender.federated_study import Federation
+
+    federation = Federation(**_given(Federation, {**flags, "clients": flags["federated"]}))
+    with _progress(flags) as progress:
+        found = recommend_federated(
+            question, federation, measure=flags["measure"], calibrate=flags["calibrate"], progress=progress
+        )
+    if flags["as_json"]:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        _print_federated(found, flags["model"])
 
 
-def _refuse(given: Mapping[str, object], reason: str) -> None:
-    """Refuse options that would be ignored.
+def _progress(flags: Mapping[str, Any]) -> AbstractContextManager[Progress | None]:
+    """Show progress if something is measured; a prediction needs none."""
+    from tunecast.report.live import RichProgress
 
-    Raises:
-        ConfigurationError: One was given.
-    """
-    for name, value in given.items():
-        if value is not None and value is not False and value not in ("", []):
-            raise ConfigurationError(f"{name} {reason}.", "Leave one of them out.")
+    return RichProgress() if flags["measure"] or flags["calibrate"] else nullcontext()
+
+
+def _refuse_ignored(flags: Mapping[str, object]) -> None:
+    """Refuse what only a federation has without one, and with one what it does not have."""
+    is_federated = flags["federated"] is not None
+    names = NOT_FEDERATED if is_federated else ONLY_FEDERATED
+    reason = "does not go with --federated" if is_federated else "needs --federated"
+    given = {f"--{name.replace('_', '-')}": flags[name] for name in names}
+    options.refuse(given, reason, "Leave one of them out.")
 
 
 def _cost_line(best: Prospect) -> str:

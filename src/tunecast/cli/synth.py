@@ -3,107 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from tunecast.budget import duration
-from tunecast.cli import options
-from tunecast.errors import ConfigurationError
+from tunecast.cli import options, synth_options
 from tunecast.paths import expanded
-from tunecast.ranges import MAX_SEED
 
 if TYPE_CHECKING:
     from tunecast.synth import SynthReport
 
 
-_Writer = Annotated[
-    str | None,
-    typer.Option(
-        "--writer",
-        help="Model that writes the pairs: a hub id, a folder, a GGUF file, smollm2, or a server such as "
-        "http://localhost:8000/v1 (key: TUNECAST_WRITER_KEY). (default: the pairs that documents state)",
-    ),
-]
-_Prompts = Annotated[
-    str,
-    typer.Option("--prompts", help="Folder of your own prompts; what it lacks is copied there to change."),
-]
-_Examples = Annotated[
-    str,
-    typer.Option("--examples", help="JSON lines with prompt and completion, which steer the style."),
-]
-_Entailment = Annotated[
-    str,
-    typer.Option(
-        "--entailment",
-        help="Classifier for natural language inference: a hub id or a folder. Questions and summaries that "
-        "it does not find entailed by their passage are dropped.",
-    ),
-]
-_RoundTrip = Annotated[
-    bool,
-    typer.Option(
-        "--round-trip/--no-round-trip",
-        help="Keep a question only if the writer answers it alike with the passage, and not without.",
-    ),
-]
-_Audit = Annotated[
-    int,
-    typer.Option("--audit", min=0, help="Pairs on a page where you mark good and bad. (default: none)"),
-]
-
-
 def command(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DOCUMENT|FOLDER...",
-            help="PDF, DOCX, PPTX, XLSX, EPUB, HTML, Markdown, LaTeX, text or source code.",
-        ),
-    ],
-    output: Annotated[str, typer.Option("--output", help="File of the pairs, ending in .jsonl.")],
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Maximum number of pairs to keep.")] = 500,
-    writer: _Writer = None,
-    writer_model: Annotated[
-        str, typer.Option("--writer-model", help="Model to ask the server for. (default: its first)")
-    ] = "",
-    kinds: Annotated[
-        str, typer.Option("--kinds", help="Some of qa, summary, extraction and classification.")
-    ] = "qa",
-    labels: Annotated[
-        str | None, typer.Option("--labels", help="Labels of a classification, such as good,bad.")
-    ] = None,
-    prompts: _Prompts = "",
-    examples: _Examples = "",
-    entailment: _Entailment = "",
-    round_trip: _RoundTrip = True,
-    budget: Annotated[
-        str | None, typer.Option("--budget", help="Time for writing: 90s, 30m or 2h. (default: no limit)")
-    ] = None,
-    audit: _Audit = 0,
-    at_once: Annotated[
-        int, typer.Option("--at-once", min=1, max=256, help="Requests to a server at the same time.")
-    ] = 4,
-    per_minute: Annotated[
-        int,
-        typer.Option("--per-minute", min=0, help="Maximum requests per minute to a server; 0 for no limit."),
-    ] = 0,
-    timeout: Annotated[
-        str, typer.Option("--timeout", help="Time to wait for one answer of a server.")
-    ] = "120s",
+    sources: synth_options.Sources,
+    output: synth_options.Output,
+    pairs: synth_options.Pairs = 500,
+    writer: synth_options.Writer = None,
+    writer_model: synth_options.WriterModel = "",
+    kinds: synth_options.Kinds = "qa",
+    labels: synth_options.Labels = None,
+    prompts: synth_options.Prompts = "",
+    examples: synth_options.Examples = "",
+    entailment: synth_options.Entailment = "",
+    round_trip: synth_options.RoundTrip = True,
+    budget: synth_options.Budget = None,
+    audit: synth_options.Audit = 0,
+    at_once: synth_options.AtOnce = 4,
+    per_minute: synth_options.PerMinute = 0,
+    timeout: synth_options.Timeout = "120s",
     device: options.Device = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Model to be finetuned; pairs that do not fit it are dropped."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of choice and splits.")] = 0,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with, or replace, an earlier output; nothing is asked twice."),
-    ] = False,
+    model: synth_options.Model = None,
+    seed: synth_options.Seed = 0,
+    resume: synth_options.Resume = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make checked pairs from documents: those that they state, or those that a model writes."""
@@ -115,7 +48,8 @@ def command(
         waits = duration("--timeout", timeout)
         writing = WriterSettings(writer, writer_model, at_once, per_minute, waits)
     else:
-        _refuse_without_writer({"prompts": prompts, "examples": examples, "labels": labels, "budget": budget})
+        for_writer = {"--prompts": prompts, "--examples": examples, "--labels": labels, "--budget": budget}
+        options.refuse(for_writer, "needs a writer", "Name one with --writer.")
     settings = SynthSettings(
         tuple(sources),
         output,
@@ -146,13 +80,6 @@ def command(
         _print(report, output, model or "smollm2")
         if audit:
             typer.echo(f"Mark a sample in a browser: {SynthFiles(expanded(output)).audit}")
-
-
-def _refuse_without_writer(given: Mapping[str, str | None]) -> None:
-    """Refuse options that say how a writer is asked if there is none."""
-    flags = [f"--{name}" for name, value in given.items() if value]
-    if flags:
-        raise ConfigurationError(f"{flags[0]} needs a writer.", "Name one with --writer.")
 
 
 def _print(report: SynthReport, output: str, model: str) -> None:

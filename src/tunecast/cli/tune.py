@@ -34,7 +34,7 @@ def command(
     pattern: options.Pattern = None,
     verbaliser: options.Verbaliser = None,
     methods: tune_options.Methods = None,
-    fix: tune_options.Fix = None,
+    fix: options.Fix = None,
     ranges: tune_options.Ranges = None,
     epochs: tune_options.Epochs = None,
     max_length: options.MaxLength = None,

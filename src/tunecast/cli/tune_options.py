@@ -57,7 +57,6 @@ Methods = Annotated[
         autocompletion=completion.method_lists,
     ),
 ]
-Fix = Annotated[list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")]
 Ranges = Annotated[
     list[str] | None,
     typer.Option(

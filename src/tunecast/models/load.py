@@ -131,7 +131,8 @@ def config_from_json(config: Mapping[str, Any], name: str) -> Any:
 
     check_sizes(config, f"--model: the configuration of {name}")
     values = dict(config)
-    with _explained(ResolvedModel(name, name, is_local=False), "configuration"), quiet():
+    hint = "Upgrade transformers, or give a folder with the config.json of a model that it knows."
+    with _explained(ResolvedModel(name, name, is_local=False), "configuration", hint), quiet():
         return AutoConfig.for_model(str(values.pop("model_type", "")), **values)
 
 
@@ -345,8 +346,11 @@ def _dequantise_option() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
-    """Turn errors of the hub, the disk or transformers into one message."""
+def _explained(model: ResolvedModel, part: str, hint: str = "") -> Iterator[None]:
+    """Turn errors of the hub, the disk or transformers into one message.
+
+    Without a ``hint``, the message says what to check where files are read.
+    """
     try:
         yield
     except (UserError, MemoryError):
@@ -355,13 +359,15 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
         if "out of memory" in str(error):
             raise
         where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
-        hint = (
+        check = (
             "Check that the folder holds config.json, *.safetensors and the tokenizer's files."
             if model.is_local
             else "Check the name and the network. Offline, give a folder or a model in the hub's cache "
             "(HF_HUB_OFFLINE=1 uses only the cache)."
         )
-        raise ModelError(f"--model: cannot load the {part} of {where}: {first_line(error)}", hint) from error
+        raise ModelError(
+            f"--model: cannot load the {part} of {where}: {first_line(error)}", hint or check
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A predicted loss with its uncertainty, as every room states it."""
+"""A predicted loss with its uncertainty, as every package states it."""
 
 from __future__ import annotations
 

@@ -54,6 +54,17 @@ class Cost:
     fits: bool
 
 
+@dataclass(frozen=True)
+class Unpriced:
+    """A pipeline's cost that is not estimated.
+
+    Args:
+        reason: Why it cannot be estimated; empty if nobody asked for it.
+    """
+
+    reason: str = ""
+
+
 class Costs:
     """Predicts the costs of pipelines on one model, dataset and machine.
 

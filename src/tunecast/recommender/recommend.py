@@ -16,7 +16,7 @@ from tunecast.predictor import Prediction, Prior
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.quality import Trial
 from tunecast.recommender.candidates import grid, rates
-from tunecast.recommender.costs import Cost, Costs
+from tunecast.recommender.costs import Cost, Costs, Unpriced
 from tunecast.recommender.explanations import Saving, basis, overrides, reasons
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import (
@@ -109,40 +109,33 @@ def recommend_pipelines(
         pace,
         question.ranges.get("learning_rate", ANY_RATE),
     )
-    device = situation.target.machine.device
-    pipelines = grid(situation.task.model, device, question.restrictions)
+    pipelines = grid(situation.task.model, situation.target.machine.device, question.restrictions)
     if not prices_all and not recommender.costs.has_formula(pipelines[0]):
         pipelines = recommender.shortlist(pipelines, SHORTLISTED * question.top)
     pipelines = [recommender.made_to_fit(pipeline) for pipeline in pipelines]
     everything = recommender.prospects(pipelines)
     everything = [prospect for prospect in everything if not prospect.unpriced] or everything
-    in_memory = [prospect for prospect in everything if prospect.fits is not False]
-    if not in_memory:
-        raise _nothing_fits(situation, recommender.costs, everything)
-    fitting = [prospect for prospect in in_memory if prospect.total_steps]
-    if not fitting:
-        raise _too_short(recommender.costs.of(prospect.pipeline) for prospect in in_memory)
+    fitting = _fitting(everything, recommender.costs, situation)
     long_enough = [prospect for prospect in fitting if prospect.total_steps >= MIN_STEPS] or fitting
     best = _varied(long_enough, question.top)
     zero_shot = recommender.zero_shot
     meta_features = situation.task.dataset.meta_features
     neighbours = prior.known_tasks.nearest(meta_features)
-    explained = tuple(
-        replace(
+
+    def explained(prospect: Prospect) -> Prospect:
+        saved = recommender.saved_by(prospect.pipeline)
+        return replace(
             prospect,
-            reasons=reasons(
-                prospect, situation, neighbours, prior.quality.law, recommender.saved_by(prospect.pipeline)
-            ),
+            reasons=reasons(prospect, situation, neighbours, prior.quality.law, saved),
             overrides=overrides(prospect, situation, question.epochs),
         )
-        for prospect in best
-    )
+
     return Recommendation(
         model=situation.task.model.name,
         dataset=situation.task.dataset.name,
         target=situation.target.name,
         max_length=situation.lengths.max_length,
-        recommendations=explained,
+        recommendations=tuple(map(explained, best)),
         considered=tuple(fitting),
         by_epochs=recommender.by_epochs(_as_asked(best[0], pipelines)),
         zero_shot_loss=zero_shot,
@@ -152,7 +145,7 @@ def recommend_pipelines(
         warnings=(
             *situation.warnings,
             *_unlike(prior.novelty.farthest(meta_features)),
-            *_warnings(everything, in_memory, best[0], recommender, situation),
+            *_warnings(everything, best[0], recommender, situation),
         ),
     )
 
@@ -190,7 +183,7 @@ class Recommender:
         self._price = price
         self.unpriced: dict[str, str] = {}
         self._unknown_class = ""
-        self._known_costs: dict[str, Cost | str] = {}
+        self._known_costs: dict[str, Cost | Unpriced] = {}
         self.costs = Costs(
             situation.task.model,
             situation.lengths,
@@ -210,18 +203,21 @@ class Recommender:
 
     def shortlist(self, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
         """Return the pipelines with the lowest predicted losses, of various methods, without their costs."""
-        planned = [self._planned(pipeline, "", self._horizon) for pipeline in pipelines]
+        planned = [self._planned(pipeline, Unpriced(), self._horizon) for pipeline in pipelines]
         zero_shot = self.zero_shot.value
-        found = [self._prospect(trial, "", quality, zero_shot) for trial, quality in self._predicted(planned)]
+        found = [
+            self._prospect(trial, Unpriced(), quality, zero_shot)
+            for trial, quality in self._predicted(planned)
+        ]
         return [_as_asked(prospect, pipelines) for prospect in _varied(found, count)]
 
     def made_to_fit(self, pipeline: Pipeline) -> Pipeline:
         """Add gradient checkpointing to a pipeline that memory has no room for without, and has with it."""
         cost, saving = self._cost(pipeline), recomputing(pipeline)
-        if saving is None or isinstance(cost, str) or self.costs.is_roomy(cost):
+        if saving is None or isinstance(cost, Unpriced) or self.costs.is_roomy(cost):
             return pipeline
         saved = self._cost(saving)
-        if isinstance(saved, str) or (saved.fits == cost.fits and not self.costs.is_roomy(saved)):
+        if isinstance(saved, Unpriced) or (saved.fits == cost.fits and not self.costs.is_roomy(saved)):
             return pipeline
         return saving
 
@@ -231,7 +227,7 @@ class Recommender:
             return None
         cost = self._cost(pipeline)
         plain = self._cost(keeping_activations(pipeline))
-        if isinstance(cost, str) or isinstance(plain, str):
+        if isinstance(cost, Unpriced) or isinstance(plain, Unpriced):
             return None
         return Saving(cost.bytes, plain.bytes, cost.step_seconds / plain.step_seconds)
 
@@ -294,28 +290,28 @@ class Recommender:
         batch = int(pace.pipeline.number("per_device_train_batch_size", 8))
         return pace.seconds_per_token * batch * self._situation.lengths.mean / step
 
-    def _cost(self, pipeline: Pipeline) -> Cost | str:
+    def _cost(self, pipeline: Pipeline) -> Cost | Unpriced:
         """Return the cost of a pipeline, or why it cannot be estimated."""
         if self._unknown_class:
-            return self._unknown_class
+            return Unpriced(self._unknown_class)
         chosen = {name: value for name, value in pipeline.hyperparameters.items() if name != "learning_rate"}
         like = Pipeline(pipeline.method, chosen)
         if like.id not in self._known_costs:
             self._known_costs[like.id] = self._estimated(pipeline)
         return self._known_costs[like.id]
 
-    def _estimated(self, pipeline: Pipeline) -> Cost | str:
+    def _estimated(self, pipeline: Pipeline) -> Cost | Unpriced:
         try:
             cost = self.costs.of(pipeline)
             return replace(cost, step_seconds=self._slower * cost.step_seconds)
         except ConfigurationError as error:
             self.unpriced.setdefault(pipeline.method, error.what)
-            return error.what
+            return Unpriced(error.what)
         except ModelError as error:  # it says the same of every pipeline, and only after a second
             self._unknown_class = error.what
-            return error.what
+            return Unpriced(error.what)
 
-    def _planned(self, pipeline: Pipeline, cost: Cost | str, horizon: Horizon) -> Trial:
+    def _planned(self, pipeline: Pipeline, cost: Cost | Unpriced, horizon: Horizon) -> Trial:
         lengths = self._situation.lengths
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         tokens = horizon.epochs * lengths.train_tokens
@@ -327,7 +323,9 @@ class Recommender:
         length = max(1, min(round(tokens), round(steps * batch * lengths.mean)))
         return Trial(replace(self._task, full_length_tokens=length), pipeline, steps)
 
-    def _prospect(self, trial: Trial, cost: Cost | str, quality: Prediction, zero_shot: float) -> Prospect:
+    def _prospect(
+        self, trial: Trial, cost: Cost | Unpriced, quality: Prediction, zero_shot: float
+    ) -> Prospect:
         found = Prospect(
             pipeline=trial.pipeline,
             predicted_loss=quality.loss,
@@ -340,8 +338,8 @@ class Recommender:
             full_length_tokens=trial.task.full_length_tokens,
             total_steps=trial.steps,
         )
-        if isinstance(cost, str):
-            return replace(found, unpriced=cost)
+        if isinstance(cost, Unpriced):
+            return replace(found, unpriced=cost.reason)
         hours = seconds_with_evaluation(trial.steps * cost.step_seconds) / 3600
         return replace(
             found,
@@ -353,6 +351,27 @@ class Recommender:
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
+
+
+def _in_memory(prospects: Iterable[Prospect]) -> list[Prospect]:
+    """Return the prospects that memory holds, those that are not known to exceed it included."""
+    return [prospect for prospect in prospects if prospect.fits is not False]
+
+
+def _fitting(everything: Sequence[Prospect], costs: Costs, situation: Situation) -> list[Prospect]:
+    """Return the prospects that memory holds and that the budget affords at least one step of.
+
+    Raises:
+        ConfigurationError: Memory holds none.
+        BudgetError: The budget affords no step of any.
+    """
+    in_memory = _in_memory(everything)
+    if not in_memory:
+        raise _nothing_fits(situation, costs, everything)
+    fitting = [prospect for prospect in in_memory if prospect.total_steps]
+    if not fitting:
+        raise _too_short(costs.of(prospect.pipeline) for prospect in in_memory)
+    return fitting
 
 
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
@@ -400,13 +419,9 @@ def _unlike(meta_feature: str) -> list[str]:
 
 
 def _warnings(
-    everything: Sequence[Prospect],
-    in_memory: Sequence[Prospect],
-    best: Prospect,
-    recommender: Recommender,
-    situation: Situation,
+    everything: Sequence[Prospect], best: Prospect, recommender: Recommender, situation: Situation
 ) -> list[str]:
-    warnings = []
+    warnings, in_memory = [], _in_memory(everything)
     gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
     if gone:
         warnings.append(

@@ -21,14 +21,14 @@ from tunecast.session.wall_time import (
     predicted_speed,
     test_scoring_seconds,
 )
-from tunecast.training.label_metrics import label_metric
+from tunecast.training.label_metrics import is_label_metric
 
 
 def kind_text(prepared: PreparedTask) -> str:
     """Say what kind of task was recognised, what decides, and what else would suit it."""
     kind, decides = prepared.kind, prepared.task.metric
     text = f"Kind of task: {kind.text}; the winner is chosen by {decides}"
-    if decides == kind.metric or (kind.labels and label_metric(decides)):
+    if decides == kind.metric or (kind.labels and is_label_metric(decides)):
         return f"{text}, measured {kind.measured}."
     if prepared.training_task.labels:
         return f"{text}. {kind.metric} is reported too, measured {kind.measured}."

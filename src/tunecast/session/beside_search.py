@@ -19,7 +19,7 @@ from tunecast.session.run_factory import affordable_halvings
 from tunecast.session.search_loop import BUDGET_OVER, ENDED, Search
 from tunecast.session.status import session_status, wait_text
 from tunecast.session.trial import Trial
-from tunecast.session.trials import Trials, retraining_note
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 
 
@@ -76,20 +76,14 @@ class BesideSearch:
         Returns False if the budget was over before the step was reached.
         """
         trial = trials[0]
-        method, before, began = trial.spec.pipeline.method, trial.plan.tokens_at(trial.step), time.monotonic()
+        began = time.monotonic()
         request = Advance(trial.spec, trial.step, step, trial.weights_hash)
         answer = self.requester.answer(request, self._is_over)
         slot = self.requester.executor.slots[self.requester.slot_for(request)]
-        elapsed = self.budget_tracker.elapsed()
         if isinstance(answer, Crash):
-            trials.fail(0, *answer.failure, slot, elapsed)
+            trials.fail(0, *answer.failure, slot, self.budget_tracker.elapsed())
         elif answer is not None:
-            seconds = time.monotonic() - began
-            trials.record(0, answer, slot, elapsed)
-            pace = self.search.runtime_models.of(slot.machine)
-            pace.learn_from(method, before, answer, seconds, trial.effort)
-            if answer.retrained_tokens:
-                self.progress.log(retraining_note(trial.spec.run, answer.retrained_tokens))
+            self.search.record(trials, 0, answer, slot, began)
         self.save()
         return answer is not None
 

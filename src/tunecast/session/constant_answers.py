@@ -51,23 +51,24 @@ def constant_rivals(prepared: PreparedTask, metric: str, *, seed: int) -> list[C
         metric: Name of the metric; empty for none.
         seed: Seed of bootstrap intervals.
     """
-    examples = prepared.training_task.test_examples if metric else ()
-    if prepared.kind.answers is not None:
-        majority = prepared.kind.answers.majority
+    training_task, answers = prepared.training_task, prepared.kind.answers
+    examples = training_task.test_examples if metric else ()
+    if answers is not None:
         nats = _prior_nats(prepared)
-        training_task = prepared.training_task
         score = get_loss(training_task.loss).score(training_task.test, nats, interval_seed=seed)
-        found = [_rival(MAJORITY, majority, score, nats, [majority] * len(examples), examples, metric, seed)]
-        return [rival for rival in found if rival is not None]
+        texts = (answers.majority,) * len(examples)
+        rivals = [ConstantRival(ConstantAnswer(MAJORITY, answers.majority, score), nats, texts)]
+    else:
+        unscored = Score(math.nan, math.nan, math.nan, 0, 0)
+        copies = tuple(map(_question, examples))
+        rivals = [
+            ConstantRival(ConstantAnswer(EMPTY, "", unscored), None, ("",) * len(examples)),
+            ConstantRival(ConstantAnswer(COPY, "", unscored), None, copies),
+        ]
     if not metric:
-        return []
-    copies = [_question(example) for example in examples]
-    unscored = Score(math.nan, math.nan, math.nan, 0, 0)
-    found = [
-        _rival(EMPTY, "", unscored, None, [""] * len(examples), examples, metric, seed),
-        _rival(COPY, "", unscored, None, copies, examples, metric, seed),
-    ]
-    return [rival for rival in found if rival is not None]
+        return [rival for rival in rivals if rival.nats is not None]
+    measured = (_with_metric(rival, metric, examples, seed) for rival in rivals)
+    return [rival for rival in measured if rival is not None]
 
 
 def majority_loss(prepared: PreparedTask) -> float | None:
@@ -82,24 +83,19 @@ def majority_loss(prepared: PreparedTask) -> float | None:
     return nats / get_loss(training_task.loss).weight(training_task.validation)
 
 
-def _rival(
-    name: str,
-    answer: str,
-    score: Score,
-    nats: np.ndarray | None,
-    texts: list[str],
-    examples: tuple[Example, ...],
-    metric: str,
-    seed: int,
+def _with_metric(
+    rival: ConstantRival, metric: str, examples: Sequence[Example], seed: int
 ) -> ConstantRival | None:
-    """Score a constant answer; None if the user's metric has no value for it, as a correlation has none."""
-    if metric:
-        references = [reference(example) for example in examples]
-        try:
-            score = with_metric(score, metric, texts, references, interval_seed=seed)
-        except ConfigurationError:
-            return None
-    return ConstantRival(ConstantAnswer(name, answer, score), nats, tuple(texts))
+    """Add a metric to a rival's score.
+
+    None if the user's metric has no value for a constant answer, as a correlation has none.
+    """
+    references = [reference(example) for example in examples]
+    try:
+        score = with_metric(rival.answer.test, metric, rival.texts, references, interval_seed=seed)
+    except ConfigurationError:
+        return None
+    return replace(rival, answer=replace(rival.answer, test=score))
 
 
 def _prior_nats(prepared: PreparedTask) -> np.ndarray:

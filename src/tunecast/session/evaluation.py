@@ -16,10 +16,12 @@ from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.hardware.processor import worker_threads
 from tunecast.paths import expanded
 from tunecast.progress import Progress
+from tunecast.records import DatasetFacts
 from tunecast.results import Evaluation, GivenAnswer, Proxy, SampleOutput
 from tunecast.session.classification import classify
-from tunecast.session.finished_model import find_finished_model
+from tunecast.session.finished_model import FinishedModel, find_finished_model
 from tunecast.session.prepare import prepare_task
+from tunecast.session.provenance import Origin
 from tunecast.session.settings import SessionSettings
 from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrainingTask
@@ -62,13 +64,7 @@ def evaluate(
     finished = find_finished_model(
         settings.model, adapter, proxy, trust_remote_code=settings.trust_remote_code
     )
-    settings = replace(settings, model=finished.model)
-    if split == ALL:
-        settings = replace(settings, test_examples="all")
-    if seed is None and finished.origin is not None:
-        seed = finished.origin.seed
-    if seed is not None:
-        settings = replace(settings, seed=seed)
+    settings = _settings_for(finished, settings, split, seed)
     with start_executor(settings.executor, 1, worker_threads(settings.threads, 1)) as executor:
         prepared = prepare_task(
             settings, progress, scored=split, head=finished.head, fingerprint=finished.fingerprint
@@ -89,38 +85,52 @@ def evaluate(
         scored: Scored = scored_answer(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
     labels = [label.text for label in task.labels]
-    diagnostics = finished.origin.warnings(prepared.dataset, settings.seed) if finished.origin else []
-    is_other_data = not finished.origin or (diagnostics and settings.seed == finished.origin.seed)
-    if expanded(settings.data).is_file() and is_other_data:
-        diagnostics += _left_out(scored.score.examples, split)
+    warnings = _warnings(finished.origin, prepared.dataset, settings, split, scored.score.examples)
     return Evaluation(
         model=finished.named,
         adapter="" if proxy else finished.adapter,
         dataset=prepared.task.dataset,
         split=split,
         score=scored.score,
-        warnings=(*prepared.warnings, *diagnostics),
+        warnings=(*prepared.warnings, *warnings),
         classification=classify(scored.labelled, labels, settings.positive_label),
         answers=_answers(prepared.training_task, split, scored.outputs),
         proxy=proxy,
     )
 
 
-def _left_out(examples: int, split: str) -> list[str]:
-    """Say how to score the rows of a single file that are not in the split."""
+def _settings_for(
+    finished: FinishedModel, settings: SessionSettings, split: str, seed: int | None
+) -> SessionSettings:
+    """Return the settings that score a finished model; see :func:`evaluate` for the seed."""
+    settings = replace(settings, model=finished.model)
     if split == ALL:
-        return []
-    return [f"Only {examples:,} rows are scored, the {split} split; --split all scores every row."]
+        settings = replace(settings, test_examples="all")
+    if seed is None and finished.origin is not None:
+        seed = finished.origin.seed
+    return settings if seed is None else replace(settings, seed=seed)
+
+
+def _warnings(
+    origin: Origin | None, dataset: DatasetFacts, settings: SessionSettings, split: str, examples: int
+) -> list[str]:
+    """Say where the data are not those of the model's session, and how to score all rows of a single file."""
+    found = origin.warnings(dataset, settings.seed) if origin else []
+    is_other_data = not origin or (found and settings.seed == origin.seed)
+    if split != ALL and is_other_data and expanded(settings.data).is_file():
+        found.append(f"Only {examples:,} rows are scored, the {split} split; --split all scores every row.")
+    return found
 
 
 def _answers(task: TrainingTask, split: str, outputs: Sequence[SampleOutput]) -> tuple[GivenAnswer, ...]:
-    """Return the outputs, which are in the order of the split, with the examples that were asked."""
+    """Return the outputs, which are in the order of the split, with the examples that were asked.
+
+    There are none if only the loss was measured.
+    """
     examples = task.validation_examples if split == "validation" else task.test_examples
     return tuple(
         GivenAnswer(example.row, prompt_text(example), one.reference, one.after, one.confidence)
-        for example, one in zip(
-            examples, outputs, strict=False
-        )  # there are none if only the loss was measured
+        for example, one in zip(examples, outputs, strict=False)
     )
 
 

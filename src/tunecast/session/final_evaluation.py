@@ -49,6 +49,7 @@ from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.answers import most_answers
 from tunecast.training.checkpoint import sync
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.training.losses import get_loss
 from tunecast.training.measurement import Scored
 
@@ -129,7 +130,7 @@ class FinalScoring:
         if budget.seconds is not None:
             within = MAX_FOR_COMPARING * budget.seconds / (COMPARED * SCORING_MARGIN)
         if judge.metric:
-            limit = most_answers(self.prepared.training_task, by_labels=judge.by_labels)
+            limit = most_answers(self.prepared.training_task, by_labels=is_label_metric(judge.metric))
         request = ScoreModel(
             None,
             0,

@@ -18,7 +18,7 @@ from tunecast.session.judge import Judge
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trial import Trial
 from tunecast.session.trials import retraining_note
-from tunecast.training.label_metrics import label_metric
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec
 
@@ -107,7 +107,8 @@ def ranked_checkpoints(trials: Iterable[Trial], judge: Judge) -> list[Finalist]:
     """
     found = [finalist for trial in trials for finalist in best_checkpoints(trial)]
     by_loss = sorted(found, key=lambda one: one.subset_score.loss)
-    if not judge.by_labels or any(one.subset_score.metric_name != judge.metric for one in found):
+    measured = all(one.subset_score.metric_name == judge.metric for one in found)
+    if not (is_label_metric(judge.metric) and measured):
         return by_loss
     by_metric = sorted(found, key=lambda one: judge.badness(one.subset_score))
     turns = [one for pair in zip(by_metric, by_loss, strict=True) for one in pair]
@@ -154,7 +155,7 @@ def _most_leaders(
 ) -> int:
     """Count the leading checkpoints, and the baseline's, that have to be scored; ``found`` is by place."""
     has_baseline = get_strategy(settings.strategy).has_baseline
-    if label_metric(metric) is not None:
+    if is_label_metric(metric):
         # The loss does not tell who leads by labels; the baseline may be scored beside the leaders.
         most = {place: len(ones) for place, ones in found.items()}
         most |= {place: places[place].most_best_points for place in advanced}

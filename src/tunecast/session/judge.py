@@ -13,13 +13,10 @@ class Judge:
 
     def __init__(self, objective: str) -> None:
         self.metric = "" if objective == "loss" else objective
-        self.by_labels = False
         if self.metric:
             from tunecast.training.metrics import get_metric
 
-            metric = get_metric(self.metric)
-            self.by_labels = metric.by_labels
-            self._sign = -1.0 if metric.higher_is_better else 1.0
+            self._sign = -1.0 if get_metric(self.metric).higher_is_better else 1.0
 
     def badness(self, score: Score) -> tuple[float, ...]:
         """Lower is better."""

@@ -24,7 +24,7 @@ from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, ModelFacts, Task
 from tunecast.session.guards import Guard, affordable, read_guards
 from tunecast.session.settings import SessionSettings
-from tunecast.training.label_metrics import OF_ONE_LABEL, label_metric
+from tunecast.training.label_metrics import OF_ONE_LABEL, is_label_metric, scored_label
 from tunecast.training.label_points import is_cheap
 from tunecast.training.losses import COMPLETION, get_loss
 from tunecast.training.losses.labels import completion_ids
@@ -143,11 +143,20 @@ def prepare_task(
     task = Task(dataset.name, facts.name, metric)
     described = describe_dataset(dataset, tokenizer)
     warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings, *unlabelled]
-    for name, examples in dataset.splits():
-        warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
-    if is_unrelated(described.meta_features.get(DEPENDENCE)):
-        warnings.append(UNRELATED)
+    warnings += _example_warnings(dataset, encoded, described)
     return PreparedTask(training_task, task, described, tuple(warnings), kind, guards)
+
+
+def _example_warnings(
+    dataset: Dataset, encoded: Mapping[str, Sequence[EncodedExample]], described: DatasetFacts
+) -> list[str]:
+    """Say what is doubtful about the examples as they are encoded, and about what they teach."""
+    warnings = [
+        f"{name}: {text}"
+        for name, examples in dataset.splits()
+        for text in data.encoding_warnings(examples, encoded[name])
+    ]
+    return [*warnings, UNRELATED] if is_unrelated(described.meta_features.get(DEPENDENCE)) else warnings
 
 
 def _check_varied(source: str, dataset: Dataset) -> None:
@@ -178,14 +187,14 @@ def _with_labels(
             kind.labels.counts, dataset.train, tokenizer, architecture=task.facts.architecture
         )
     except DataError as error:  # the model cannot tell two of them apart
-        if needs_labels(trained) or label_metric(metric) is not None:
+        if needs_labels(trained) or is_label_metric(metric):
             raise
         return task, [f"{error.what} So no chosen labels are measured."]
     if needs_labels(trained):
         _check_labels(settings.data, labels, task.train)
     if trained == HEAD:
         _check_held_out(settings.data, labels, task)
-    cheap = label_metric(metric) is not None and is_cheap(labels, task.validation, task.facts.context)
+    cheap = is_label_metric(metric) and is_cheap(labels, task.validation, task.facts.context)
     return replace(task, labels=labels, point_metric=metric if cheap else ""), []
 
 
@@ -199,14 +208,13 @@ def _metric(settings: SessionSettings, kind: TaskKind) -> str:
     if metric == data.AUTO:
         suits = f"{OF_ONE_LABEL}{positive}" if positive else kind.metric
         metric = suits if kind.labels is not None or positive else data.LOSS
-    of_labels = label_metric(metric)
-    if kind.labels is None and (of_labels is not None or positive):
+    if kind.labels is None and (is_label_metric(metric) or positive):
         flag = f"--positive-label {positive}" if positive else f"--objective {metric}"
         raise ConfigurationError(
             f"{flag} needs a classification; the task was taken for {kind.text}.",
             f"Use --objective {kind.metric}, or say --kind classification if the completions are labels.",
         )
-    for label in filter(None, (positive, of_labels.positive if of_labels else "")):
+    for label in filter(None, (positive, scored_label(metric))):
         if kind.labels is not None and label not in kind.labels.counts:
             raise ConfigurationError(
                 f"No training example has the label {label!r} of --positive-label or --objective f1=LABEL.",
@@ -244,7 +252,7 @@ def _check_loss(
 
 
 def _check_answers_by_head(what: str, kind: TaskKind, metric: str) -> None:
-    if metric != data.LOSS and label_metric(metric) is None:
+    if metric != data.LOSS and not is_label_metric(metric):
         raise ConfigurationError(
             f"{what}: --objective {metric} needs written answers, and a classification head writes none.",
             f"Use --objective {kind.metric}.",

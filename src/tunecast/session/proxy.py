@@ -27,6 +27,7 @@ from tunecast.session.judge import Judge
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.answers import most_answers
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.untrusted import read_object
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -138,7 +139,7 @@ def _scores(
     task = replace(prepared.training_task, adapter=finished.adapter)
     assert finished.steering is not None
     task = task.steered_by(finished.steering)
-    limit = most_answers(task, by_labels=Judge(record.objective).by_labels) if metric else 0
+    limit = most_answers(task, by_labels=is_label_metric(metric)) if metric else 0
     request = ScoreModel(None, 0, "validation", metric=metric, generate_limit=limit)
     threads = worker_threads(settings.threads, 1)
     # Workers elsewhere are those of the search; this is one short job.

@@ -49,7 +49,7 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _At:
+class _BudgetAtPace:
     """The rest of the budget for steps of a worker with its own pace."""
 
     search: Search
@@ -66,7 +66,7 @@ class _At:
 
 
 @dataclass(frozen=True)
-class _Rest(_At):
+class _RestOfBudget(_BudgetAtPace):
     """The rest of a budget; nothing is kept for a trial's end."""
 
     def fits(self, index: int, reserved: int | None) -> bool:
@@ -282,7 +282,7 @@ class Search:
         self._goes_on = False
         if not first.running:
             self._activity = f"Searching ({self._settings.strategy})"
-        history, view = self.trials.history(pace), _At(self, pace)
+        history, view = self.trials.history(pace), _BudgetAtPace(self, pace)
         if (added := self._added(history, view, hidden)) is not None:
             self._why = "It was added by hand, and goes before what the strategy would choose."
             return added
@@ -320,7 +320,7 @@ class Search:
         is_open = history.trials[ahead].is_open and ahead not in hidden
         if is_open and self.last_step(ahead, pace) is not None:
             return ahead
-        return choose(self._policy, history, _Rest(self, pace), hidden)
+        return choose(self._policy, history, _RestOfBudget(self, pace), hidden)
 
     def _submit(self, index: int, slot: int) -> None:
         trial = self.trials[index]
@@ -380,18 +380,28 @@ class Search:
         self.give_up()
 
     def _commit(self, step: _Step, measured: Measurement, slot: Slot) -> None:
-        trial = self.trials[step.index]
-        before = trial.curve[-1].tokens_seen if trial.curve else 0
-        self.trials.record(step.index, measured, slot, self._budget_tracker.elapsed())
-        seconds = time.monotonic() - step.began
-        pace = self.runtime_models.of(slot.machine)
-        pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
+        self.record(self.trials, step.index, measured, slot, step.began)
         history = self.trials.history(self.runtime_model)
         self._tell_diagnostics(history)
         self._save()
+        self._limit_disk(history)
+
+    def record(self, trials: Trials, index: int, measured: Measurement, slot: Slot, began: float) -> None:
+        """Commit what a worker measured in a step, and learn from it how fast the worker is.
+
+        Args:
+            trials: Those of the search, or a single one beside it.
+            index: The trial's place among them.
+            began: When the step was requested, by the monotonic clock.
+        """
+        trial = trials[index]
+        before = trial.plan.tokens_at(trial.step)
+        trials.record(index, measured, slot, self._budget_tracker.elapsed())
+        seconds = time.monotonic() - began
+        pace = self.runtime_models.of(slot.machine)
+        pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
         if measured.retrained_tokens:
             self._progress.log(retraining_note(measured.run, measured.retrained_tokens))
-        self._limit_disk(history)
 
     def _tell_diagnostics(self, history: History) -> None:
         """Report the strategy's doubts about its predictions, each once."""

@@ -1,4 +1,4 @@
-"""Budgets that are too small for a trial, or that leave a part unused: what is said of them."""
+"""Budgets that are too small for a trial, or that leave a part unused: what a session says about them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tunecast.session.flags import flag_of
 from tunecast.session.folder import OutputFolder, fields_of
 from tunecast.session.instructions import HandledInstruction
 from tunecast.session.settings import SessionSettings
-from tunecast.training.label_metrics import label_metric
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.training.plan import HALVINGS
 
 BATCH_SIZE = "per_device_train_batch_size"
@@ -199,7 +199,7 @@ def _check_values(state: SessionState) -> None:
         raise _damaged(f"halvings are {list(state.halvings)}.")
     # Nothing else follows from data, and a metric of the user would run code.
     decided = state.configuration.get("objective") == AUTO and state.objective not in ("", LOSS)
-    if decided and label_metric(state.objective) is None:
+    if decided and not is_label_metric(state.objective):
         raise _damaged(f"objective is {state.objective!r}.")
     final = state.final if state.final is not None and state.final.pipeline is not None else None
     if final is not None and not 1 <= final.full_length_tokens <= MAX_TOKENS:

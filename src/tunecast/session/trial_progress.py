@@ -30,7 +30,7 @@ class TrialProgress:
 
     @classmethod
     def of(cls, run: Run | None, step: int, grid: Sequence[int], folder: CheckpointFolder | None) -> Self:
-        """Look up a trial's stand; without a folder it keeps no checkpoints."""
+        """Look up where a trial stands; without a folder it keeps no checkpoints."""
         ahead = [later for later in grid if later > step]
         resumed = folder.latest(step) if folder and step else 0
         size = folder.size_bytes() if folder else 0

@@ -14,7 +14,7 @@ from tunecast.session.final_evaluation import SAMPLES
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import FORWARD_COST, MIN_FOR_CHOICE
 from tunecast.session.settings import SessionSettings
-from tunecast.training.label_metrics import label_metric
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.training.training_task import TrainingTask
 
 GENERATED_COST = 6.0
@@ -92,7 +92,7 @@ def _answering(prepared: PreparedTask, training: float) -> float:
 def _answers_by_labels(prepared: PreparedTask) -> bool:
     """Whether answers are chosen labels: those of a classification, unless generated ones decide."""
     metric = prepared.task.metric
-    return bool(prepared.training_task.labels) and (metric == LOSS or label_metric(metric) is not None)
+    return bool(prepared.training_task.labels) and (metric == LOSS or is_label_metric(metric))
 
 
 def _label_tokens(training_task: TrainingTask) -> int:

@@ -27,8 +27,6 @@ class LabelMetric(Metric):
         positive: The label that the measure is about; empty for all labels.
     """
 
-    by_labels = True
-
     def __init__(self, name: str, function: Callable[..., Any], positive: str = "") -> None:
         super().__init__(name)
         self.positive = positive
@@ -61,19 +59,26 @@ class LabelMetric(Metric):
 LABEL_METRIC_NAMES = ("accuracy", "balanced_accuracy", "macro_f1", "matthews")
 
 
-def label_metric(name: str) -> LabelMetric | None:
-    """Return the metric of classification called ``name``, None if there is none.
+def is_label_metric(name: str) -> bool:
+    """Whether a metric scores the likeliest labels of a classification, in place of generated text."""
+    return name in LABEL_METRIC_NAMES or bool(scored_label(name))
+
+
+def scored_label(name: str) -> str:
+    """Return the label whose F1 the metric called ``name`` is; empty for other metrics."""
+    return name.removeprefix(OF_ONE_LABEL) if name.startswith(OF_ONE_LABEL) else ""
+
+
+def label_metric(name: str) -> LabelMetric:
+    """Return the metric of classification called ``name``, of which :func:`is_label_metric` is true.
 
     Args:
         name: ``accuracy``, ``balanced_accuracy`` (the mean recall of all labels), ``macro_f1`` (the mean F1
             of all labels), ``f1=LABEL`` (the F1 of one) or ``matthews`` (correlation, -1 to 1).
     """
-    positive = name.removeprefix(OF_ONE_LABEL) if name.startswith(OF_ONE_LABEL) else ""
-    if not positive and name not in LABEL_METRIC_NAMES:
-        return None
     from sklearn import metrics
 
-    if positive:
+    if positive := scored_label(name):
         f1 = partial(metrics.f1_score, labels=[0], average="macro", zero_division=0.0)
         return LabelMetric(name, f1, positive)
     known: dict[str, Callable[..., Any]] = {

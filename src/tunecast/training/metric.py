@@ -26,9 +26,6 @@ class Metric(ABC):
         higher_is_better: Whether a larger score is a better one.
     """
 
-    by_labels = False
-    """Whether predictions are the likeliest labels of a classification, in place of generated text."""
-
     def __init__(self, name: str, higher_is_better: bool = True) -> None:
         self.name = name
         self.higher_is_better = higher_is_better

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.records import Score
-from tunecast.training.label_metrics import LABEL_METRIC_NAMES, OF_ONE_LABEL, label_metric
+from tunecast.training.label_metrics import LABEL_METRIC_NAMES, OF_ONE_LABEL, is_label_metric, label_metric
 from tunecast.training.metric import Metric, ScoreOfDraw, Statistics, Texts, check_pairs
 
 END_OF_REASONING = "</think>"
@@ -115,8 +115,8 @@ def get_metric(name: str) -> Metric:
     """
     if name in _BUILDERS:
         return _BUILDERS[name]()
-    if (of_labels := label_metric(name)) is not None:
-        return of_labels
+    if is_label_metric(name):
+        return label_metric(name)
     if ":" in name:
         return _CustomMetric(name, _import_function(name))
     usual = OTHER_NAMES.get(name.lower().replace("-", "_"))

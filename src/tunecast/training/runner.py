@@ -23,12 +23,13 @@ from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.failures import DivergedError, describe_failure
 from tunecast.training.finished_model import load_finished
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.training.label_points import LabelledPoint, measure_labels
 from tunecast.training.live_trial import LiveTrial, Segment
 from tunecast.training.losses import get_loss
 from tunecast.training.losses.head import HeadLoss
 from tunecast.training.measurement import Measurement, Scored
-from tunecast.training.metrics import get_metric, with_metric
+from tunecast.training.metrics import with_metric
 from tunecast.training.ranks import ALONE, Ranks
 from tunecast.training.sharding import sharded
 from tunecast.training.trained_loss import trained_loss
@@ -184,7 +185,7 @@ class Runner:
         score = self._loss.score(examples, measured, interval_seed=interval_seed)
         evaluation = clock.read()
         left = None if answers_within is None else answers_within - evaluation.wall
-        by_labels = is_classifier(model) or (get_metric(metric).by_labels if metric else label_limit > 0)
+        by_labels = is_classifier(model) or (is_label_metric(metric) if metric else label_limit > 0)
         limit = max(generate_limit, label_limit) if by_labels else generate_limit
         outputs = self._answerer(by_labels=by_labels).answers(model, split, limit, left)
         answering = clock.read().wall - evaluation.wall
