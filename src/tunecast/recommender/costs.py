@@ -59,7 +59,7 @@ class Unpriced:
     """A pipeline's cost that is not estimated.
 
     Args:
-        reason: Why it cannot be estimated; empty if nobody asked for it.
+        reason: Why it cannot be estimated; empty if it was not asked for.
     """
 
     reason: str = ""
