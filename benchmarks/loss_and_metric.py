@@ -10,7 +10,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from meta_dataset_figures import Row, rank_correlation, setting, table, trained
 from tunecast.data.answers import MAX_ANSWERS, MIN_REPEATS
@@ -104,6 +104,29 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return [(*place, *_summary(choices)) for place, choices in by_place]
 
 
+def left_out(runs: Iterable[Run]) -> list[Row]:
+    """Return the kinds and metrics that trained runs have and no setting of :func:`settings` has.
+
+    Columns: kind, metric, runs, datasets, and the median of the answers that the metric was measured on.
+    """
+    measured = [run for run in trained(runs) if run.test is not None and run.test.metric is not None]
+    shown = {(kind(group[0].dataset), _test(group[0]).metric_name) for group in settings(measured)}
+    found: dict[tuple[Kind, str], list[Run]] = defaultdict(list)
+    for run in measured:
+        found[kind(run.dataset), _test(run).metric_name].append(run)
+    return [
+        (
+            task.value,
+            metric,
+            str(len(ones)),
+            str(len({run.task.dataset for run in ones})),
+            f"{median(_test(run).metric_examples for run in ones):.0f}",
+        )
+        for (task, metric), ones in sorted(found.items())
+        if (task, metric) not in shown
+    ]
+
+
 def _summary(choices: Sequence[Choice]) -> Row:
     differing = [one for one in choices if one.best > min(one.mean, one.chosen)]
     figures = [
@@ -150,8 +173,14 @@ def markdown(runs: Sequence[Run]) -> str:
     return table((*places, *figures), rows(runs))
 
 
+def markdown_left_out(runs: Sequence[Run]) -> str:
+    """Return the table of what is left out in Markdown; empty if nothing is."""
+    found = left_out(runs)
+    return table(("kind", "metric", "runs", "datasets", "answers of a run"), found) if found else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table for a store, or for the shipped meta-dataset.
+    """Print the tables for a store, or for the shipped meta-dataset.
 
     Raises:
         SystemExit: With code 2, after a message, if the store does not exist.
@@ -161,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("loss_and_metric.py", description=__doc__)
     parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
     with report_user_errors(), open_for_reading(parser.parse_args(arguments).store) as store:
-        print(markdown(list(store.runs())))
+        runs = list(store.runs())
+    print("\n\n".join(filter(None, (markdown(runs), markdown_left_out(runs)))))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,21 @@ from typing import Any
 
 import pytest
 
-from loss_and_metric import Choice, choice, kind, main, markdown, rows, settings
+from loss_and_metric import (
+    Choice,
+    choice,
+    kind,
+    left_out,
+    main,
+    markdown,
+    markdown_left_out,
+    rows,
+    settings,
+)
 from sample_runs import diverged_run, sample_dataset, sample_model, sample_run, sample_score
 from tunecast.records import ZERO_SHOT, Outcome, Run
 from tunecast.store import Store, open_for_reading
+from tunecast.training.label_metrics import LABEL_METRIC_NAMES
 
 
 def facts(distinct: int, examples: int = 400) -> dict[str, Any]:
@@ -121,7 +132,21 @@ def test_the_table_is_printed_for_a_store(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == markdown(four()) + "\n"
 
 
+def test_metrics_without_a_setting_are_counted() -> None:
+    few = [replace(run, test=replace(run.test, metric_examples=7)) for run in four(name="rougeL") if run.test]
+    assert left_out(few) == [("classification", "rougeL", "4", "1", "7")]
+    assert left_out([*four(), *few[:3], scored(9, 1.0, None)]) == [
+        ("classification", "rougeL", "3", "1", "7")
+    ]
+    assert left_out(four()) == []
+
+
 def test_the_page_shows_the_shipped_runs() -> None:
     page = Path(__file__).parents[2] / "docs" / "loss-and-metric.md"
     with open_for_reading() as store:
-        assert markdown(list(store.runs())) in page.read_text(encoding="utf-8")
+        runs = list(store.runs())
+    text = page.read_text(encoding="utf-8")
+    assert markdown(runs) in text
+    assert markdown_left_out(runs) in text
+    labels = {run.test.metric_name for run in runs if run.test} & {*LABEL_METRIC_NAMES, "token_f1"}
+    assert labels == set(), "the page says that no run has them"

@@ -537,7 +537,7 @@ class Run:
         Raises:
             AttributeError, KeyError, TypeError: ``extra`` has another shape than :meth:`with_guards` writes.
         """
-        return tuple((entry["step"], _guard_score(entry)) for entry in self.extra.get(GUARDS, ()))
+        return read_guard_scores(self.extra.get(GUARDS, ()))
 
     def with_guards(self, scores: Iterable[tuple[int, GuardScore]]) -> Run:
         """Return the run with :attr:`guard_scores` in its ``extra``."""
@@ -584,6 +584,15 @@ class Run:
     def best_point(self) -> Point | None:
         """The point with the lowest validation loss (the earliest of equals), None before the first."""
         return min(self.curve, key=lambda point: point.validation.loss, default=None)
+
+
+def read_guard_scores(entries: Iterable[Mapping[str, Any]]) -> tuple[tuple[int, GuardScore], ...]:
+    """Read what :meth:`Run.with_guards` writes under :data:`GUARDS`.
+
+    Raises:
+        AttributeError, KeyError, TypeError: The entries have another shape.
+    """
+    return tuple((entry["step"], _guard_score(entry)) for entry in entries)
 
 
 def _guard_score(entry: Mapping[str, Any]) -> GuardScore:

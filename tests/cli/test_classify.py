@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sessions import IN_PROCESS, Finished, call_main, finish
+from tunecast.session.provenance import Origin
 
 FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "6")
 WORDS = ("--pattern", "Good: {prompt}", "--verbaliser", "Yes=good,No=bad", "--prompt-column", "body")
@@ -88,6 +90,16 @@ def test_labels_can_be_given(tiny_llama: Path) -> None:
     assert {first["label"], second["label"]} <= {"up", "down", "left"}
     assert first["prompt"] == "Where?"
     assert 0 < first["probability"] < 1
+
+
+def test_a_model_of_a_session_without_labels_says_whose_and_why(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "best")
+    Origin(0, "explained", "abc").write(folder)
+    code, _, err = call_main("classify", "--model", str(folder), "--prompt", "Match?")
+    assert code == 2
+    assert f"The labels of {folder} are not known: its session on explained recorded none." in err
+    assert "Give each with --label" in err
+    assert "tunecast generate" in err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from sample_runs import diverged_run, sample_dataset, sample_pipeline, sample_run
 from tunecast.cli.runs import app
 from tunecast.errors import UserError
-from tunecast.records import Task
+from tunecast.records import GuardScore, Task
 from tunecast.store import Store, meta_dataset
 
 TABLE = "run,dataset,step,loss,learning_rate,colour\na,colours,1,2.5,1e-3,red\nb,colours,1,low,1e-3,red\n"
@@ -73,6 +74,7 @@ def test_list_json_keeps_its_contract(store: str) -> None:
         "final_loss": sample_run(1).final_loss,
         "exclusive": False,
         "published": None,
+        "guards": {},
     }
     assert [run["final_loss"] for run in listed["runs"][2:]] == [None, None]
 
@@ -99,6 +101,24 @@ def test_list_is_a_table(store: str) -> None:
     assert lines[1].split()[:6] == [sample_run(1).id, "colours", "smollm2", "lora", "completed", "64,000"]
     assert lines[3].split()[-1] == "nan"
     assert lines[-1] == "4 runs"
+
+
+def test_runs_with_guards_say_where_the_loss_rose_most(store: str) -> None:
+    def score(guard: str, loss: float) -> GuardScore:
+        return GuardScore(guard, 40, 2.0, loss, 0.0, 0.5)
+
+    scores = [(8, score("kept", 9.0)), (64, score("kept", 1.9)), (64, score("other", 2.5))]
+    with Store.open(store) as opened:
+        opened.put(sample_run(1).with_guards(scores))
+        opened.put(diverged_run(3).with_guards([(2, score("kept", math.nan))]))
+    lines = [line.rstrip() for line in _run("list", "--store", store).splitlines()]
+    assert lines[0].endswith("final loss  loss on guards")
+    assert lines[1].endswith("+25.0% on other and 1 more")
+    assert lines[2].split()[-1] != "kept"
+    assert lines[3].endswith("+nan% on kept")
+    listed = _json("list", "--store", store)["runs"]
+    assert listed[0]["guards"] == {"kept": pytest.approx(-5), "other": pytest.approx(25)}
+    assert [run["guards"] for run in listed[1:]] == [{}, {"kept": None}, {}]
 
 
 def test_a_long_list_shows_its_end(tmp_path: Path) -> None:

@@ -108,6 +108,15 @@ def test_labels_that_begin_others_are_named() -> None:
     assert "('match' and 'match, but another size')" in warning
 
 
+def test_labels_that_differ_by_case_or_white_space_are_named_with_their_rows() -> None:
+    (warning,) = task_kind(dataset([*LABELS, "Yes", "yes", "NO"])).warnings
+    assert "white space ('Yes' and 'yes', 'NO' and 'no'; rows 21, 23)" in warning
+    (warning,) = task_kind(dataset([*LABELS, "yes ", " no"])).warnings
+    assert warning.startswith("2 of 22 training examples have other white space around their label")
+    assert "(rows 21, 22)" in warning
+    assert task_kind(dataset([f" {label}" for label in LABELS])).warnings == ()
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no 'clasification'") as caught:
         check_kind("clasification")

@@ -195,13 +195,14 @@ def test_without_time_the_rest_is_counted(prepared: PreparedTask, settings: Sess
 
     limited = replace(settings, guard=("kept.jsonl",), guard_limit=2.0)
     scorer = GuardScorer(limited, replace(prepared, guards=(guard,)), ask, Silent())
-    has_time = iter([True, True, False])
     candidates = [candidate(number) for number in (2, 3, 4, 5, 1)]
-    assert scorer.first_kept(candidates, has_time.__next__) == []
+    assert scorer.first_kept(candidates, lambda one: one in candidates[:2]) == []
     assert [one.left_out for one in scorer.found] == [True, True]
     assert scorer.untried == 3
     counted, untried = scorer.warnings()
     assert counted.startswith("2 checkpoints were left out")
     assert untried.startswith("After them, 3 more were not scored on the guards, because the budget")
-    assert scorer.first_kept(candidates, lambda: True) == candidates[-1:]
+    assert scorer.first_kept(candidates, lambda one: one is not candidates[2]) == candidates[-1:]
+    assert scorer.untried == 1, "one that takes longer is passed over"
+    assert scorer.first_kept(candidates, lambda one: True) == candidates[-1:]
     assert scorer.untried == 0

@@ -196,6 +196,26 @@ def test_a_trial_whose_checkpoint_went_is_paid_for_again(
     assert again.used(3.0).tokens == 2 * done + ahead
 
 
+def test_scoring_a_checkpoint_that_went_has_to_fit_with_its_training(trials: Trials) -> None:
+    for loss in (4.0, 3.0, 3.5):
+        advance(trials, 0, loss)
+    trial, best = trials[0], trials[0].curve[1].step
+    pace = RuntimeModel(0.001)
+    training = pace.upper(trial.spec.pipeline.method, trial.effort * trial.plan.tokens_at(best), 0)
+
+    def fits(seconds: float) -> bool:
+        tracker = BudgetTracker(Budget("seconds", 10 + seconds, ""), 0.0)
+        tracker.reserve_for_comparing(seconds)
+        return tracker.affords_scoring(trial, best, 1.0, trials.used(10.0), pace)
+
+    assert (fits(1.0), fits(0.9)) == (True, False)
+    trials.limit_disk(0, spare=set())
+    assert training > 1
+    assert (fits(1.0 + training), fits(0.9 + training)) == (True, False)
+    in_tokens = BudgetTracker(Budget("tokens", 10, ""), 0.0)
+    assert in_tokens.affords_scoring(trial, best, 1.0, trials.used(10.0), pace)
+
+
 def test_the_disk_is_asked_once_for_each_commit(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session with hundreds of trials asks about each of them at every step."""
     looks = []

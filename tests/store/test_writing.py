@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sample_runs import sample_curve, sample_machine, sample_point, sample_run
-from tunecast.records import Run
+from tunecast.records import GuardScore, Run
 from tunecast.store import Store
 from tunecast.store.rows import point_row, run_rows
 from tunecast.store.writing import add_points, add_runs
@@ -83,15 +83,47 @@ def test_32_writers_one_killed(store_url: str, tmp_path: Path) -> None:
 
 
 def test_a_merge_completes_and_never_overwrites(store: Store) -> None:
-    run = sample_run(1, outcome="paused", test=None)
+    run = sample_run(1, outcome="paused", test=None, extra={"skipped_steps": 1, "stopped": "here"})
     store.put(run)
-    other = sample_run(1, extra={"other": 1}, validation=None, error=None)
+    other = sample_run(1, extra={"skipped_steps": 2, "other": 1}, validation=None, error=None)
     assert store.merge([run_rows(other)]) == (0, 0)
     got = store.get(run.id)
-    assert (got.outcome, got.test, got.extra) == ("completed", other.test, {})
+    assert (got.outcome, got.test) == ("completed", other.test)
+    assert got.extra == {"skipped_steps": 2, "stopped": "here", "other": 1}, "of the record that goes further"
+    store.merge([run_rows(replace(other, extra={"skipped_steps": 5}))])
+    assert store.get(run.id).extra == got.extra
     assert got.validation == run.validation
     assert store.merge([run_rows(sample_run(2)), run_rows(other)]) == (1, 7)
     assert store.merge([]) == (0, 0)
+
+
+def _guard(guard: str, loss: float, examples: str) -> GuardScore:
+    return GuardScore(guard, 40, 2.0, loss, loss - 2.2, loss - 1.8, examples_hash=examples)
+
+
+def test_a_merge_adds_later_points_and_scores_on_guards(store: Store) -> None:
+    early, late = (8, _guard("kept", 2.5, "aaaaaaaa")), (64, _guard("kept", 3.0, "aaaaaaaa"))
+    before = sample_run(1, outcome="paused", curve=sample_curve()[:4]).with_guards([early])
+    store.put(before)
+    renamed = (8, _guard("0123456789abcdef", 2.5, "aaaaaaaa"))  # as an export for sharing hides the name
+    after = sample_run(1).with_guards([renamed, late])
+    assert store.merge([run_rows(after)]) == (0, 3)
+    got = store.get(before.id)
+    assert (got.outcome, got.curve) == ("completed", after.curve)
+    assert got.guard_scores == (renamed, late)
+    assert store.merge([run_rows(before)]) == (0, 0)
+    assert store.get(before.id) == got
+
+
+def test_a_run_that_is_written_again_keeps_its_scores_on_guards(store: Store) -> None:
+    first, second = (8, _guard("kept", 2.5, "aaaaaaaa")), (8, _guard("other", 2.1, "bbbbbbbb"))
+    run = sample_run(1)
+    store.put(run.with_guards([first]))
+    store.put(run)
+    assert store.get(run.id).guard_scores == (first,)
+    measured_again = (8, _guard("kept", 2.6, "aaaaaaaa"))
+    store.put(run.with_guards([second, measured_again]))
+    assert store.get(run.id).guard_scores == (second, measured_again)
 
 
 def test_a_merge_keeps_executions_apart(store: Store) -> None:

@@ -231,11 +231,15 @@ def _print_report(report: ImportReport, *, published: bool) -> None:
 
 def _listed(runs: list[RunSummary]) -> Table:
     results = ["published result"] if any(run.published for run in runs) else []
-    table = _table("id", "task", "model", "method", "outcome", "full length", "final loss", *results)
+    guards = ["loss on guards"] if any(run.guards for run in runs) else []
+    shown = ("id", "task", "model", "method", "outcome", "full length", "final loss")
+    table = _table(*shown, *results, *guards)
     for run in runs:
         row = [run.id, run.task, run.model, run.method, run.outcome]
         row += [f"{run.full_length_tokens:,}", _loss(run.final_loss)]
-        table.add_row(*map(_printable, row), *([_result(run.published)] if results else []))
+        row += [_result(run.published)] if results else []
+        row += [_worst_guard(run.guards)] if guards else []
+        table.add_row(*map(_printable, row))
     return table
 
 
@@ -244,7 +248,17 @@ def _result(published: Mapping[str, Any] | None) -> str:
     if published is None:
         return ""
     value = "" if published["value"] is None else f"{published['value']:.5g} {published['unit']}, "
-    return _printable(f"{value}{published['table']}")
+    return f"{value}{published['table']}"
+
+
+def _worst_guard(percents: Mapping[str, float]) -> str:
+    """Return the guard whose loss rose most, and how many others there are."""
+    if not percents:
+        return ""
+    # A loss that is no number is the worst.
+    worst = max(percents, key=lambda name: (math.isnan(percents[name]), percents[name]))
+    others = f" and {len(percents) - 1} more" if len(percents) > 1 else ""
+    return f"{percents[worst]:+.1f}% on {worst}{others}"
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> Table:

@@ -27,7 +27,10 @@ def _skewed(dataset: Dataset, closed: ClosedAnswers | None) -> Iterator[str]:
     total = len(dataset.train)
     most = closed.counts[closed.majority]
     if most == total:
-        yield f"All {total} training examples have the same answer, {_quoted(closed.majority)}."
+        yield (
+            f"All {total} training examples have the same answer, {_quoted(closed.majority)}. There is "
+            "nothing to learn: add examples with other answers."
+        )
     elif closed.is_skewed:
         counts = listed(f"{_quoted(answer)} {count:,}" for answer, count in closed.counts.items())
         others = [e.row for e in dataset.train if answer_of(e) != closed.majority]

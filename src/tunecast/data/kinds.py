@@ -148,8 +148,11 @@ def _label_metric(labels: ClosedAnswers) -> str:
 def _classification(dataset: Dataset, labels: ClosedAnswers) -> TaskKind:
     total = len(dataset.train)
     shares = [f"{label!r} {count / total:.0%}" for label, count in labels.counts.items()]
-    unseen = (f"{text} No model can choose it, so they count as errors." for text in _unseen(dataset, labels))
-    warnings = (*unseen, *_prefixes(labels))
+    unseen = (
+        f"{text} No model can choose it, so they count as errors: add training examples of it, or correct it."
+        for text in _unseen(dataset, labels)
+    )
+    warnings = (*unseen, *_nearly_equal(dataset, labels), *_padded(dataset), *_prefixes(labels))
     reason = f"{len(shares)} labels: {listed(shares, LABELS_SHOWN)}"
     return TaskKind(Kind.CLASSIFICATION, labels, _label_metric(labels), reason, warnings)
 
@@ -193,6 +196,38 @@ def _unseen(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
                 f"{name}: {len(unseen)} of {len(examples)} examples have a label that no training example "
                 f"has ({names}; rows {listed(one.row for one in unseen)})."
             )
+
+
+def _nearly_equal(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
+    """Name labels that differ from a more frequent one only by case or by white space inside."""
+    usual: dict[str, str] = {}
+    for label in labels.counts:
+        usual.setdefault(_folded(label), label)
+    if odd := [label for label in labels.counts if usual[_folded(label)] != label]:
+        rows = [example.row for example in dataset.train if answer_of(example) in odd]
+        pairs = (f"{label!r} and {usual[_folded(label)]!r}" for label in odd)
+        yield (
+            f"Some labels differ only by case or white space ({listed(pairs, 3)}; rows {listed(rows)}). They "
+            "count as different labels: write them alike if they are the same."
+        )
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.casefold().split())
+
+
+def _padded(dataset: Dataset) -> Iterator[str]:
+    """Name training examples whose label has other white space around it than it usually has."""
+    spellings = Counter(map(reference, dataset.train))
+    usual: dict[str, str] = {}
+    for spelling, _ in spellings.most_common():
+        usual.setdefault(spelling.strip(), spelling)
+    if rows := [one.row for one in dataset.train if usual[answer_of(one)] != reference(one)]:
+        yield (
+            f"{len(rows)} of {len(dataset.train)} training examples have other white space around their "
+            f"label than most with it (rows {listed(rows)}). They count as the same label, but the white "
+            "space is trained: remove it."
+        )
 
 
 def _nearly_labels(dataset: Dataset) -> Iterator[str]:

@@ -166,6 +166,20 @@ class BudgetTracker:
             return used.tokens + trial.tokens_to_end <= self._free.amount
         return used.seconds + _to_end(trial, runtime_model) <= self._free.amount
 
+    def affords_scoring(
+        self, trial: Trial, step: int, scoring_seconds: float, used: Used, runtime_model: RuntimeModel
+    ) -> bool:
+        """Return whether a checkpoint can be scored at the end of the session, by its upper bound.
+
+        What is kept for a comparison and for a final training may be spent on it. A checkpoint that was
+        dropped is trained again first. ``scoring_seconds`` is the time to score one model.
+        """
+        if self.budget.kind != "seconds":
+            return True
+        lost = trial.work_to_restore(step)
+        training = runtime_model.upper(trial.spec.pipeline.method, lost, 0) if lost else 0.0
+        return training + scoring_seconds <= self.left(used, "comparison", "final training")
+
     def price(
         self,
         trials: Sequence[Trial],

@@ -147,14 +147,14 @@ class FinalScoring:
         return scored
 
     def compare(
-        self, trials: Trials, zero_shot: Run, base_scored: Scored, has_time: Callable[[], bool]
+        self, trials: Trials, zero_shot: Run, base_scored: Scored, has_time: Callable[[Finalist], bool]
     ) -> Comparison:
         """Choose the best of base model, baseline and incumbent on validation.
 
         Args:
             trials: The search's; the first is the baseline's.
             base_scored: What :meth:`score_base` returned.
-            has_time: Whether one more checkpoint may be scored, if guards leave out all that lead.
+            has_time: Whether a further checkpoint may be scored, if guards leave out all that lead.
         """
         judge = Judge(self.prepared.task.metric)
         warnings = shortfalls(trials, get_strategy(self.settings.strategy).first_name)
@@ -266,7 +266,7 @@ class FinalScoring:
         zero_shot: Run,
         judge: Judge,
         base_scored: Scored,
-        has_time: Callable[[], bool],
+        has_time: Callable[[Finalist], bool],
     ) -> tuple[dict[str, Finalist], dict[Key, Scored]]:
         """Return contenders by name, in the order that settles ties, and validation scores by checkpoint."""
         base = Finalist(zero_shot, None, 0)

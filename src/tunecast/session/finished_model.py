@@ -251,11 +251,7 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
     """
     known = finished.head or (finished.origin.labels if finished.origin else ())
     if not given and not known:
-        raise ConfigurationError(
-            f"The labels of {finished.named} are not known.",
-            "Give each with --label, as the model writes it. Models that a session of this version delivered "
-            "for a classification know theirs.",
-        )
+        raise ConfigurationError(*_labels_unknown(finished))
     trained = {label.strip(): label for label in known}
     spelled = {label.strip(): trained.get(label.strip(), label) for label in given or known}
     if "" in spelled or len(spelled) < 2:
@@ -269,6 +265,19 @@ def _wanted_labels(finished: FinishedModel, given: Sequence[str]) -> list[str]:
             f"{did_you_mean(others[0], finished.head)}Labels: {listed(finished.head, 10)}.",
         )
     return list(spelled.values())
+
+
+def _labels_unknown(finished: FinishedModel) -> tuple[str, str]:
+    """Say why the labels of a model are not known, and what to do."""
+    what = f"The labels of {finished.adapter or finished.named} are not known"
+    hint = "Give each with --label, as the model writes it."
+    if finished.origin is None:
+        return f"{what}.", f"{hint} Models that a session delivered for a classification know theirs."
+    return (
+        f"{what}: its session on {finished.origin.dataset} recorded none.",
+        f"{hint} Sessions record labels if each example trains one answer, from a small set; not for "
+        "explained answers or several answers in a conversation. tunecast generate writes whole answers.",
+    )
 
 
 @dataclass(frozen=True)

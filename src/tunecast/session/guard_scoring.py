@@ -61,23 +61,25 @@ class GuardScorer:
                 self._progress.log(f"Note: {self._note(found)}")
         return self._found[finalist.key].left_out
 
-    def first_kept(self, candidates: Sequence[Finalist], has_time: Callable[[], bool]) -> list[Finalist]:
+    def first_kept(
+        self, candidates: Sequence[Finalist], has_time: Callable[[Finalist], bool]
+    ) -> list[Finalist]:
         """Return the first checkpoint that keeps within the limit; none if there is no such one or no time.
 
         Args:
             candidates: Those after the leading ones, best first.
-            has_time: Whether one more may be scored.
+            has_time: Whether a checkpoint may be scored.
         """
         if not candidates:
             return []
         self._progress.start(WITHIN_LIMIT, len(candidates), "checkpoints")
         kept: list[Finalist] = []
         self.untried = 0
-        for place, one in enumerate(candidates):
-            if one.key not in self._found and not has_time():
-                self.untried = len(candidates) - place
-                break
-            if not self.is_left_out(one):
+        for one in candidates:
+            # If its weights are gone it is trained again, so those after it may need less.
+            if one.key not in self._found and not has_time(one):
+                self.untried += 1
+            elif not self.is_left_out(one):
                 kept = [one]
                 break
             self._progress.advance()

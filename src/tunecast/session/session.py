@@ -32,7 +32,7 @@ from tunecast.session.feasible import Feasible
 from tunecast.session.final_choice import FINAL_SHARE
 from tunecast.session.final_evaluation import Account, Comparison, FinalScoring
 from tunecast.session.final_training import FinalTrainer
-from tunecast.session.finalists import FINALISTS, further
+from tunecast.session.finalists import FINALISTS, Finalist, further
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, leading_trial
 from tunecast.session.guard_scoring import GuardScorer
@@ -251,12 +251,12 @@ class Session:
             self._state.seconds_to_compare = time.monotonic() - start
         return scored
 
-    def _has_time_to_score(self, search: Search) -> bool:
-        """Whether what is kept for the end of the session suffices to score one more checkpoint."""
-        if self._budget_tracker.budget.kind != "seconds":
-            return True
-        left = self._budget_tracker.left(search.used(), "comparison", "final training")
-        return left >= (self._state.seconds_to_compare or 0.0)
+    def _has_time_to_score(self, search: Search, finalist: Finalist) -> bool:
+        """Whether the budget has seconds to score one more checkpoint of the search."""
+        trial, each = finalist.trial, self._state.seconds_to_compare or 0.0
+        assert trial is not None
+        tracker, pace = self._budget_tracker, search.runtime_model
+        return tracker.affords_scoring(trial, finalist.step, each, search.used(), pace)
 
     def _zero_shot(self, scored: Scored, show: Callable[[BaseMeasurement], None]) -> Run:
         """Return the base model's run; ``scored`` becomes its point if there is none yet."""

@@ -158,6 +158,13 @@ class Trial:
         """Training tokens up to ``step`` from where it can be continued."""
         return self.plan.tokens_at(step) - self.plan.tokens_at(self.resume_step)
 
+    def work_to_restore(self, step: int) -> float:
+        """Training tokens that bring back the weights of ``step`` if they are gone, weighed by effort."""
+        if self.spec.folder and self.checkpoints.is_kept(step):
+            return 0.0
+        start = self.checkpoints.latest(step) if self.spec.folder else 0
+        return self.effort * (self.plan.tokens_at(step) - self.plan.tokens_at(start))
+
     @property
     def retrained_tokens(self) -> int:
         """Training tokens that were repeated because a checkpoint was gone."""

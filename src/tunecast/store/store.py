@@ -136,7 +136,8 @@ class Store:
     def merge(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
         """Merge runs of another store in one transaction.
 
-        A known run gains points, missing scores, and an outcome if it was paused or the other one completed.
+        A known run gains points, missing scores and facts, and an outcome if it was paused or the other one
+        completed.
         Another execution of it replaces it or changes nothing, as in :meth:`put`.
 
         Returns:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tunecast.errors import StoreError
-from tunecast.records import Outcome
+from tunecast.records import GUARDS, Outcome
 from tunecast.store.rows import Row, RunRows
 from tunecast.store.schema import FACTS, points, runs, sessions
 
@@ -22,6 +23,11 @@ _ENDS = {
     Outcome.DIVERGED: 2,
     Outcome.COMPLETED: 3,
 }
+_PROGRESS = {one: 0 if one is Outcome.PAUSED else 2 if one is Outcome.COMPLETED else 1 for one in Outcome}
+"""Ranks the progress of one execution; it fails in only one way, so its failures need no order."""
+
+_Known = sa.Row[Any, Any, Any, Any, Any]
+"""What :func:`_lock` reads of a stored run."""
 
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
@@ -47,10 +53,10 @@ def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite
     """Write runs with their facts and points.
 
     A stored run belongs to one execution, identified by ``created_at``. Data of the same execution are united
-    with it: an ended run never becomes ``paused`` again, a completed one never failed, and scores are kept.
-    Another execution replaces the stored row and points together if it ranks higher (:func:`_rank`), and
-    changes nothing otherwise. The owner of an execution overwrites it; a merge of two stores only fills its
-    gaps (``overwrite`` is False).
+    with it: an ended run never becomes ``paused`` again, a completed one never failed, and scores are kept,
+    those on guards too. Another execution replaces the stored row and points together if it ranks higher
+    (:func:`_rank`), and changes nothing otherwise. The owner of an execution overwrites it; a merge of two
+    stores only fills its gaps (``overwrite`` is False).
 
     Returns:
         The number of new runs and of new points.
@@ -118,6 +124,7 @@ def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrit
     same = [bundle for bundle in bundles if is_same(bundle)]
     others = [bundle for bundle in bundles if not is_same(bundle)]
     better = _outranking(connection, others, stored)
+    same = [_with_stored_extra(bundle, stored[bundle.run["id"]], overwrite=overwrite) for bundle in same]
     for ids in _chunks([bundle.run["id"] for bundle in better]):
         connection.execute(sa.delete(points).where(points.c.run_id.in_(ids)))
     for statement, part in ((_replace(connection), better), (_unite(connection, overwrite=overwrite), same)):
@@ -127,24 +134,50 @@ def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrit
 
 
 def _outranking(
-    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any, Any]]
+    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, _Known]
 ) -> list[RunRows]:
     """Return the executions that rank higher than the stored executions of their runs."""
     counts = _count_points(connection, [bundle.run["id"] for bundle in others])
-    return [
-        bundle
-        for bundle in others
-        if _rank(bundle.run["outcome"], bundle.run["exclusive"], len(bundle.points))
-        > _rank(*stored[bundle.run["id"]][2:], counts.get(bundle.run["id"], 0))
-    ]
+
+    def outranks(bundle: RunRows) -> bool:
+        known, count = stored[bundle.run["id"]], counts.get(bundle.run["id"], 0)
+        given = _rank(bundle.run["outcome"], bundle.run["exclusive"], len(bundle.points))
+        return given > _rank(known.outcome, known.exclusive, count)
+
+    return [bundle for bundle in others if outranks(bundle)]
 
 
-def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, Any, Any, Any]]:
-    """Lock runs for this transaction, and read their id, start, outcome and ``exclusive``.
+def _with_stored_extra(bundle: RunRows, known: _Known, *, overwrite: bool) -> RunRows:
+    """Unite the ``extra`` of one execution: scores on guards in any case, all else unless it is overwritten.
+
+    Where a merge finds two values, it takes that of the record that goes further.
+    """
+    given, stored = bundle.run["extra"], known.extra
+    goes_further = _PROGRESS[Outcome(bundle.run["outcome"])] > _PROGRESS[Outcome(known.outcome)]
+    first, second = (given, stored) if overwrite or goes_further else (stored, given)
+    guards = _united_guards(first.get(GUARDS, ()), second.get(GUARDS, ()))
+    extra = {**({} if overwrite else second), **first, **({GUARDS: guards} if guards else {})}
+    return replace(bundle, run={**bundle.run, "extra": extra})
+
+
+def _united_guards(first: Iterable[Row], second: Iterable[Row]) -> list[Row]:
+    """Unite scores on guards; the first of a step and of the same examples stays."""
+
+    def measured(entry: Row) -> tuple[int, str]:
+        # Not by name: an export for sharing hides some.
+        return entry["step"], entry.get("examples_hash") or entry["guard"]
+
+    listed = list(first)
+    known = set(map(measured, listed))
+    return [*listed, *(entry for entry in second if measured(entry) not in known)]
+
+
+def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, _Known]:
+    """Lock runs for this transaction, and read their id, start, outcome, ``exclusive`` and ``extra``.
 
     SQLite needs no locks on rows, because its writers take turns.
     """
-    wanted = (runs.c.id, runs.c.created_at, runs.c.outcome, runs.c.exclusive)
+    wanted = (runs.c.id, runs.c.created_at, runs.c.outcome, runs.c.exclusive, runs.c.extra)
     chosen = sa.select(*wanted).order_by(runs.c.id).with_for_update()
     parts = (connection.execute(chosen.where(runs.c.id.in_(part))) for part in _chunks(ids))
     return {row.id: row for part in parts for row in part}
@@ -179,7 +212,8 @@ def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
     new, old = statement.excluded, runs.c
     higher = _ending(new.outcome) > _ending(old.outcome)
     better = sa.or_(higher, _ending(new.outcome) == _ending(old.outcome)) if overwrite else higher
-    changes: dict[str, Any] = {
+    changes: dict[str, Any] = {"extra": new.extra}  # by :func:`_with_stored_extra`
+    changes |= {
         name: sa.case((better, new[name]), else_=old[name])
         for name in ("outcome", "error_kind", "error_text")
     }
@@ -193,8 +227,8 @@ def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
 
 
 def _ending(outcome: Any) -> sa.Case[int]:
-    """Rank the progress of one execution; it fails in only one way, so its failures need no order."""
-    return sa.case((outcome == Outcome.PAUSED.value, 0), (outcome == Outcome.COMPLETED.value, 2), else_=1)
+    """Return the statement's form of :data:`_PROGRESS`."""
+    return sa.case(*((outcome == one.value, rank) for one, rank in _PROGRESS.items()))
 
 
 def put_session(connection: sa.Connection, session_id: str, document: Mapping[str, Any]) -> None:

@@ -187,6 +187,10 @@ class CheckpointFolder:
             self.discard(start)
         return start
 
+    def is_kept(self, step: int) -> bool:
+        """Return whether there are weights of ``step``, intact or not."""
+        return self._weights(step).is_file()
+
     def has_weights(self, step: int, weights_hash: str = "") -> bool:
         """Return whether the weights of ``step`` are kept and, as far as can be verified, intact.
 
@@ -195,7 +199,7 @@ class CheckpointFolder:
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
         """
-        if not self._weights(step).is_file():
+        if not self.is_kept(step):
             return False
         if weights_hash:
             return _file_hash(self._weights(step)) == weights_hash
