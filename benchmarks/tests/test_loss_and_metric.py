@@ -147,6 +147,7 @@ def test_the_page_shows_the_shipped_runs() -> None:
         runs = list(store.runs())
     text = page.read_text(encoding="utf-8")
     assert markdown(runs) in text
+    assert left_out(runs)
     assert markdown_left_out(runs) in text
     labels = {run.test.metric_name for run in runs if run.test} & {*LABEL_METRIC_NAMES, "token_f1"}
     assert labels == set(), "the page says that no run has them"

@@ -345,6 +345,8 @@ GUARDS = "guards"
 """In ``Run.extra``: what its checkpoints do to other tasks; :attr:`Run.guard_scores` reads it."""
 DEVICES = "devices"
 """In ``Run.extra``: devices that a trial was spread over when it began, if more than one."""
+STOPPED = "stopped"
+"""In ``Run.extra``: the instruction by which a person stopped a trial, and when."""
 FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
 """``Run.extra`` of a run on part of the data, which serves a forecast and is not a candidate."""
 FINAL_TRAINING: Mapping[str, Any] = {"purpose": "final"}

@@ -18,9 +18,8 @@ from dashboard.conftest import serving
 from report.browser import Browser, Page
 from sample_runs import sample_dataset, sample_model, sample_pipeline, sample_run
 from sessions import FLAGS, Finished, command, unfinish
-from tunecast.records import Outcome, RunError, Task
+from tunecast.records import STOPPED, Outcome, RunError, Task
 from tunecast.report.numbers import decimal
-from tunecast.session.trial import STOPPED
 from tunecast.store import Store
 
 HOSTILE = """"><script>window.hacked=1</script><img src=x onerror="window.hacked=1">' {{7*7}}"""

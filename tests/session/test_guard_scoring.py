@@ -201,7 +201,7 @@ def test_without_time_the_rest_is_counted(prepared: PreparedTask, settings: Sess
     assert scorer.untried == 3
     counted, untried = scorer.warnings()
     assert counted.startswith("2 checkpoints were left out")
-    assert untried.startswith("After them, 3 more were not scored on the guards, because the budget")
+    assert untried.startswith("3 more were not scored on the guards, because the budget")
     assert scorer.first_kept(candidates, lambda one: one is not candidates[2]) == candidates[-1:]
     assert scorer.untried == 1, "one that takes longer is passed over"
     assert scorer.first_kept(candidates, lambda one: True) == candidates[-1:]

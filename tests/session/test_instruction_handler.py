@@ -15,11 +15,10 @@ from sessions import record_of
 from tunecast import api
 from tunecast.methods.space import BASELINE
 from tunecast.progress import SessionStatus, Silent
-from tunecast.records import Outcome, Pipeline, Run
+from tunecast.records import STOPPED, Outcome, Pipeline, Run
 from tunecast.results import SessionRecord
 from tunecast.session.instructions import FOLDER, Instruction, give, new_instruction
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trial import STOPPED
 
 MINE = Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": 8, "learning_rate": 1e-3})
 Tell = Callable[[SessionStatus], Instruction | None]

@@ -10,8 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sample_runs import sample_curve, sample_machine, sample_point, sample_run
-from tunecast.records import GuardScore, Run
+from tunecast.errors import StoreError
+from tunecast.records import GUARDS, STOPPED, GuardScore, Run
 from tunecast.store import Store
 from tunecast.store.rows import point_row, run_rows
 from tunecast.store.writing import add_points, add_runs
@@ -83,13 +86,13 @@ def test_32_writers_one_killed(store_url: str, tmp_path: Path) -> None:
 
 
 def test_a_merge_completes_and_never_overwrites(store: Store) -> None:
-    run = sample_run(1, outcome="paused", test=None, extra={"skipped_steps": 1, "stopped": "here"})
+    run = sample_run(1, outcome="paused", test=None, extra={"skipped_steps": 1, "found": "here"})
     store.put(run)
     other = sample_run(1, extra={"skipped_steps": 2, "other": 1}, validation=None, error=None)
     assert store.merge([run_rows(other)]) == (0, 0)
     got = store.get(run.id)
     assert (got.outcome, got.test) == ("completed", other.test)
-    assert got.extra == {"skipped_steps": 2, "stopped": "here", "other": 1}, "of the record that goes further"
+    assert got.extra == {"skipped_steps": 2, "found": "here", "other": 1}, "of the record that goes further"
     store.merge([run_rows(replace(other, extra={"skipped_steps": 5}))])
     assert store.get(run.id).extra == got.extra
     assert got.validation == run.validation
@@ -110,9 +113,38 @@ def test_a_merge_adds_later_points_and_scores_on_guards(store: Store) -> None:
     assert store.merge([run_rows(after)]) == (0, 3)
     got = store.get(before.id)
     assert (got.outcome, got.curve) == ("completed", after.curve)
-    assert got.guard_scores == (renamed, late)
+    assert got.guard_scores == (early, late), "the name that is known here stays"
     assert store.merge([run_rows(before)]) == (0, 0)
     assert store.get(before.id) == got
+
+
+def test_a_score_without_a_hash_is_known_by_its_guard(store: Store) -> None:
+    old, hashed = (8, _guard("kept", 2.5, "")), (8, _guard("kept", 2.5, "aaaaaaaa"))
+    run = sample_run(1, outcome="paused", curve=sample_curve()[:4])
+    store.put(run.with_guards([old]))
+    store.merge([run_rows(run.with_guards([hashed]))])
+    assert store.get(run.id).guard_scores == (old,)
+
+
+def test_a_run_that_went_on_after_it_was_stopped_is_not_stopped(store: Store) -> None:
+    paused = sample_run(
+        1, outcome="paused", curve=sample_curve()[:4], extra={STOPPED: {"by": "a person"}, "more": 1}
+    )
+    store.put(paused)
+    store.merge([run_rows(sample_run(1))])
+    got = store.get(paused.id)
+    assert (got.outcome, STOPPED in got.extra, got.extra["more"]) == ("completed", False, 1)
+    store.merge([run_rows(paused)])
+    assert STOPPED not in store.get(paused.id).extra
+
+
+def test_damaged_scores_on_guards_are_replaced_and_named_in_lists(store: Store) -> None:
+    damaged = sample_run(1, extra={GUARDS: [3]})
+    store.put(damaged)
+    with pytest.raises(StoreError, match=rf"{damaged.id} .* cannot be read: its guards is \[3\]"):
+        store.summaries()
+    store.put(sample_run(1).with_guards([(8, _guard("kept", 2.5, "aaaaaaaa"))]))
+    assert [score.guard for _, score in store.get(damaged.id).guard_scores] == ["kept"]
 
 
 def test_a_run_that_is_written_again_keeps_its_scores_on_guards(store: Store) -> None:

@@ -20,7 +20,8 @@ from tunecast.training.evaluate import Evaluator
 from tunecast.training.generate import generate
 from tunecast.training.label_points import measure_labels
 from tunecast.training.losses.completion import CompletionLoss
-from tunecast.training.metric_loss import last_answer
+from tunecast.training.losses.labels import last_answer
+from tunecast.training.metric_loss import AnswerMetricLoss, end_of
 from tunecast.training.metrics import METRIC_NAMES, get_metric
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
@@ -104,7 +105,9 @@ def test_methods_with_gradients_cannot_follow_a_metric(task: TrainingTask) -> No
 
 def test_every_metric_of_written_answers_can_be_followed() -> None:
     assert ANSWER_METRICS == METRIC_NAMES
-    assert all(get_metric(name).higher_is_better for name in ANSWER_METRICS)
+    for metric in map(get_metric, ANSWER_METRICS):
+        assert metric.higher_is_better
+        assert metric.score(["a red fox ran"] * 2, ["a red fox ran"] * 2) == pytest.approx(metric.maximum)
 
 
 @pytest.mark.parametrize("model", ["tiny_llama", "tiny_t5"])
@@ -133,8 +136,8 @@ def test_the_metric_of_written_answers_is_that_of_the_batch(
     texts = generate(
         taught.model, runner._tokenizer, prompts, runner._compute, max_new_tokens=task.max_new_tokens
     )
-    assert value == -get_metric("chrf").score(texts, ["red green blue"] * 4)
-    assert value < -50, "it has learned the answer"
+    assert value == -get_metric("chrf").score(texts, ["red green blue"] * 4) / 100
+    assert value < -0.5, "it has learned the answer"
     measured = Evaluator(runner._compute, CompletionLoss()).measure(taught.model, examples)
     assert nats == pytest.approx(measured.sum())
 
@@ -145,6 +148,30 @@ def test_the_last_answer_of_a_conversation_follows_all_before_it() -> None:
     assert last_answer(conversation) == ((1, 2, 3, 4, 5, 6), (7,))
     assert last_answer(EncodedExample(0, ids, (8, 9), 0, False, "encoder-decoder")) == (ids, (8, 9))
     assert last_answer(EncodedExample(0, (5, 6), (5, 6), 0, False)) == ((), (5, 6))
+
+
+def test_an_empty_prompt_is_answered(tiny_gpt2: Path) -> None:
+    file = tiny_gpt2.parent / "data.jsonl"
+    rows = [{"prompt": f"{number}: say a word.", "completion": "red green blue"} for number in range(40)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    settings = SessionSettings(str(tiny_gpt2), str(file), device="cpu", kind="generation")
+    task = prepare_task(settings, Silent()).training_task
+    runner = Runner(task)
+    loss = AnswerMetricLoss(
+        "token_f1", runner._tokenizer, longest=task.max_new_tokens, context=task.facts.context
+    )
+    ids = task.train[0].input_ids
+    empty = EncodedExample(0, ids, ids, 0, False)
+    assert last_answer(empty)[0] == ()
+    value, nats = loss.compared(runner._base_model(), [empty], runner._compute)
+    assert -1 <= value <= 0
+    assert nats > 0
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_loses_its_beginning() -> None:
+    assert end_of((1, 2, 3, 4), 3) == (2, 3, 4)
+    assert end_of((1, 2, 3, 4), 0) == (4,)
+    assert end_of((1, 2, 3, 4), None) == (1, 2, 3, 4)
 
 
 def test_running_text_has_no_answers_to_score(tmp_path: Path, tiny_llama: Path) -> None:

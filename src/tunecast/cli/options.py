@@ -166,11 +166,12 @@ Alpha = Annotated[
 
 
 def refuse(given: Mapping[str, object], reason: str, hint: str = "Leave it out.") -> None:
-    """Refuse options that would be ignored.
+    """Refuse options that have no effect here.
 
     Args:
-        given: Values by option, such as ``--rounds``; None, False, an empty text or list was not given.
-        reason: Why the option would be ignored, as the end of a sentence that begins with it.
+        given: Values by option, such as ``--rounds``. None, False, and empty texts and lists count as not
+            given.
+        reason: Why it has no effect, as the end of a sentence that begins with the option.
         hint: What to do instead.
 
     Raises:

@@ -85,7 +85,7 @@ def _question(flags: Mapping[str, Any]) -> Question:
 
 
 def _given(kind: type[Question | Federation], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that are fields of a question; those that were not given keep their defaults."""
+    """Return the flags that are fields of ``kind``; those that were not given keep their defaults."""
     return {field.name: flags[field.name] for field in fields(kind) if flags.get(field.name) is not None}
 
 
@@ -131,7 +131,7 @@ def _progress(flags: Mapping[str, Any]) -> AbstractContextManager[Progress | Non
 
 
 def _refuse_ignored(flags: Mapping[str, object]) -> None:
-    """Refuse what only a federation has without one, and with one what it does not have."""
+    """Refuse options of a federation without --federated, and options of a single training with it."""
     is_federated = flags["federated"] is not None
     names = NOT_FEDERATED if is_federated else ONLY_FEDERATED
     reason = "does not go with --federated" if is_federated else "needs --federated"

@@ -12,13 +12,12 @@ from tunecast.dashboard import rendering
 from tunecast.dashboard.figures import BestSoFar, predicted_plot
 from tunecast.dashboard.sources import Session, used_fraction
 from tunecast.progress import Choice
-from tunecast.records import Outcome, Run
+from tunecast.records import STOPPED, Outcome, Run
 from tunecast.report.numbers import compact, decimal, duration, finite, rate, storage
 from tunecast.report.trials import DrawnTrial, drawn_trials, zero_shot_loss
 from tunecast.report.wording import pipeline_line, verdict
 from tunecast.session.commands import resume_command
 from tunecast.session.instructions import Instruction, waiting
-from tunecast.session.trial import STOPPED
 
 if TYPE_CHECKING:
     from tunecast.report.figures import Plot

@@ -119,7 +119,7 @@ def minimises_measured(pipeline: Pipeline) -> bool:
 
 
 def needs_labels(training_loss: Scalar) -> bool:
-    """Whether a training loss is one of a classification."""
+    """Whether a training loss needs the labels of a classification."""
     return training_loss not in (COMPLETION, *ANSWER_METRICS)
 
 

@@ -34,9 +34,9 @@ from tunecast.records import ModelFacts, Pipeline
 
 REFERENCE = Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32})
 """The pipeline that stands for all others in the level of a task."""
-LEVEL_RATES = np.geomspace(0.1, 1.6, 13)
-"""Learning rates of :data:`REFERENCE` among which that of the level is chosen, as multiples of the best one
-by the law."""
+LEVEL_RATES = np.geomspace(0.02, 1.0, 20)
+"""Multiples of the law's best learning rate at which :data:`REFERENCE` is tried; the lowest predicted loss is
+the level."""
 INTERPOLATED, SHARPNESS = 3e8, 3.0
 """Parameters at which forest and law count half each for differences between pipelines, and how quickly the
 forest's part falls beyond: it is off by tenths of nats there, where pipelines differ by hundredths. The
@@ -281,9 +281,9 @@ class Quality:
     def _reference(self, trials: Sequence[Trial]) -> tuple[float, float]:
         """Return the level of the longest trial's task, and the cost from which the law counts.
 
-        The level is the loss of LoRA at the rate that the forests find best: the law's best rate for a large
-        model is far from all that the trees have seen, and they expect divergence there. The cost is that of
-        LoRA at the law's best rate.
+        The level is the loss of LoRA at the best of :data:`LEVEL_RATES` by the forests: the law's best rate
+        for a large model is far from all that the trees have seen, and they expect divergence there. The cost
+        is that of LoRA at the law's best rate.
         """
         longest = max(trials, key=lambda trial: trial.task.full_length_tokens)
         best = self.law.with_best_rate(longest.task.model, REFERENCE, longest.steps)

@@ -275,8 +275,9 @@ def _labels_unknown(finished: FinishedModel) -> tuple[str, str]:
         return f"{what}.", f"{hint} Models that a session delivered for a classification know theirs."
     return (
         f"{what}: its session on {finished.origin.dataset} recorded none.",
-        f"{hint} Sessions record labels if each example trains one answer, from a small set; not for "
-        "explained answers or several answers in a conversation. tunecast generate writes whole answers.",
+        f"{hint} Sessions record labels only if every example has one short answer from a small set, not for "
+        "explained answers or several answers in a conversation; those of earlier versions recorded none. "
+        "tunecast generate writes whole answers.",
     )
 
 

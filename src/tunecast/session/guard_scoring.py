@@ -43,7 +43,7 @@ class GuardScorer:
         self._base: np.ndarray | None = None
         self._found: dict[Key, Guarded] = {}
         self.untried = 0
-        """Checkpoints that no time was left for when all those before them were left out."""
+        """Checkpoints after the leading ones that the budget had no seconds for."""
 
     def score_base(self) -> None:
         """Score the base model, with which all others are compared."""
@@ -64,7 +64,7 @@ class GuardScorer:
     def first_kept(
         self, candidates: Sequence[Finalist], has_time: Callable[[Finalist], bool]
     ) -> list[Finalist]:
-        """Return the first checkpoint that keeps within the limit; none if there is no such one or no time.
+        """Return the first checkpoint within the limit, among those that there is time to score; else none.
 
         Args:
             candidates: Those after the leading ones, best first.
@@ -76,7 +76,7 @@ class GuardScorer:
         kept: list[Finalist] = []
         self.untried = 0
         for one in candidates:
-            # If its weights are gone it is trained again, so those after it may need less.
+            # If its weights are gone it would be trained again, so those after it may need less time.
             if one.key not in self._found and not has_time(one):
                 self.untried += 1
             elif not self.is_left_out(one):
@@ -101,14 +101,14 @@ class GuardScorer:
             f"{counted} left out of the choice, because --guard-limit is {self._limit:g}%: "
             f"{listed(map(_worst, left_out), NAMED)}."
         )
-        return [text, f"After them, {self._none_found}."] if self.untried else [text]
+        return [text, f"{self._none_found}."] if self.untried else [text]
 
     @property
     def _none_found(self) -> str:
         if not self.untried:
             return "no checkpoint keeps within --guard-limit"
         were = "1 more was" if self.untried == 1 else f"{self.untried} more were"
-        return f"{were} not scored on the guards, because the budget has no seconds left for it"
+        return f"{were} not scored on the guards, because the budget has no seconds left for that"
 
     def _note(self, one: Guarded) -> str:
         return f"Left out of the choice, because --guard-limit is {self._limit:g}%: {_worst(one)}."

@@ -387,7 +387,7 @@ class Search:
         self._limit_disk(history)
 
     def record(self, trials: Trials, index: int, measured: Measurement, slot: Slot, began: float) -> None:
-        """Commit what a worker measured in a step, and learn from it how fast the worker is.
+        """Commit what a worker measured in a step, and update the pace of the worker.
 
         Args:
             trials: Those of the search, or a single one beside it.

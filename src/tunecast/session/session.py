@@ -252,7 +252,7 @@ class Session:
         return scored
 
     def _has_time_to_score(self, search: Search, finalist: Finalist) -> bool:
-        """Whether the budget has seconds to score one more checkpoint of the search."""
+        """Whether the budget has enough seconds left to score one more checkpoint of the search."""
         trial, each = finalist.trial, self._state.seconds_to_compare or 0.0
         assert trial is not None
         tracker, pace = self._budget_tracker, search.runtime_model

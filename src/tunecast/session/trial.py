@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tunecast.data import LOSS
 from tunecast.methods import get_method
 from tunecast.methods.rates import is_steady
-from tunecast.records import Outcome, Point, Run
+from tunecast.records import STOPPED, Outcome, Point, Run
 from tunecast.session.judge import Judge
 from tunecast.session.trial_progress import TrialProgress
 from tunecast.training.checkpoint import CheckpointFolder, StepReport
@@ -24,8 +24,6 @@ RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
 TAKEN_OVER = "taken_over_tokens"
 """In ``Run.extra``: training tokens at its beginning that another trial has spent."""
-STOPPED = "stopped"
-"""In ``Run.extra``: the instruction by which a person stopped the trial, and when."""
 
 
 @dataclass

@@ -13,13 +13,13 @@ from tunecast.budget import Used
 from tunecast.errors import StoreError
 from tunecast.executors.base import Slot
 from tunecast.methods import get_method
-from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, stable_hash
+from tunecast.records import STOPPED, ZERO_SHOT, Outcome, Pipeline, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
 from tunecast.session.runtime_model import RuntimeModel, RuntimeModels
-from tunecast.session.trial import RETRAINED, STOPPED, TAKEN_OVER, Trial
+from tunecast.session.trial import RETRAINED, TAKEN_OVER, Trial
 from tunecast.session.workloads import Efforts
 from tunecast.store import Store
 from tunecast.training.measurement import SKIPPED, Measurement

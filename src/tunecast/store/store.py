@@ -137,8 +137,7 @@ class Store:
         """Merge runs of another store in one transaction.
 
         A known run gains points, missing scores and facts, and an outcome if it was paused or the other one
-        completed.
-        Another execution of it replaces it or changes nothing, as in :meth:`put`.
+        completed. Another execution of it replaces it or changes nothing, as in :meth:`put`.
 
         Returns:
             The number of new runs and of new points.

@@ -73,5 +73,8 @@ def _published(row: Any) -> Mapping[str, Any] | None:
 
 
 def _guards(row: Any) -> Mapping[str, float]:
-    by_step = sorted(read_guard_scores(row.guards or ()), key=lambda entry: entry[0])
+    try:
+        by_step = sorted(read_guard_scores(row.guards or ()), key=lambda entry: entry[0])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise unreadable(row.id, f"its guards is {row.guards!r}") from error
     return {score.guard: score.percent for _, score in by_step}

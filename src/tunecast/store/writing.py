@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tunecast.errors import StoreError
-from tunecast.records import GUARDS, Outcome
+from tunecast.records import GUARDS, STOPPED, Outcome, read_guard_scores
 from tunecast.store.rows import Row, RunRows
 from tunecast.store.schema import FACTS, points, runs, sessions
 
@@ -150,26 +150,48 @@ def _outranking(
 def _with_stored_extra(bundle: RunRows, known: _Known, *, overwrite: bool) -> RunRows:
     """Unite the ``extra`` of one execution: scores on guards in any case, all else unless it is overwritten.
 
-    Where a merge finds two values, it takes that of the record that goes further.
+    Where a merge finds two values, it takes that of the record that goes further. What stopped a paused run
+    is not said of one that went on.
     """
-    given, stored = bundle.run["extra"], known.extra
+    given, stored = bundle.run["extra"], known.extra if isinstance(known.extra, Mapping) else {}
     goes_further = _PROGRESS[Outcome(bundle.run["outcome"])] > _PROGRESS[Outcome(known.outcome)]
     first, second = (given, stored) if overwrite or goes_further else (stored, given)
-    guards = _united_guards(first.get(GUARDS, ()), second.get(GUARDS, ()))
-    extra = {**({} if overwrite else second), **first, **({GUARDS: guards} if guards else {})}
+    added = {} if overwrite else {name: value for name, value in second.items() if name != STOPPED}
+    guards = _united_guards(*map(_readable_guards, (first, second, stored)))
+    extra = {**added, **first, **({GUARDS: guards} if guards else {})}
     return replace(bundle, run={**bundle.run, "extra": extra})
 
 
-def _united_guards(first: Iterable[Row], second: Iterable[Row]) -> list[Row]:
-    """Unite scores on guards; the first of a step and of the same examples stays."""
+def _readable_guards(extra: Mapping[str, Any]) -> list[Row]:
+    """Return the scores on guards in an ``extra``; none if they are damaged."""
+    try:
+        read_guard_scores(extra.get(GUARDS, ()))
+    except (AttributeError, KeyError, TypeError):
+        return []
+    return list(extra.get(GUARDS, ()))
 
-    def measured(entry: Row) -> tuple[int, str]:
-        # Not by name: an export for sharing hides some.
-        return entry["step"], entry.get("examples_hash") or entry["guard"]
 
-    listed = list(first)
-    known = set(map(measured, listed))
-    return [*listed, *(entry for entry in second if measured(entry) not in known)]
+def _united_guards(first: list[Row], second: list[Row], stored: list[Row]) -> list[Row]:
+    """Unite scores on guards; of two of one step and guard the first stays, by the name that is stored."""
+    united = [*first, *(entry for entry in second if not _same_guards(entry, first))]
+    names = [next((one["guard"] for one in _same_guards(entry, stored)), entry["guard"]) for entry in united]
+    return [{**entry, "guard": name} for entry, name in zip(united, names, strict=True)]
+
+
+def _same_guards(entry: Row, among: list[Row]) -> list[Row]:
+    """Return the scores of the same step and guard.
+
+    Guards are told apart by their examples where both are known, because exports for sharing hide some names.
+    """
+
+    def is_same(other: Row) -> bool:
+        hashes = entry.get("examples_hash"), other.get("examples_hash")
+        by_examples = all(hashes)
+        return entry["step"] == other["step"] and (
+            hashes[0] == hashes[1] if by_examples else entry["guard"] == other["guard"]
+        )
+
+    return [other for other in among if is_same(other)]
 
 
 def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, _Known]:

@@ -26,6 +26,9 @@ class Metric(ABC):
         higher_is_better: Whether a larger score is a better one.
     """
 
+    maximum = 1.0
+    """The score of perfect predictions."""
+
     def __init__(self, name: str, higher_is_better: bool = True) -> None:
         self.name = name
         self.higher_is_better = higher_is_better

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunecast.data.encode import IGNORED
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.generate import generate
 from tunecast.training.label_points import measure_labels
 from tunecast.training.losses.completion import CompletionLoss
+from tunecast.training.losses.labels import last_answer
 from tunecast.training.metrics import get_metric
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class LabelMetricLoss(CompletionLoss):
 class AnswerMetricLoss(CompletionLoss):
     """Minus a metric of the answers that the model writes to a batch's prompts (section 3.3 as well).
 
-    An answer is written greedily to the last trained turn, and compared with that turn. Points, and the
-    training loss that they report, measure the nats of completions.
+    An answer is written greedily to the last trained turn, and compared with that turn. A prompt that leaves
+    no room for the longest answer loses its beginning. The metric is taken as a share of its maximum, so that
+    the same rates suit all metrics. Points, and the training loss that they report, measure the nats of
+    completions.
 
     Args:
         metric: Name of the metric; a higher one is better.
@@ -57,29 +59,29 @@ class AnswerMetricLoss(CompletionLoss):
         self._metric = get_metric(metric)
         self._tokenizer = tokenizer
         self._longest, self._context = longest, context
+        self._evaluator: Evaluator | None = None
 
     def compared(
         self, model: Any, examples: Sequence[EncodedExample], compute: Compute
     ) -> tuple[float, float]:
         """Write an answer to each example's prompt."""
         asked = [last_answer(example) for example in examples]
-        room = self._longest
-        if self._context and compute.architecture == "decoder-only":
-            room = min(room, self._context - max(len(prompt) for prompt, _ in asked))
-        prompts = [prompt for prompt, _ in asked]
-        texts = generate(model, self._tokenizer, prompts, compute, max_new_tokens=max(room, 1))
+        room = self._context - self._longest if self._context and _continues(compute) else None
+        # A prompt may be empty where the tokenizer has no token for the beginning of a text.
+        prompts = [end_of(prompt, room) or (compute.pad_token_id,) for prompt, _ in asked]
+        texts = generate(model, self._tokenizer, prompts, compute, max_new_tokens=self._longest)
         answers = [answer for _, answer in asked]
         expected = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
-        nats = Evaluator(compute, self).measure(model, examples).sum()
-        return -self._metric.score(texts, [text.strip() for text in expected]), float(nats)
+        score = self._metric.score(texts, [text.strip() for text in expected]) / self._metric.maximum
+        self._evaluator = self._evaluator or Evaluator(compute, self)
+        return -score, float(self._evaluator.measure(model, examples).sum())
 
 
-def last_answer(example: EncodedExample) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the tokens before an example's last trained turn, and those of the turn."""
-    trained = [label != IGNORED for label in example.labels]
-    end = len(trained) - trained[::-1].index(True)
-    start = end - [*trained[:end][::-1], False].index(False)
-    answer = example.labels[start:end]
-    if example.architecture == "encoder-decoder":
-        return example.input_ids, answer
-    return example.input_ids[:start], answer
+def _continues(compute: Compute) -> bool:
+    """Whether an answer takes positions after its prompt."""
+    return compute.architecture == "decoder-only"
+
+
+def end_of(prompt: tuple[int, ...], room: int | None) -> tuple[int, ...]:
+    """Return the last tokens of a prompt, at least one of them."""
+    return prompt if room is None else prompt[-max(1, room) :]

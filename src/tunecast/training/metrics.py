@@ -40,8 +40,10 @@ class _SummedMetric(Metric):
         name: str,
         statistics: Callable[[Texts, Texts], Statistics],
         from_sum: Callable[[Statistics], float],
+        maximum: float = 1.0,
     ) -> None:
         super().__init__(name)
+        self.maximum = maximum
         self._statistics = statistics
         self._from_sum = from_sum
 
@@ -208,7 +210,7 @@ def _sacrebleu_metric(name: str) -> Metric:
     def from_sum(total: Statistics) -> float:
         return float(scorer._compute_score_from_stats([int(value) for value in total]).score)
 
-    return _SummedMetric(name, statistics, from_sum)
+    return _SummedMetric(name, statistics, from_sum, maximum=100.0)
 
 
 _BUILDERS: dict[str, Callable[[], Metric]] = {

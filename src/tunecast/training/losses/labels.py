@@ -33,6 +33,20 @@ def completion_ids(example: EncodedExample) -> tuple[int, ...]:
     return tuple(label for label in example.labels if label != IGNORED)
 
 
+def last_answer(example: EncodedExample) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens before an example's last trained turn, and those of the turn.
+
+    Unlike :func:`completion_ids`, it leaves earlier trained turns in the prompt.
+    """
+    trained = [label != IGNORED for label in example.labels]
+    end = len(trained) - trained[::-1].index(True)
+    start = end - [*trained[:end][::-1], False].index(False)
+    answer = example.labels[start:end]
+    if example.architecture == "encoder-decoder":
+        return example.input_ids, answer
+    return example.input_ids[:start], answer
+
+
 def with_label(prompt: Ids, label: Ids, compute: Compute, ignored: int = 0) -> EncodedExample:
     """Return a prompt that a label follows; the first ``ignored`` tokens of the label do not count."""
     counted = (*[IGNORED] * ignored, *label[ignored:])
