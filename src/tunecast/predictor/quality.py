@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 
 from tunecast.arrays import Floats
+from tunecast.methods.rates import STEPS_EXPONENT
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.divergence import Divergence
 from tunecast.predictor.examples import WORST
@@ -58,10 +59,13 @@ OVERTRAINED = 0.02
 USEFUL_EPOCHS, USEFUL_EXPONENT, LEAST_LEFT = 11.5, 1.11, 0.1
 """R in :func:`effective_epochs` where all language is left to learn, its exponent, and the least share of
 language left that counts, because no recorded model has less. From ``benchmarks/epochs.py``."""
+RECORDED_STEPS = 64
+"""Optimiser steps that nine in ten recorded schedules do not exceed."""
 LENGTH, EXAMPLES, EPOCHS, LEFT = columns(
     ("log_full_length", "log_unique_examples", "log_epochs", "language_left")
 )
 START, PER_BYTE, PER_TOKEN = columns(("log_zero_shot", "log_zero_shot_per_byte", "log_bytes_per_token"))
+STEPS, *RATES = columns(("log_steps", "log_rate", "log_effective_rate"))
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
 
 
@@ -121,7 +125,7 @@ class Forests:
 
     Args:
         gain: Predicts the logarithm of the final loss over the zero-shot loss, before the first point, less
-            the law of lengths, from features as :func:`within_first_epoch` returns them.
+            the law of lengths, from features as :func:`within_recorded_lengths` returns them.
         start: Predicts the logarithm of the zero-shot loss over that of the law of pretraining.
         rest: Predicts the logarithm of the final loss over that of the last point.
         late: Predicts, before the first point, the probability that the loss ends more than
@@ -155,7 +159,7 @@ class Forests:
         else:
             (start, uncertain), calibrations = self._start(task), self.unmeasured
             rows = with_start(rows, start)
-        gain, variance = self.gain.predict(within_first_epoch(rows))
+        gain, variance = self.gain.predict(within_recorded_lengths(rows))
         mean = start + gain + length_law(rows)
         return (mean, *self._corrected(calibrations, variance + uncertain, task.model))
 
@@ -349,11 +353,17 @@ def effective_epochs(epochs: Floats, language_left: Floats) -> Floats:
     return np.where(epochs > 1, 1 - useful * np.expm1(-further / useful), epochs)
 
 
-def within_first_epoch(rows: Floats) -> Floats:
-    """Return features that leave further epochs to the law of lengths, shape (rows, features)."""
-    clipped = rows.copy()
-    clipped[:, EPOCHS] = np.minimum(rows[:, EPOCHS], 0.0)
-    return clipped
+def within_recorded_lengths(rows: Floats) -> Floats:
+    """Return features that leave further epochs and longer schedules to laws, shape (rows, features).
+
+    Trees know low rates from short schedules, where they are too low. So the rate of a longer schedule enters
+    as the one that is as far from the best rate for :data:`RECORDED_STEPS`.
+    """
+    moved = rows.copy()
+    moved[:, EPOCHS] = np.minimum(rows[:, EPOCHS], 0.0)
+    longer = np.maximum(rows[:, STEPS] - math.log(RECORDED_STEPS), 0.0)
+    moved[:, RATES] += STEPS_EXPONENT * longer[:, None]
+    return moved
 
 
 def untouched_level(task: TaskDescription) -> float:

@@ -27,7 +27,7 @@ from tunecast.predictor.quality import (
     untouched_level,
     untouched_row,
     with_start,
-    within_first_epoch,
+    within_recorded_lengths,
 )
 from tunecast.predictor.rate_law import RateLaw, fit_rate_law
 from tunecast.predictor.task import task_of
@@ -92,7 +92,7 @@ def fit_forests(
     gains = replace(
         gains,
         target=gains.target - length_law(gains.features),
-        features=within_first_epoch(gains.features),
+        features=within_recorded_lengths(gains.features),
     )
     by_id = {run.id: run for run in runs}
     owners = [by_id[examples.runs[number]] for number in gains.run]
