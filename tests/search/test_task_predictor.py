@@ -125,11 +125,15 @@ def test_a_completed_trial_is_known(prior: Prior) -> None:
 def test_the_level_of_the_task_moves_what_has_not_begun(prior: Prior) -> None:
     runs = candidates(10)
     predictor = TaskPredictor(context(), prior)
-    worse = [
-        replace(v, curve=tuple(replace(p, validation=replace(p.validation, loss=3.9)) for p in v.curve))
-        for v in (view(run, 4) for run in runs[:5])
-    ]
     blank = predictor.predict(History(tuple(view(run, 0) for run in runs)))
+    losses = 1.5 * ZERO_SHOT_LOSS * np.exp(blank.mean)
+    worse = [
+        replace(
+            one,
+            curve=tuple(replace(p, validation=replace(p.validation, loss=float(loss))) for p in one.curve),
+        )
+        for one, loss in zip((view(run, 4) for run in runs[:5]), losses, strict=False)
+    ]
     moved = predictor.predict(History((*worse, *(view(run, 0) for run in runs[5:]))))
     assert (moved.mean[5:] > blank.mean[5:]).all()
 
