@@ -255,7 +255,7 @@ def _worst_guard(percents: Mapping[str, float]) -> str:
     """Return the guard whose loss rose most, and how many others there are."""
     if not percents:
         return ""
-    # A loss that is no number is the worst.
+    # NaN counts as the worst.
     worst = max(percents, key=lambda name: (math.isnan(percents[name]), percents[name]))
     others = f" and {len(percents) - 1} more" if len(percents) > 1 else ""
     return f"{percents[worst]:+.1f}% on {worst}{others}"

@@ -20,8 +20,8 @@ ONLY_FIXED = {"lr_scheduler_type": (STEADY,)}
 LABEL_METRICS = ("accuracy", "macro_f1")
 ANSWER_METRICS = ("exact_match", "token_f1", "rougeL", "bleu", "chrf")
 METRICS = LABEL_METRICS + ANSWER_METRICS
-"""Values of ``training_loss`` for methods without gradients: metrics of the likeliest labels, and of answers
-that the model writes; see ``training/metric_loss.py``."""
+"""Values of ``training_loss`` for methods without gradients: metrics of the likeliest labels, and metrics of
+the answers that the model writes; see ``training/metric_loss.py``."""
 OF_SOME_METHODS = {"training_loss": METRICS}
 """Values that only some methods take, which a misspelt one may mean."""
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")

@@ -60,7 +60,7 @@ USEFUL_EPOCHS, USEFUL_EXPONENT, LEAST_LEFT = 11.5, 1.11, 0.1
 """R in :func:`effective_epochs` where all language is left to learn, its exponent, and the least share of
 language left that counts, because no recorded model has less. From ``benchmarks/epochs.py``."""
 RECORDED_STEPS = 64
-"""Optimiser steps that nine in ten recorded schedules do not exceed."""
+"""Optimiser steps that 95% of the recorded schedules do not exceed."""
 LENGTH, EXAMPLES, EPOCHS, LEFT = columns(
     ("log_full_length", "log_unique_examples", "log_epochs", "language_left")
 )

@@ -64,7 +64,7 @@ class GuardScorer:
     def first_kept(
         self, candidates: Sequence[Finalist], has_time: Callable[[Finalist], bool]
     ) -> list[Finalist]:
-        """Return the first checkpoint within the limit, among those that there is time to score; else none.
+        """Return the best checkpoint within the limit that there is time to score; an empty list without one.
 
         Args:
             candidates: Those after the leading ones, best first.

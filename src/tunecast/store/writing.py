@@ -179,19 +179,14 @@ def _united_guards(first: list[Row], second: list[Row], stored: list[Row]) -> li
 
 
 def _same_guards(entry: Row, among: list[Row]) -> list[Row]:
-    """Return the scores of the same step and guard.
+    """Return the scores of the same step and guard."""
+    return [one for one in among if one["step"] == entry["step"] and _is_same_guard(one, entry)]
 
-    Guards are told apart by their examples where both are known, because exports for sharing hide some names.
-    """
 
-    def is_same(other: Row) -> bool:
-        hashes = entry.get("examples_hash"), other.get("examples_hash")
-        by_examples = all(hashes)
-        return entry["step"] == other["step"] and (
-            hashes[0] == hashes[1] if by_examples else entry["guard"] == other["guard"]
-        )
-
-    return [other for other in among if is_same(other)]
+def _is_same_guard(one: Row, other: Row) -> bool:
+    """Compare examples where both are known, else names: exports for sharing hide some names."""
+    hashes = one.get("examples_hash"), other.get("examples_hash")
+    return bool(hashes[0] == hashes[1] if all(hashes) else one["guard"] == other["guard"])
 
 
 def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, _Known]:

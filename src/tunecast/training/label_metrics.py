@@ -70,7 +70,7 @@ def scored_label(name: str) -> str:
 
 
 def label_metric(name: str) -> LabelMetric:
-    """Return the metric of classification called ``name``, of which :func:`is_label_metric` is true.
+    """Return the metric of classification called ``name``, for which :func:`is_label_metric` holds.
 
     Args:
         name: ``accuracy``, ``balanced_accuracy`` (the mean recall of all labels), ``macro_f1`` (the mean F1

@@ -66,7 +66,8 @@ class AnswerMetricLoss(CompletionLoss):
     ) -> tuple[float, float]:
         """Write an answer to each example's prompt."""
         asked = [last_answer(example) for example in examples]
-        room = self._context - self._longest if self._context and _continues(compute) else None
+        context = self._context if compute.architecture == "decoder-only" else None
+        room = context - self._longest if context else None
         # A prompt may be empty where the tokenizer has no token for the beginning of a text.
         prompts = [end_of(prompt, room) or (compute.pad_token_id,) for prompt, _ in asked]
         texts = generate(model, self._tokenizer, prompts, compute, max_new_tokens=self._longest)
@@ -75,11 +76,6 @@ class AnswerMetricLoss(CompletionLoss):
         score = self._metric.score(texts, [text.strip() for text in expected]) / self._metric.maximum
         self._evaluator = self._evaluator or Evaluator(compute, self)
         return -score, float(self._evaluator.measure(model, examples).sum())
-
-
-def _continues(compute: Compute) -> bool:
-    """Whether an answer takes positions after its prompt."""
-    return compute.architecture == "decoder-only"
 
 
 def end_of(prompt: tuple[int, ...], room: int | None) -> tuple[int, ...]:
