@@ -53,8 +53,12 @@ def test_a_curve_that_may_fall_far_is_not_preferred_to_one_that_surely_does() ->
 
 
 def test_losses_before_finetuning_inform_curves_whose_fall_they_predict() -> None:
-    errors = [np.abs(_predicted(zero) / _TRUTH - 1)[1::2].mean() for zero in (True, False)]
-    assert errors[0] < 0.9 * errors[1]
+    """On three draws of noise: on one alone, the gain varies by as much as the sampler's own error."""
+    informed, without = (
+        np.mean([np.abs(_predicted(zero, seed) / _TRUTH - 1)[1::2] for seed in range(3)])
+        for zero in (True, False)
+    )
+    assert informed < 0.9 * without
 
 
 def test_losses_before_finetuning_are_no_covariate_where_one_is_missing() -> None:
@@ -65,13 +69,13 @@ def test_losses_before_finetuning_are_no_covariate_where_one_is_missing() -> Non
     assert observe(partly, RECTIFIED).covariates.shape[1] == with_zero.shape[1] - 1
 
 
-_ONSETS = np.geomspace(2.0, 60.0, 14)
+_ONSETS = np.geomspace(2.0, 60.0, 28)
 _TRUTH = np.array([float(rectified(SIZES[-1], 3.0 * onset, onset, 0.45, 0.5)) for onset in _ONSETS])
 
 
-def _late(zero_shot: bool) -> LossTable:
+def _late(zero_shot: bool, seed: int = 0) -> LossTable:
     """Curves whose fall begins the later, the higher their loss is before finetuning; half are short."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     rows = []
     for index, onset in enumerate(_ONSETS):
         label = {"model": f"m{index:02d}"}
@@ -83,6 +87,6 @@ def _late(zero_shot: bool) -> LossTable:
     return build_table(rows, ["model"])
 
 
-def _predicted(zero_shot: bool) -> np.ndarray:
-    entries = forecast(_late(zero_shot), [SIZES[-1]], with_advice=False).forecasts
+def _predicted(zero_shot: bool, seed: int) -> np.ndarray:
+    entries = forecast(_late(zero_shot, seed), [SIZES[-1]], with_advice=False).forecasts
     return np.array([entry.loss for entry in sorted(entries, key=lambda entry: str(entry.group["model"]))])
