@@ -103,6 +103,20 @@ def test_a_row_without_a_metric_is_told(
         read_plan(plan, roots)
 
 
+def test_metrics_by_name_come_before_the_index(
+    write_plan: Callable[..., Path], roots: dict[str, str]
+) -> None:
+    datasets = {
+        "folder": "{world}/tasks",
+        "index": "{world}/tasks/index.csv",
+        "metrics": {"apples": "accuracy"},
+    }
+    plan = read_plan(write_plan(datasets=datasets), roots)
+    assert [one.metric for one in plan.datasets] == ["accuracy", "token_f1", "loss"]
+    with pytest.raises(ConfigurationError, match=r"datasets\.metrics names aples, and .* has no such folder"):
+        read_plan(write_plan(datasets={**datasets, "metrics": {"aples": "accuracy"}}), roots)
+
+
 def test_a_root_may_come_from_the_environment(
     write_plan: Callable[..., Path], roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from tunecast.collect.planfile import Plan, read_plan
 from tunecast.collect.run_specs import RunSpec, expand
 from tunecast.collect.worker import MIN_METRIC_EXAMPLES, CollectWorker, Host, MakeRun
-from tunecast.errors import DataError
+from tunecast.errors import ConfigurationError, DataError
 from tunecast.progress import Silent
 from tunecast.records import Outcome
 
@@ -168,6 +169,37 @@ def test_a_metric_that_fails_costs_no_run(host: Host, run_specs: Cells) -> None:
     assert run.test.loss > 0
     assert run.test.metric is None
     assert run.extra["metric_error"] == "ConfigurationError"
+
+
+@pytest.mark.parametrize("method", ["lora", "zero-shot"])
+def test_a_metric_of_classification_is_of_the_likeliest_labels(
+    write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: Path, method: str
+) -> None:
+    """It needs no generated tokens, so a plan that affords none has it on as many examples as it says."""
+    for place, (split, count) in enumerate({"train": 60, "validation": 20, "test": 40}.items()):
+        rows = [
+            {**row, "completion": row["completion"].split()[-1][:-1]}
+            for row in tiny.toy_rows(count, seed=place)
+        ]
+        tiny.write_jsonl(tmp_path / f"{split}.jsonl", rows)
+    dataset = {"path": str(tmp_path), "metric": "accuracy"}
+    scoring = {"test_tokens": 9000, "metric_examples": 30, "generated_tokens": 1}
+    plan = read_plan(write_plan(datasets=[dataset], scoring=scoring), roots)
+    run_specs = expand(plan, device="cpu", progress=Silent()).run_specs
+    run_spec = next(one for one in run_specs if one.pipeline.method == method)
+    run = Host(CollectWorker("cpu", 1, 1, plan.name, plan.scoring)).make(
+        replace(run_spec, measures_metric=True)
+    )
+    assert run.test is not None
+    assert (run.test.metric_name, run.test.metric_examples) == ("accuracy", 30)
+    assert 0 < run.test.metric <= 1  # type: ignore[operator]
+
+
+def test_a_metric_of_classification_needs_one(host: Host, run_specs: Cells) -> None:
+    run_spec = chosen(run_specs, "lora")
+    dataset = run_spec.dataset.model_copy(update={"metric": "accuracy"})
+    with pytest.raises(ConfigurationError, match=r"The metric accuracy of .*apples needs a classification"):
+        host.blank(replace(run_spec, dataset=dataset))
 
 
 def test_a_blank_run_trains_nothing(host: Host, run_specs: Cells) -> None:

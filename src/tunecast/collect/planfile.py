@@ -54,7 +54,8 @@ class Scoring(_Part):
     Args:
         test_tokens: Tokens of the fixed, seeded choice of test examples that every run is scored on.
         metric_share: Share of the runs whose metric is also measured; always for zero-shot and baseline.
-        metric_examples: Largest number of examples to generate for.
+        metric_examples: Largest number of examples to answer. A metric of classification chooses among the
+            labels, every other one generates.
         generated_tokens: Largest number of tokens to generate for one metric. With long completions fewer
             examples fit; below 16 the metric is not measured.
     """
@@ -80,12 +81,17 @@ class GridPipeline(_Part):
 
 
 class _Folder(_Part):
-    """Every subfolder as a dataset, except those that match ``exclude``; metrics come from a CSV table."""
+    """Every subfolder as a dataset, except those that match ``exclude``.
+
+    Metrics come from ``metrics``, by subfolder, else from the CSV table ``index``, with the columns ``task``
+    and ``metric``.
+    """
 
     folder: str
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     index: str = ""
+    metrics: Mapping[str, str] = {}
 
 
 class _Pipelines(_Part):
@@ -226,13 +232,14 @@ def _in_folder(listed: _Folder, places: _Places) -> tuple[DatasetChoice, ...]:
     folder = Path(places.resolve(listed.folder))
     if not folder.is_dir():
         raise ConfigurationError(f"--plan {places.plan}: there is no folder {folder}.")
-    metrics = _metrics(Path(places.resolve(listed.index))) if listed.index else {}
+    metrics = {**(_metrics(Path(places.resolve(listed.index))) if listed.index else {}), **listed.metrics}
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in listed.exclude)]
-    if listed.only:
-        if missing := sorted({*listed.only} - {*names}):
-            reason = f"datasets.only names {', '.join(missing)}, and {folder} has no such folder"
+    for field, named in (("only", listed.only), ("metrics", listed.metrics)):
+        if missing := sorted({*named} - {*names}):
+            reason = f"datasets.{field} names {', '.join(missing)}, and {folder} has no such folder"
             raise ConfigurationError(f"--plan {places.plan}: {reason}.")
+    if listed.only:
         kept = [name for name in kept if name in listed.only]
     return tuple(DatasetChoice(path=str(folder / name), metric=metrics.get(name, "loss")) for name in kept)
 

@@ -8,9 +8,10 @@ import gc
 import time
 from dataclasses import dataclass, replace
 
-from tunecast.collect.planfile import Scoring
+from tunecast.collect.planfile import DatasetChoice, Scoring
 from tunecast.collect.run_specs import DATA_SEED, RunSpec
 from tunecast.data import LOSS
+from tunecast.errors import ConfigurationError
 from tunecast.executors.base import Slot
 from tunecast.hardware.machine import current_versions, measure_machine
 from tunecast.hardware.processor import BackgroundLoad
@@ -20,12 +21,13 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.run_factory import affordable_validation, divergence_nats, new_run, zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.training.failures import describe_failure
+from tunecast.training.label_metrics import is_label_metric
 from tunecast.training.measurement import HELD_BEFORE, SKIPPED, Measurement
 from tunecast.training.runner import Runner
-from tunecast.training.training_task import TrialSpec, validation_subset
+from tunecast.training.training_task import TrainingTask, TrialSpec, validation_subset
 
 MIN_METRIC_EXAMPLES = 16
-"""A metric from fewer generated answers says next to nothing, so it is not measured."""
+"""A metric from fewer answers says next to nothing, so it is not measured."""
 OTHERS_ALLOWED = 0.25
 """The machine counts as idle if other processes keep at most this many cores busy during a run."""
 
@@ -131,6 +133,7 @@ class _OpenTask:
         )
         prepared = prepare_task(settings, Silent())
         training_task = prepared.training_task
+        _check_labels(run_spec.dataset, training_task)
         limit = collect_worker.scoring.test_tokens
         test = validation_subset(training_task.test, token_limit=limit, minimum=1, seed=DATA_SEED)
         self._training_task = replace(training_task, threads=collect_worker.threads, test=test)
@@ -214,10 +217,12 @@ class _OpenTask:
         return replace(run, test=test, extra={**run.extra, "metric_error": record.kind})
 
     def _metric_examples(self) -> int:
-        """Return the number of answers that may be generated for one metric."""
+        """Return the number of answers that the metric may be measured on."""
         scoring = self._worker.scoring
-        affordable = scoring.generated_tokens // self._training_task.max_new_tokens
-        return min(scoring.metric_examples, affordable, len(self._training_task.test_examples))
+        most = min(scoring.metric_examples, len(self._training_task.test_examples))
+        if is_label_metric(self._prepared.task.metric):
+            return most
+        return min(most, scoring.generated_tokens // self._training_task.max_new_tokens)
 
     def _test_score(self, run_spec: RunSpec, step: int, metric: str) -> Score:
         """Score a step's weights on the test examples, generating a limited number of tokens."""
@@ -253,6 +258,14 @@ class _OpenTask:
         if key not in self._base_losses:
             self._base_losses[key] = self._runner.score(None, 0, "subset").score.loss
         return self._base_losses[key]
+
+
+def _check_labels(dataset: DatasetChoice, training_task: TrainingTask) -> None:
+    if is_label_metric(dataset.metric) and not training_task.labels:
+        raise ConfigurationError(
+            f"The metric {dataset.metric} of {dataset.path} needs a classification, which this is not.",
+            "Give the dataset another metric in the plan.",
+        )
 
 
 def _return_memory() -> None:
