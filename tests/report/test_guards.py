@@ -75,7 +75,7 @@ def test_what_was_left_out_and_what_was_not_scored_is_counted() -> None:
         left_out_line(record) == "Left out by --guard-limit: 1 of 2 checkpoints that were scored on guards."
     )
     untried = dataclasses.replace(record, guards_untried=4)
-    assert left_out_line(untried).endswith("on guards; 4 more were not scored, for want of time.")
+    assert left_out_line(untried).endswith("on guards; 4 more were not scored because time ran out.")
     assert as_result(untried)["guards_untried"] == 4
     kept = dataclasses.replace(record, guarded=record.guarded[:1])
     assert left_out_line(kept) == ""

@@ -57,7 +57,7 @@ def left_out_line(record: SessionRecord) -> str:
     if not left_out:
         return ""
     scored = f"{left_out} of {len(record.guarded)} checkpoints that were scored on guards"
-    untried = f"; {record.guards_untried} more were not scored, for want of time" * bool(
+    untried = f"; {record.guards_untried} more were not scored because time ran out" * bool(
         record.guards_untried
     )
     return f"Left out by --guard-limit: {scored}{untried}."
