@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tunecast.data.encode import IGNORED, encode_whole
-from tunecast.data.examples import Example, reference
+from tunecast.data.examples import Example, reference, with_answer
 from tunecast.errors import DataError
 from tunecast.records import Architecture
 
@@ -40,7 +40,7 @@ def encode_labels(
     for text, _ in Counter(map(reference, train)).most_common():
         spellings.setdefault(text.strip(), text)
     names = list(labels)
-    answered = [_answering(train[0], spellings[name]) for name in names]
+    answered = [with_answer(train[0], spellings[name]) for name in names]
     encoded = encode_whole(answered, tokenizer, architecture=architecture)
     found: dict[tuple[int, ...], str] = {}
     for name, item in zip(names, encoded, strict=True):
@@ -52,7 +52,3 @@ def encode_labels(
             )
         found[ids] = name
     return tuple(EncodedLabel(name, ids, spellings[name]) for ids, name in found.items())
-
-
-def _answering(example: Example, answer: str) -> Example:
-    return replace(example, turns=(*example.turns[:-1], replace(example.turns[-1], content=answer)))

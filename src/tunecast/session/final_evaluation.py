@@ -381,6 +381,7 @@ class FinalScoring:
             tuple(label.ids for label in labels),
             self.settings.pattern,
             self.settings.prompt_column or "",
+            self.prepared.opening,
         ).write(temporary)
         # Sync before session.json marks the session as complete: a lost best/ would not be written again.
         for place in (*temporary.rglob("*"), temporary):

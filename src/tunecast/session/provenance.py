@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tunecast.data import Turn
 from tunecast.records import DatasetFacts
 from tunecast.untrusted import read_json
 
@@ -23,8 +24,9 @@ class Origin:
         labels: Completions that a classifier chooses from, as they were trained, white space included; empty
             for other models.
         label_tokens: Token ids of each label, with its end of turn, in the order of ``labels``.
-        pattern: Text around every prompt of a classifier, with ``{prompt}`` in its place; empty for none.
+        pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
         prompt_column: The column of the prompts that the user named; empty if it was detected.
+        opening: Messages that all training examples begin with, before the prompt.
     """
 
     seed: int
@@ -34,6 +36,7 @@ class Origin:
     label_tokens: tuple[tuple[int, ...], ...] = ()
     pattern: str = ""
     prompt_column: str = ""
+    opening: tuple[Turn, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
@@ -53,6 +56,10 @@ class Origin:
                 tuple(tuple(map(int, ids)) for ids in content.get("label_tokens", [])),
                 str(content.get("pattern", "")),
                 str(content.get("prompt_column", "")),
+                tuple(
+                    Turn(str(turn["role"]), str(turn["content"]), trained=False)
+                    for turn in content.get("opening", [])
+                ),
             )
         except (OSError, ValueError, TypeError, KeyError):
             return None
