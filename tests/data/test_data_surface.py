@@ -32,6 +32,7 @@ def test_public_names() -> None:
         "encode_labels",
         "encode_prompt",
         "encoding_warnings",
+        "explained_answers",
         "fitting_length",
         "kept_examples",
         "opening",

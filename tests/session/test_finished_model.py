@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
 
 import sessions
 import tiny
-from tunecast.data import Turn
+from tunecast import models
+from tunecast.data import Example, Turn, encode_prompt
 from tunecast.session.provenance import Origin
+from tunecast.training.compute import Compute
+from tunecast.training.label_likelihood import choose_labels
 
 RULE = "Judge the colour."
 FLAGS = ("--budget", "1-trials", "--strategy", "fixed-baseline", "--no-forecast", "--epochs", "4")
@@ -42,6 +47,19 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     model = request.getfixturevalue(f"tiny_{family}")
     flags = (*FLAGS, "--fix", "learning_rate=0.02", "--pattern", "{prompt}, so")
     return sessions.finish(folder / "out", model, data, *flags)
+
+
+@pytest.fixture(scope="module")
+def explained(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> sessions.Finished:
+    """A matcher of colours that explains its answers."""
+    folder = tmp_path_factory.mktemp("explained")
+    answers = {"bad": "No.", "good": "Yes."}
+    rows = [
+        {"prompt": asked["content"], "completion": f"{answers[label['content']]}\nnumber={number}"}
+        for number, (_, asked, label) in enumerate(row["messages"] for row in moods("{}"))
+    ]
+    data = tiny.write_jsonl(folder / "explained.jsonl", rows)
+    return sessions.finish(folder / "out", tiny_llama, data, *FLAGS, "--fix", "learning_rate=0.02")
 
 
 def evaluated(finished: sessions.Finished, folder: Path, *flags: str) -> list[dict[str, Any]]:
@@ -103,3 +121,26 @@ def test_the_cards_code_asks_as_the_training_did(
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
         one["label"] for one in expected
     ]
+
+
+def test_labels_of_explained_answers_end_where_explanations_begin(
+    explained: sessions.Finished, tiny_llama: Path
+) -> None:
+    best = explained.folder / "best"
+    origin = Origin.read(best)
+    assert origin is not None
+    assert (origin.labels, origin.label_tokens, origin.explained) == (("No.", "Yes."), (), True)
+    found = asked("classify", explained)
+    resolved = models.resolve(str(tiny_llama))
+    tokenizer = models.load_tokenizer(resolved)
+    model = PeftModel.from_pretrained(models.load_model(resolved, dtype=torch.float32, device="cpu"), best)
+    turns = ((Turn("user", one["prompt"], False), Turn("assistant", "-", True)) for one in found)
+    prompts = [
+        encode_prompt(Example(pair, 1), tokenizer, max_length=99, architecture="decoder-only")
+        for pair in turns
+    ]
+    labels = [tokenizer.encode(f"{label}\n", add_special_tokens=False) for label in origin.labels]
+    compute = Compute("cpu", "float32", "decoder-only", tokenizer.pad_token_id)
+    _, chosen, probability = choose_labels(model, prompts, labels, compute)
+    assert [one["label"] for one in found] == [origin.labels[place] for place in chosen]
+    assert [one["probability"] for one in found] == pytest.approx(list(probability), abs=1e-3)

@@ -19,6 +19,7 @@ ORIGIN = Origin(
     "{prompt}?",
     "text",
     (Turn("system", "Be brief.", trained=False),),
+    explained=True,
 )
 
 

@@ -192,7 +192,7 @@ def chosen_labels(
     wanted = _wanted_labels(finished, labels)
     examples = _asked(finished, prompts, settings, wanted[0])
     loaded = _load(finished, examples, settings)
-    chooser = _chooser(loaded, wanted, finished.head, examples[0])
+    chooser = _chooser(loaded, wanted, finished, examples[0])
     asked = loaded.prompts(examples, chooser.answer_tokens)
     found = []
     progress.start("Choosing labels", len(asked), "texts")
@@ -220,10 +220,10 @@ class _Chooser:
     choose: Callable[[Sequence[tuple[int, ...]]], tuple[Ints, Floats]]
 
 
-def _chooser(loaded: _Loaded, labels: Sequence[str], head: Sequence[str], asked: Example) -> _Chooser:
+def _chooser(loaded: _Loaded, labels: Sequence[str], finished: FinishedModel, asked: Example) -> _Chooser:
     """Choose by the model's head, or by the likelihood of labels as answers to such prompts."""
-    if head:
-        places = [head.index(label) for label in labels]
+    if finished.head:
+        places = [finished.head.index(label) for label in labels]
 
         def by_head(part: Sequence[tuple[int, ...]]) -> tuple[Ints, Floats]:
             nats, *_ = choose_labels(loaded.model, part, (), loaded.compute)
@@ -235,6 +235,7 @@ def _chooser(loaded: _Loaded, labels: Sequence[str], head: Sequence[str], asked:
         [with_answer(asked, label) for label in labels],
         loaded.tokenizer,
         architecture=loaded.compute.architecture,
+        explained=bool(finished.origin and finished.origin.explained),
     )
     ids = [label.ids for label in encoded]
     return _Chooser(
@@ -274,8 +275,9 @@ def _labels_unknown(finished: FinishedModel) -> tuple[str, str]:
         return f"{what}.", f"{hint} Models that a session delivered for a classification know theirs."
     return (
         f"{what}: its session on {finished.origin.dataset} recorded none.",
-        f"{hint} Sessions record labels only if every example has one short answer from a small set, not for "
-        "explained answers or several answers in a conversation; those of earlier versions recorded none. "
+        f"{hint} Sessions record labels only if every example has one answer from a small set, alone or with "
+        "an explanation below it, not for several answers in a conversation; those of earlier versions "
+        "recorded none, or none with explanations. "
         "tunecast generate writes whole answers.",
     )
 

@@ -48,6 +48,8 @@ class PreparedTask:
         kind: What the completions are.
         guards: Datasets that the model must keep.
         opening: Messages that all training examples begin with, before the prompt.
+        explained: Labels that explanations follow; see :func:`tunecast.data.explained_answers`. Empty for
+            a classification.
     """
 
     training_task: TrainingTask
@@ -57,6 +59,7 @@ class PreparedTask:
     kind: TaskKind
     guards: tuple[Guard, ...] = ()
     opening: tuple[Turn, ...] = ()
+    explained: tuple[str, ...] = ()
 
     def validated_on(
         self, subset: tuple[EncodedExample, ...], validation: tuple[EncodedExample, ...]
@@ -147,7 +150,14 @@ def prepare_task(
     warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings, *unlabelled]
     warnings += _example_warnings(dataset, encoded, described)
     return PreparedTask(
-        training_task, task, described, tuple(warnings), kind, guards, data.opening(dataset.train)
+        training_task,
+        task,
+        described,
+        tuple(warnings),
+        kind,
+        guards,
+        data.opening(dataset.train),
+        () if training_task.labels else data.explained_answers(dataset),
     )
 
 

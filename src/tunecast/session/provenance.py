@@ -21,12 +21,14 @@ class Origin:
         seed: Seed of the session, which also split the dataset.
         dataset: The dataset's name.
         dataset_fingerprint: Hash of all its examples, by split.
-        labels: Completions that a classifier chooses from, as they were trained, white space included; empty
-            for other models.
-        label_tokens: Token ids of each label, with its end of turn, in the order of ``labels``.
+        labels: Answers that a classifier chooses from, as they were trained, white space included; empty for
+            other models.
+        label_tokens: Token ids of each label, with its end of turn, in the order of ``labels``; empty if they
+            are explained.
         pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
         prompt_column: The column of the prompts that the user named; empty if it was detected.
         opening: Messages that all training examples begin with, before the prompt.
+        explained: Whether an explanation follows each label in the training completions.
     """
 
     seed: int
@@ -37,6 +39,7 @@ class Origin:
     pattern: str = ""
     prompt_column: str = ""
     opening: tuple[Turn, ...] = ()
+    explained: bool = False
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
@@ -60,6 +63,7 @@ class Origin:
                     Turn(str(turn["role"]), str(turn["content"]), trained=False)
                     for turn in content.get("opening", [])
                 ),
+                bool(content.get("explained", False)),
             )
         except (OSError, ValueError, TypeError, KeyError):
             return None
