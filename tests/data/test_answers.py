@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tunecast.data import Dataset, Example, Turn, closed_answers
+from tunecast.data import Dataset, Example, Turn, closed_answers, explained_answers
 
 
 def example(row: int, answer: str, *, trained_before: bool = False) -> Example:
@@ -48,3 +48,23 @@ def test_open_text_is_no_closed_set(train: list[str], held_out: list[str]) -> No
 
 def test_a_conversation_with_several_trained_turns_is_no_closed_set() -> None:
     assert closed_answers(dataset(["yes", "no"] * 10, ["no"], trained_before=True)) is None
+
+
+def test_explained_answers_are_first_lines_as_they_are_usually_spelled() -> None:
+    texts = [f"{(' No.', ' Yes.', ' No.', 'No.')[n % 4]}\nname={n}\nprice={n}" for n in range(24)]
+    assert explained_answers(dataset(texts, texts[:3])) == (" No.", " Yes.")
+    assert closed_answers(dataset(texts, texts[:3])) is None
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["Yes.", "No."] * 12,
+        [*(f"Yes.\nname={number}" for number in range(12)), *["No."] * 12],
+        [f"Yes.\nname={number}" for number in range(24)],
+        [f"Paragraph {number}.\nname={number}" for number in range(24)],
+    ],
+    ids=["labels", "some have no explanation", "one answer", "open first lines"],
+)
+def test_other_completions_are_no_explained_answers(texts: list[str]) -> None:
+    assert explained_answers(dataset(texts, texts[:3])) == ()

@@ -32,14 +32,17 @@ def test_public_names() -> None:
         "encode_labels",
         "encode_prompt",
         "encoding_warnings",
+        "explained_answers",
         "fitting_length",
         "kept_examples",
+        "opening",
         "read",
         "read_prompts",
         "read_split",
         "reference",
         "spread",
         "task_kind",
+        "with_answer",
     ]
     for name in tunecast.data.__all__:
         assert getattr(tunecast.data, name).__doc__, name

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from tunecast.data.examples import Dataset, Example, Turn, prompt_key, prompt_text, reference, trained_text
+from tunecast.data.examples import (
+    Dataset,
+    Example,
+    Turn,
+    opening,
+    prompt_key,
+    prompt_text,
+    reference,
+    trained_text,
+)
 
 PAIR = Example((Turn("user", "What  is\nit?", False), Turn("assistant", "A cat.", True)), 1)
 CHAT = Example(
@@ -56,3 +65,13 @@ def test_fingerprint_is_that_of_the_contents() -> None:
         replace(base, validation=(), test=(PAIR, TEXT)),
     ]
     assert len({base.fingerprint, *(other.fingerprint for other in changed)}) == 6
+
+
+def test_an_opening_is_what_all_examples_have_before_the_prompt() -> None:
+    system, hello, answer, asked = CHAT.turns[:4]
+    short = Example((system, Turn("user", "Who?", False), CHAT.turns[-1]), 4)
+    assert opening([CHAT, short]) == (system,)
+    assert opening([CHAT, replace(CHAT, row=5)]) == (system, hello, replace(answer, trained=False))
+    other = replace(CHAT, turns=(system, hello, Turn("assistant", "Hey", True), asked, CHAT.turns[-1]))
+    assert opening([CHAT, other]) == (system,), "a prompt cannot follow a user's message"
+    assert opening([CHAT, PAIR]) == opening([PAIR]) == opening([TEXT]) == opening([]) == ()

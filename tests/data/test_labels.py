@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import normalizers
 
 from tunecast import data, models
-from tunecast.data import Example, Turn, encode_labels
+from tunecast.data import Example, Turn, encode_labels, with_answer
+from tunecast.data.encode import IGNORED
 from tunecast.errors import DataError
 
 ANSWERS = (" green", "red", " green", "not red\n")
@@ -37,6 +39,27 @@ def test_a_prompt_and_its_label_are_the_trained_example(model: str, request: pyt
             assert (item.input_ids, item.labels) == (prompt, label)
         else:
             assert item.input_ids == (*prompt, *label)
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2", "t5"])
+def test_an_explained_label_ends_where_its_explanation_begins(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    resolved = models.resolve(str(request.getfixturevalue(f"tiny_{model}")))
+    architecture, tokenizer = models.describe(resolved).architecture, models.load_tokenizer(resolved)
+    tokenizer.add_tokens([".\n"])  # as in the vocabularies of Llama 3 and Qwen
+    question, answer = Turn("user", "Do they match?", False), Turn("assistant", "", True)
+    rows = [Example((question, replace(answer, content=text)), 1) for text in ("Yes.", "No", "No match.")]
+    labels = encode_labels(
+        ["Yes.", "No", "No match."], rows, tokenizer, architecture=architecture, explained=True
+    )
+    for label, ending in zip(labels, (".\n", "\n", ".\n"), strict=True):
+        assert tokenizer.decode(label.ids) == f"{label.text}\n"
+        assert tokenizer.decode(label.ids[-1:]) == ending
+        explained = with_answer(rows[0], f"{label.text}\nattribute=name")
+        (whole,) = data.encode([explained], tokenizer, max_length=128, architecture=architecture)
+        trained = tuple(token for token in whole.labels if token != IGNORED)
+        assert trained[: len(label.ids)] == label.ids
 
 
 def test_labels_that_are_the_same_tokens_are_refused(tiny_llama: Path) -> None:

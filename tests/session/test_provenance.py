@@ -6,10 +6,21 @@ from pathlib import Path
 import pytest
 
 from sample_runs import sample_dataset
+from tunecast.data import Turn
 from tunecast.session.provenance import Origin
 
 DATASET = sample_dataset()
-ORIGIN = Origin(3, DATASET.name, DATASET.fingerprint)
+ORIGIN = Origin(
+    3,
+    DATASET.name,
+    DATASET.fingerprint,
+    (" yes", " no"),
+    ((5, 2), (6, 2)),
+    "{prompt}?",
+    "text",
+    (Turn("system", "Be brief.", trained=False),),
+    explained=True,
+)
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -19,7 +30,14 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[1]", "{}", '{"seed": "x", "dataset": "", "dataset_fingerprint": ""}']
+    "content",
+    [
+        "",
+        "[1]",
+        "{}",
+        '{"seed": "x", "dataset": "", "dataset_fingerprint": ""}',
+        '{"seed": 1, "dataset": "", "dataset_fingerprint": "", "opening": [{}]}',
+    ],
 )
 def test_another_programs_file_is_passed_over(content: str, tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text(content)

@@ -1,10 +1,10 @@
 """Datasets: read, detect the format, check, split, template and mask, describe."""
 
-from tunecast.data.answers import ClosedAnswers, answer_of, closed_answers
+from tunecast.data.answers import ClosedAnswers, answer_of, closed_answers, explained_answers
 from tunecast.data.check import CheckReport, Lengths, check
 from tunecast.data.describe import describe
 from tunecast.data.encode import EncodedExample, encode, encode_prompt, encoding_warnings, kept_examples
-from tunecast.data.examples import Dataset, Example, Turn, reference
+from tunecast.data.examples import Dataset, Example, Turn, opening, reference, with_answer
 from tunecast.data.formats import read_prompts
 from tunecast.data.kinds import AUTO, LOSS, Kind, TaskKind, check_kind, task_kind
 from tunecast.data.labels import EncodedLabel, encode_labels
@@ -38,12 +38,15 @@ __all__ = [
     "encode_labels",
     "encode_prompt",
     "encoding_warnings",
+    "explained_answers",
     "fitting_length",
     "kept_examples",
+    "opening",
     "read",
     "read_prompts",
     "read_split",
     "reference",
     "spread",
     "task_kind",
+    "with_answer",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tunecast.data.examples import Dataset, Example, reference
+from tunecast.data.examples import Dataset, Example, reference, with_answer
 
 MAX_ANSWERS = 500
 MIN_REPEATS = 3.0
@@ -74,6 +75,37 @@ def closed_answers(dataset: Dataset) -> ClosedAnswers | None:
         and all(map(trains_one_answer, held_out))
     )
     return answers if is_closed else None
+
+
+def explained_answers(dataset: Dataset) -> tuple[str, ...]:
+    """Return the answers that completions give in their first line and explain in further lines.
+
+    Returns:
+        At least two answers of a closed set, the most frequent first, each as :func:`spellings` has it; empty
+        if the completions have another form.
+    """
+    if not all("\n" in answer_of(example) for example in dataset.train):
+        return ()
+    train, validation, test = (tuple(map(_first_line, examples)) for _, examples in dataset.splits())
+    answers = closed_answers(replace(dataset, train=train, validation=validation, test=test))
+    if answers is None or len(answers.counts) < 2:
+        return ()
+    spelled = spellings(train)
+    return tuple(spelled[answer] for answer in answers.counts)
+
+
+def _first_line(example: Example) -> Example:
+    """Return an example whose completion ends with its first line that is not blank."""
+    line = re.match(r"\s*[^\n]*", reference(example))
+    return with_answer(example, line[0].rstrip() if line else "")
+
+
+def spellings(examples: Sequence[Example]) -> dict[str, str]:
+    """Return each answer's most frequent spelling as a completion, with the white space around it."""
+    found: dict[str, str] = {}
+    for text, _ in Counter(map(reference, examples)).most_common():
+        found.setdefault(text.strip(), text)
+    return found
 
 
 def are_repeated(examples: Sequence[Example]) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 SPLITS = ("train", "validation", "test")
@@ -88,6 +89,24 @@ class Dataset:
 def reference(example: Example) -> str:
     """Return the text of the last trained turn, which generated answers are compared with."""
     return example.turns[-1].content
+
+
+def with_answer(example: Example, answer: str) -> Example:
+    """Return an example with another text of its last trained turn."""
+    return replace(example, turns=(*example.turns[:-1], replace(example.turns[-1], content=answer)))
+
+
+def opening(examples: Sequence[Example]) -> tuple[Turn, ...]:
+    """Return the messages that all examples begin with, before the prompt, such as a system message.
+
+    The user's message follows them in every example, so that a new prompt can take its place. None of them is
+    trained.
+    """
+    earlier = zip(*(example.turns[:-2] for example in examples), strict=False)
+    shared = [turns[0] for turns in takewhile(lambda turns: len(set(turns)) == 1, earlier)]
+    while shared and any(example.turns[len(shared)].role != "user" for example in examples):
+        shared.pop()
+    return tuple(replace(turn, trained=False) for turn in shared)
 
 
 def prompt_text(example: Example) -> str:

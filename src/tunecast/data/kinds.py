@@ -14,6 +14,7 @@ from tunecast.data.answers import (
     ClosedAnswers,
     answer_of,
     closed_answers,
+    spellings,
     training_answers,
     trains_one_answer,
 )
@@ -218,10 +219,7 @@ def _folded(label: str) -> str:
 
 def _padded(dataset: Dataset) -> Iterator[str]:
     """Name training examples whose label has other white space around it than it usually has."""
-    spellings = Counter(map(reference, dataset.train))
-    usual: dict[str, str] = {}
-    for spelling, _ in spellings.most_common():
-        usual.setdefault(spelling.strip(), spelling)
+    usual = spellings(dataset.train)
     if rows := [one.row for one in dataset.train if usual[answer_of(one)] != reference(one)]:
         yield (
             f"{len(rows)} of {len(dataset.train)} training examples have other white space around their "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
+from tunecast.data.answers import spellings
 from tunecast.data.encode import IGNORED, encode_whole
-from tunecast.data.examples import Example, reference
+from tunecast.data.examples import Example, with_answer
 from tunecast.errors import DataError
 from tunecast.records import Architecture
+
+Ids = tuple[int, ...]
+EXPLANATIONS = ("a", "1")
+"""Beginnings of explanations that share no token."""
 
 
 @dataclass(frozen=True)
@@ -19,40 +24,68 @@ class EncodedLabel:
 
     Args:
         text: The label without surrounding white space.
-        ids: Its tokens, as they are trained: with the end-of-turn token, where the tokenizer has one.
-        completion: Its most frequent spelling as a completion, white space included.
+        ids: Its tokens, as they are trained: with the end-of-turn token, where the tokenizer has one, or with
+            the line break before its explanation.
+        completion: Its most frequent spelling as a completion, white space included, without an explanation.
     """
 
     text: str
-    ids: tuple[int, ...]
+    ids: Ids
     completion: str
 
 
 def encode_labels(
-    labels: Iterable[str], train: Sequence[Example], tokenizer: Any, *, architecture: Architecture
+    labels: Iterable[str],
+    train: Sequence[Example],
+    tokenizer: Any,
+    *,
+    architecture: Architecture,
+    explained: bool = False,
 ) -> tuple[EncodedLabel, ...]:
     """Encode labels as completions of training examples, each in its most frequent spelling.
+
+    Args:
+        train: Examples whose completions are labels.
+        explained: Whether the model was trained to write an explanation below the label, so that it knows no
+            end of turn there.
 
     Raises:
         DataError: The tokenizer writes two labels alike.
     """
-    spellings: dict[str, str] = {}
-    for text, _ in Counter(map(reference, train)).most_common():
-        spellings.setdefault(text.strip(), text)
+    spelled = spellings(train)
     names = list(labels)
-    answered = [_answering(train[0], spellings[name]) for name in names]
-    encoded = encode_whole(answered, tokenizer, architecture=architecture)
-    found: dict[tuple[int, ...], str] = {}
-    for name, item in zip(names, encoded, strict=True):
-        ids = tuple(token for token in item.labels if token != IGNORED)
+    answers = [spelled[name] for name in names]
+    if explained:
+        # A tokenizer may join the line break to the label. So the label's tokens are those that completions
+        # have in common.
+        one, other = (
+            _completed([f"{answer}\n{text}" for answer in answers], train[0], tokenizer, architecture)
+            for text in EXPLANATIONS
+        )
+        tokens = list(map(_common, one, other))
+    else:
+        tokens = _completed(answers, train[0], tokenizer, architecture)
+    found: dict[Ids, str] = {}
+    for name, ids in zip(names, tokens, strict=True):
         if ids in found:
             raise DataError(
                 f"The labels {found[ids]!r} and {name!r} are the same {len(ids)} tokens to this model.",
                 "Rename one of them, choose another model, or give --kind short-answers.",
             )
         found[ids] = name
-    return tuple(EncodedLabel(name, ids, spellings[name]) for ids, name in found.items())
+    return tuple(EncodedLabel(name, ids, spelled[name]) for ids, name in found.items())
 
 
-def _answering(example: Example, answer: str) -> Example:
-    return replace(example, turns=(*example.turns[:-1], replace(example.turns[-1], content=answer)))
+def _completed(
+    answers: Iterable[str], example: Example, tokenizer: Any, architecture: Architecture
+) -> list[Ids]:
+    """Return the trained tokens of an example with each of these answers."""
+    examples = [with_answer(example, answer) for answer in answers]
+    encoded = encode_whole(examples, tokenizer, architecture=architecture)
+    return [tuple(token for token in item.labels if token != IGNORED) for item in encoded]
+
+
+def _common(one: Ids, other: Ids) -> Ids:
+    """Return the tokens that two completions begin with."""
+    both = zip(one, other, strict=False)
+    return tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], both))

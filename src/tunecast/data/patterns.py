@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tunecast.data.answers import answer_of, training_answers
-from tunecast.data.examples import Dataset, Example
+from tunecast.data.examples import Dataset, Example, reference, with_answer
 from tunecast.data.problems import listed
 from tunecast.errors import ConfigurationError, DataError, did_you_mean
 
@@ -95,6 +95,4 @@ def _with_words(example: Example, words: Mapping[str, str]) -> Example:
     label = answer_of(example)
     if label not in words:
         return example
-    answer = example.turns[-1]
-    written = replace(answer, content=answer.content.replace(label, words[label], 1))
-    return replace(example, turns=(*example.turns[:-1], written))
+    return with_answer(example, reference(example).replace(label, words[label], 1))

@@ -6,9 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunecast.data import Turn
 from tunecast.methods import get_method
 from tunecast.methods.space import HEAD, TRAINING_LOSS
+from tunecast.models.delivered import DELIVERED
+from tunecast.paths import expanded
 from tunecast.records import ZERO_SHOT, Run
+from tunecast.results import SessionRecord
+from tunecast.session.provenance import Origin
 
 ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Aliases of base models that come as GGUF files, and the repositories they stand for."""
@@ -28,6 +33,7 @@ class Delivery:
         auto_class: Class of transformers that loads the model.
         chooses_labels: Whether it answers with the likeliest of the labels in ``training.json``.
         pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
+        opening: Messages before every prompt.
     """
 
     adapter: bool
@@ -37,6 +43,7 @@ class Delivery:
     merged: bool = False
     chooses_labels: bool = False
     pattern: str = ""
+    opening: tuple[Turn, ...] = ()
 
     @property
     def library(self) -> str:
@@ -69,14 +76,21 @@ class Delivery:
 
     def _prompt(self) -> list[str]:
         pattern = f"{self.pattern!r}.replace('{{prompt}}', prompt)"
+        before = [{"role": turn.role, "content": turn.content} for turn in self.opening]
         return [
             'prompt = "..."',
             *([f"prompt = {pattern}"] if self.pattern else []),
+            *([f"opening = {before!r}"] if before else []),
             "if tokenizer.chat_template:",
-            '    messages = [{"role": "user", "content": prompt}]',
+            f'    messages = [{"*opening, " if before else ""}{{"role": "user", "content": prompt}}]',
             "    prompt = tokenizer.apply_chat_template(",
             "        messages, tokenize=False, add_generation_prompt=True",
             "    )",
+            *(
+                ["else:", '    prompt = "\\n".join([*(turn["content"] for turn in opening), prompt])']
+                if before
+                else []
+            ),
             'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)',
         ]
 
@@ -128,6 +142,7 @@ def delivery(
     *,
     chooses_labels: bool = False,
     pattern: str = "",
+    opening: tuple[Turn, ...] = (),
 ) -> Delivery:
     """Describe what was delivered.
 
@@ -137,6 +152,7 @@ def delivery(
         folder: The delivered folder, whose contents override what the names suggest.
         chooses_labels: Whether its answers are labels, chosen by their likelihood.
         pattern: Text around every prompt; empty for none.
+        opening: Messages before every prompt.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"
     method = run.pipeline.method
@@ -153,7 +169,14 @@ def delivery(
         trained_as_adapter and not adapter,
         chooses_labels and run.pipeline.hyperparameters.get(TRAINING_LOSS) != HEAD,
         pattern,
+        opening,
     )  # fmt: skip
+
+
+def opening_of(record: SessionRecord) -> tuple[Turn, ...]:
+    """Return the messages before every prompt of the model that a session delivered."""
+    origin = Origin.read(expanded(record.output_dir) / DELIVERED)
+    return origin.opening if origin else ()
 
 
 def _public_name(base_model: str, run: Run) -> str:

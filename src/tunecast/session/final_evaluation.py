@@ -372,15 +372,17 @@ class FinalScoring:
             json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
         )
         fingerprint = self.prepared.dataset.fingerprint
-        labels = self.prepared.training_task.labels
+        labels, explained = self.prepared.training_task.labels, self.prepared.explained
         Origin(
             self.settings.seed,
             self.prepared.task.dataset,
             fingerprint,
-            tuple(label.completion for label in labels),
+            tuple(label.completion for label in labels) or explained,
             tuple(label.ids for label in labels),
             self.settings.pattern,
             self.settings.prompt_column or "",
+            self.prepared.opening,
+            bool(explained),
         ).write(temporary)
         # Sync before session.json marks the session as complete: a lost best/ would not be written again.
         for place in (*temporary.rglob("*"), temporary):

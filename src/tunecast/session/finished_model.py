@@ -9,7 +9,7 @@ from typing import Any
 
 from tunecast import models
 from tunecast.arrays import Floats, Ints
-from tunecast.data import Example, Turn, encode_labels, encode_prompt
+from tunecast.data import Example, Turn, encode_labels, encode_prompt, with_answer
 from tunecast.data.patterns import PLACE
 from tunecast.data.problems import listed
 from tunecast.errors import ConfigurationError, ModelError, did_you_mean
@@ -152,7 +152,8 @@ def answers(
             f"{finished.adapter or finished.named} has a classification head, which writes no text.",
             "Use tunecast classify, which says the likeliest label of each prompt.",
         )
-    examples = [_asking(prompt) for prompt in prompts]
+    known = finished.origin.labels if finished.origin else ()
+    examples = _asked(finished, prompts, settings, next(iter(known), "-"))
     loaded = _load(finished, examples, settings)
     if loaded.context:  # a prompt that is cut is worse than an answer that is
         max_new_tokens = min(max_new_tokens, loaded.context // 2)
@@ -189,11 +190,9 @@ def chosen_labels(
         ModelError: The model cannot be loaded.
     """
     wanted = _wanted_labels(finished, labels)
-    pattern = settings.pattern or (finished.origin.pattern if finished.origin else "")
-    texts = [pattern.replace(PLACE, prompt) for prompt in prompts] if pattern else prompts
-    examples = [_asking(text) for text in texts]
+    examples = _asked(finished, prompts, settings, wanted[0])
     loaded = _load(finished, examples, settings)
-    chooser = _chooser(loaded, wanted, finished.head, texts[0])
+    chooser = _chooser(loaded, wanted, finished, examples[0])
     asked = loaded.prompts(examples, chooser.answer_tokens)
     found = []
     progress.start("Choosing labels", len(asked), "texts")
@@ -221,10 +220,10 @@ class _Chooser:
     choose: Callable[[Sequence[tuple[int, ...]]], tuple[Ints, Floats]]
 
 
-def _chooser(loaded: _Loaded, labels: Sequence[str], head: Sequence[str], prompt: str) -> _Chooser:
+def _chooser(loaded: _Loaded, labels: Sequence[str], finished: FinishedModel, asked: Example) -> _Chooser:
     """Choose by the model's head, or by the likelihood of labels as answers to such prompts."""
-    if head:
-        places = [head.index(label) for label in labels]
+    if finished.head:
+        places = [finished.head.index(label) for label in labels]
 
         def by_head(part: Sequence[tuple[int, ...]]) -> tuple[Ints, Floats]:
             nats, *_ = choose_labels(loaded.model, part, (), loaded.compute)
@@ -233,9 +232,10 @@ def _chooser(loaded: _Loaded, labels: Sequence[str], head: Sequence[str], prompt
         return _Chooser(0, by_head)
     encoded = encode_labels(
         [label.strip() for label in labels],
-        [_asking(prompt, label) for label in labels],
+        [with_answer(asked, label) for label in labels],
         loaded.tokenizer,
         architecture=loaded.compute.architecture,
+        explained=bool(finished.origin and finished.origin.explained),
     )
     ids = [label.ids for label in encoded]
     return _Chooser(
@@ -275,8 +275,9 @@ def _labels_unknown(finished: FinishedModel) -> tuple[str, str]:
         return f"{what}.", f"{hint} Models that a session delivered for a classification know theirs."
     return (
         f"{what}: its session on {finished.origin.dataset} recorded none.",
-        f"{hint} Sessions record labels only if every example has one short answer from a small set, not for "
-        "explained answers or several answers in a conversation; those of earlier versions recorded none. "
+        f"{hint} Sessions record labels only if every example has one answer from a small set, alone or with "
+        "an explanation below it, not for several answers in a conversation; those of earlier versions "
+        "recorded none, or none with explanations. "
         "tunecast generate writes whole answers.",
     )
 
@@ -332,6 +333,16 @@ def _load(finished: FinishedModel, examples: Sequence[Example], settings: Sessio
     )
 
 
-def _asking(prompt: str, answer: str = "-") -> Example:
-    """Return a prompt as an example. By default, the answer only stands for the one that is asked for."""
-    return Example((Turn("user", prompt, False), Turn("assistant", answer, True)), 1)
+def _asked(
+    finished: FinishedModel, prompts: Sequence[str], settings: SessionSettings, answer: str
+) -> list[Example]:
+    """Return prompts as the model's training examples have them: after their opening, and in their pattern.
+
+    The answer only stands for the one that is asked for. White space at its beginning says what separates it
+    from the prompt, if there is no chat template.
+    """
+    origin = finished.origin
+    opening = origin.opening if origin else ()
+    pattern = settings.pattern or (origin.pattern if origin else "") or PLACE
+    asked = (Turn("user", pattern.replace(PLACE, prompt), trained=False) for prompt in prompts)
+    return [Example((*opening, turn, Turn("assistant", answer, trained=True)), 1) for turn in asked]

@@ -31,7 +31,7 @@ from tunecast.training.losses.labels import completion_ids
 from tunecast.training.training_task import TrainingTask
 
 if TYPE_CHECKING:
-    from tunecast.data import Dataset, EncodedExample, EncodedLabel, Example, TaskKind
+    from tunecast.data import Dataset, EncodedExample, EncodedLabel, Example, TaskKind, Turn
     from tunecast.models.load import ResolvedModel
 
 LOSS = COMPLETION
@@ -47,6 +47,9 @@ class PreparedTask:
         warnings: Warnings for the user, one sentence each.
         kind: What the completions are.
         guards: Datasets that the model must keep.
+        opening: Messages that all training examples begin with, before the prompt.
+        explained: Labels that explanations follow; see :func:`tunecast.data.explained_answers`. Empty for
+            a classification.
     """
 
     training_task: TrainingTask
@@ -55,6 +58,8 @@ class PreparedTask:
     warnings: tuple[str, ...]
     kind: TaskKind
     guards: tuple[Guard, ...] = ()
+    opening: tuple[Turn, ...] = ()
+    explained: tuple[str, ...] = ()
 
     def validated_on(
         self, subset: tuple[EncodedExample, ...], validation: tuple[EncodedExample, ...]
@@ -144,7 +149,16 @@ def prepare_task(
     described = describe_dataset(dataset, tokenizer)
     warnings = [*dataset.warnings, *content_warnings(dataset), *kind.warnings, *unlabelled]
     warnings += _example_warnings(dataset, encoded, described)
-    return PreparedTask(training_task, task, described, tuple(warnings), kind, guards)
+    return PreparedTask(
+        training_task,
+        task,
+        described,
+        tuple(warnings),
+        kind,
+        guards,
+        data.opening(dataset.train),
+        () if training_task.labels else data.explained_answers(dataset),
+    )
 
 
 def _example_warnings(

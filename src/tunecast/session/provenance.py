@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tunecast.data import Turn
 from tunecast.records import DatasetFacts
 from tunecast.untrusted import read_json
 
@@ -20,11 +21,14 @@ class Origin:
         seed: Seed of the session, which also split the dataset.
         dataset: The dataset's name.
         dataset_fingerprint: Hash of all its examples, by split.
-        labels: Completions that a classifier chooses from, as they were trained, white space included; empty
-            for other models.
-        label_tokens: Token ids of each label, with its end of turn, in the order of ``labels``.
-        pattern: Text around every prompt of a classifier, with ``{prompt}`` in its place; empty for none.
+        labels: Answers that a classifier chooses from, as they were trained, white space included; empty for
+            other models.
+        label_tokens: Token ids of each label, with its end of turn, in the order of ``labels``; empty if they
+            are explained.
+        pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
         prompt_column: The column of the prompts that the user named; empty if it was detected.
+        opening: Messages that all training examples begin with, before the prompt.
+        explained: Whether an explanation follows each label in the training completions.
     """
 
     seed: int
@@ -34,6 +38,8 @@ class Origin:
     label_tokens: tuple[tuple[int, ...], ...] = ()
     pattern: str = ""
     prompt_column: str = ""
+    opening: tuple[Turn, ...] = ()
+    explained: bool = False
 
     def write(self, folder: Path) -> None:
         """Write it beside a model."""
@@ -53,6 +59,11 @@ class Origin:
                 tuple(tuple(map(int, ids)) for ids in content.get("label_tokens", [])),
                 str(content.get("pattern", "")),
                 str(content.get("prompt_column", "")),
+                tuple(
+                    Turn(str(turn["role"]), str(turn["content"]), trained=False)
+                    for turn in content.get("opening", [])
+                ),
+                bool(content.get("explained", False)),
             )
         except (OSError, ValueError, TypeError, KeyError):
             return None
