@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tunecast.predictor.examples import Examples
 from tunecast.predictor.forest import ForestModel, grow
-from tunecast.predictor.quality_training import LEAF_OF_POINTS
+from tunecast.predictor.quality_training import LEAF_OF_POINTS, TREES_OF_POINTS
 from tunecast_benchmarks.regressors.base import Family
 
 
@@ -17,4 +17,4 @@ class Forest(Family):
 
     def fit(self, examples: Examples, seed: int) -> ForestModel:
         """Grow the trees."""
-        return grow(examples, LEAF_OF_POINTS, seed)
+        return grow(examples, TREES_OF_POINTS, LEAF_OF_POINTS, seed)

@@ -13,19 +13,19 @@ from tunecast.predictor.named_arrays import Arrays
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TREES = 48
 MIN_VARIANCE = 1e-6
 SHARE_OF_FEATURES = 0.5
 
 
 class ForestModel:
-    """Trees as flat arrays, one element per node of all trees.
+    """Trees as flat arrays, one element per node of all trees, in small types: most of a prior is trees.
+
+    A node is followed by its left child, if it has children.
 
     Args:
         feature: Feature that a node splits on; 0 at leaves.
-        threshold: Rows with a value up to it go to ``left``; infinite at leaves.
-        left: Left child; a leaf is its own child.
-        right: Right child.
+        threshold: Rows with a value up to it go left; infinite at leaves.
+        right: Number of nodes from a node to its right child; 0 at leaves.
         mean: Mean target of a node.
         variance: Variance of the target in a node.
         roots: Root of each tree, shape (trees,).
@@ -36,7 +36,8 @@ class ForestModel:
         self.arrays = dict(arrays)
         nodes = {name: np.asarray(values) for name, values in arrays.items()}
         self._feature, self._threshold = nodes["feature"].astype(np.intp), nodes["threshold"]
-        self._children = np.stack([nodes["right"], nodes["left"]], axis=1).astype(np.intp).ravel()
+        to_right, own = nodes["right"].astype(np.intp), np.arange(len(nodes["right"]))
+        self._children = np.stack([own + to_right, own + (to_right > 0)], axis=1).ravel()
         self._mean, self._variance = nodes["mean"].astype(float), nodes["variance"].astype(float)
         self._roots, self._depth = nodes["roots"].astype(np.intp), int(nodes["depth"][0])
 
@@ -53,18 +54,19 @@ class ForestModel:
         return means.mean(axis=1), np.maximum(variance, MIN_VARIANCE)
 
 
-def grow(examples: Examples, leaf: int, seed: int) -> ForestModel:
+def grow(examples: Examples, trees: int, leaf: int, seed: int) -> ForestModel:
     """Grow trees on at least one row; every task has the same weight.
 
     Args:
         examples: Rows to learn from.
+        trees: Number of trees.
         leaf: Least number of rows in a leaf.
         seed: Seed of the random splits.
     """
     from sklearn.ensemble import ExtraTreesRegressor
 
     grown = ExtraTreesRegressor(
-        TREES, min_samples_leaf=leaf, max_features=SHARE_OF_FEATURES, random_state=seed
+        trees, min_samples_leaf=leaf, max_features=SHARE_OF_FEATURES, random_state=seed
     )
     counts = np.bincount(examples.task)
     weights = len(examples) / (counts[examples.task] * np.count_nonzero(counts))
@@ -74,21 +76,22 @@ def grow(examples: Examples, leaf: int, seed: int) -> ForestModel:
 
 def _flat(trees: list[Any]) -> Arrays:
     """Concatenate the trees of scikit-learn."""
-    starts = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])]).astype(np.int32)
-    parts: dict[str, list[NDArray[np.generic]]] = {}
-    for start, tree in zip(starts, trees, strict=False):
+    joined: dict[str, list[NDArray[np.generic]]] = {}
+    for tree in trees:
         leaf = tree.children_left < 0
-        own = np.arange(tree.node_count)
         nodes = {
-            "feature": np.where(leaf, 0, tree.feature).astype(np.int16),
+            "feature": np.where(leaf, 0, tree.feature),
             "threshold": np.where(leaf, np.inf, tree.threshold).astype(np.float32),
-            "left": (start + np.where(leaf, own, tree.children_left)).astype(np.int32),
-            "right": (start + np.where(leaf, own, tree.children_right)).astype(np.int32),
-            "mean": tree.value[:, 0, 0].astype(np.float32),
-            "variance": tree.impurity.astype(np.float32),
+            "right": np.where(leaf, 0, tree.children_right - np.arange(tree.node_count)),
+            "mean": tree.value[:, 0, 0].astype(np.float16),
+            "variance": tree.impurity.astype(np.float16),
         }
         for name, values in nodes.items():
-            parts.setdefault(name, []).append(values)
+            joined.setdefault(name, []).append(values)
+    flat = {name: np.concatenate(values) for name, values in joined.items()}
+    for name in ("feature", "right"):
+        flat[name] = flat[name].astype(np.min_scalar_type(flat[name].max()))
+    counts = [tree.node_count for tree in trees]
+    roots = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int32)
     depth = np.array([max(tree.max_depth for tree in trees)], dtype=np.int32)
-    flat = {name: np.concatenate(values) for name, values in parts.items()}
-    return {**flat, "roots": starts[:-1], "depth": depth}
+    return {**flat, "roots": roots, "depth": depth}

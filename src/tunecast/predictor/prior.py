@@ -36,7 +36,7 @@ from tunecast.untrusted import parse_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 SHIPPED = "prior.safetensors"
 
 

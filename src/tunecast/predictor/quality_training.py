@@ -34,6 +34,9 @@ from tunecast.predictor.task import task_of
 from tunecast.records import Run
 
 FOLDS = 4
+TREES, TREES_OF_POINTS = 144, 48
+"""Trees before the first point, and with the points of curves. Before it, more trees rank the pipelines of
+held-out tasks a little better: the first choice costs 0.07 in log loss with 144, 0.09 with 48."""
 LEAF, LEAF_OF_POINTS = 2, 5
 """Rows in a leaf before the first point, and with the points of curves, because a run's points are alike.
 Probabilities too need leaves of the second size."""
@@ -97,7 +100,8 @@ def fit_forests(
     by_id = {run.id: run for run in runs}
     owners = [by_id[examples.runs[number]] for number in gains.run]
     untouched = _Untouched.of(gains, owners)
-    before, after = _Grower(LEAF, seed, (*hidden, *BY_LAW)), _Grower(LEAF_OF_POINTS, seed, hidden)
+    before = _Grower(TREES, LEAF, seed, (*hidden, *BY_LAW))
+    after = _Grower(TREES_OF_POINTS, LEAF_OF_POINTS, seed, hidden)
     by_task, by_model = _splits(gains, seed)
     known = _before(gains, untouched, by_task, before)
     unseen = _before(gains, untouched, by_model, before) if by_model else list(known)
@@ -142,8 +146,9 @@ def _described(law: RateLaw, endings: Sequence[Ending]) -> tuple[Floats, list[in
 
 @dataclass(frozen=True)
 class _Grower:
-    """How a forest is grown: rows in a leaf, seed, and features that it does not learn from."""
+    """How a forest is grown: trees, rows in a leaf, seed, and features that it does not learn from."""
 
+    trees: int
     leaf: int
     seed: int
     hidden: Sequence[str]
@@ -151,7 +156,7 @@ class _Grower:
     def fit(self, examples: Examples) -> ForestModel:
         shown = examples.features.copy()
         shown[:, columns(self.hidden)] = 0.0  # no tree splits on a constant
-        return grow(replace(examples, features=shown), self.leaf, self.seed)
+        return grow(replace(examples, features=shown), self.trees, self.leaf, self.seed)
 
 
 @dataclass(frozen=True)
