@@ -41,8 +41,8 @@ the level."""
 INTERPOLATED, SHARPNESS = 3e8, 3.0
 """Parameters at which forest and law count half each for differences between pipelines, and how quickly the
 forest's part falls beyond: it is off by tenths of nats there, where pipelines differ by hundredths. The
-largest recorded model has nine tenths of these parameters, of which two thirds are embeddings; the smallest of
-the published sweep has four times as many.
+largest recorded model has nine tenths of these parameters, two thirds of them embeddings; the smallest of the
+published sweep has four times as many.
 """
 LAW_ERROR, MIN_ERROR = 0.3, 0.01
 """Deviation of a log loss from the law: per unit of its cost, and at least."""
