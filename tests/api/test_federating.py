@@ -76,6 +76,11 @@ def test_inputs_are_read_before_any_process_starts(
     for name in ("empty.jsonl", "folder", "columns.jsonl"):
         with pytest.raises(DataError, match=f"--clients: .*{name}"):
             federate(settings, [*clients, str(tmp_path / name)])
+    with pytest.raises(DataError) as raised:
+        federate(settings, [*clients, str(tmp_path / "columns.jsonl")])
+    assert raised.value.hint == "Rename the columns to prompt and completion, or to text and label."
+    with pytest.raises(ConfigurationError, match="--device cuda:7: this machine has no such device"):
+        federate(replace(settings, device="cuda:7"), clients)
     with pytest.raises(DataError, match=r"--validation: .*nothing"):
         federate(replace(settings, validation=str(tmp_path / "nothing")), clients)
     with pytest.raises(ModelError, match="there is no folder or file"):

@@ -108,9 +108,11 @@ def test_labels_that_begin_others_are_named() -> None:
     assert "('match' and 'match, but another size')" in warning
 
 
-def test_labels_that_differ_by_case_or_white_space_are_named_with_their_rows() -> None:
+def test_labels_that_differ_by_case_white_space_or_unicode_are_named_with_their_rows() -> None:
     (warning,) = task_kind(dataset([*LABELS, "Yes", "yes", "NO"])).warnings
-    assert "white space ('Yes' and 'yes', 'NO' and 'no'; rows 21, 23)" in warning
+    assert "Unicode form ('Yes' and 'yes', 'NO' and 'no'; rows 21, 23)" in warning
+    (warning,) = task_kind(dataset([*["caf\u00e9", "tea"] * 10, "cafe\u0301"])).warnings
+    assert "rows 21)" in warning
     (warning,) = task_kind(dataset([*LABELS, "yes ", " no"])).warnings
     assert warning.startswith("2 of 22 training examples have other white space around their label")
     assert "(rows 21, 22)" in warning

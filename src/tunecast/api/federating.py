@@ -163,16 +163,30 @@ def _check_inputs(settings: FederatedSettings, named: Sequence[tuple[str, str]])
     """Read all data on this machine, and the model's configuration, before any process starts.
 
     Raises:
+        ConfigurationError: The clients are here, and their device is not.
         DataError: The data of the server or of a client cannot be used.
         ModelError: There is no such model.
     """
     from tunecast import models
 
+    if named:
+        _check_device(settings.device)
     _check_rows("--validation", settings.validation, *HELD_OUT)
     for _, path in named:
         _check_rows("--clients", path, "train")
     if named:
         models.describe(models.resolve(settings.model))
+
+
+def _check_device(device: str) -> None:
+    from tunecast.hardware.machine import find_device
+
+    try:
+        find_device(device)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"--device {device}: this machine has no such device.", "Use cpu, cuda or cuda:N."
+        ) from error
 
 
 def _check_rows(option: str, path: str, *splits: str) -> None:
@@ -181,7 +195,10 @@ def _check_rows(option: str, path: str, *splits: str) -> None:
     try:
         read_split(path, *splits)
     except DataError as error:
-        raise DataError(f"{option}: {error.what}", error.hint) from error
+        hint = error.hint
+        if "--prompt-column" in hint:  # clients elsewhere read their data without such options
+            hint = "Rename the columns to prompt and completion, or to text and label."
+        raise DataError(f"{option}: {error.what}", hint) from error
 
 
 def _result(folder: Path, rounds: int) -> dict[str, Any]:

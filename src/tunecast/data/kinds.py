@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
+from unicodedata import normalize
 
 from tunecast.data.answers import (
     MAX_ANSWERS,
@@ -200,7 +201,7 @@ def _unseen(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
 
 
 def _nearly_equal(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
-    """Name labels that differ from a more frequent one only by case or by white space inside."""
+    """Name labels that differ from a more frequent one only by case, white space inside or Unicode form."""
     usual: dict[str, str] = {}
     for label in labels.counts:
         usual.setdefault(_folded(label), label)
@@ -208,13 +209,13 @@ def _nearly_equal(dataset: Dataset, labels: ClosedAnswers) -> Iterator[str]:
         rows = [example.row for example in dataset.train if answer_of(example) in odd]
         pairs = (f"{label!r} and {usual[_folded(label)]!r}" for label in odd)
         yield (
-            f"Some labels differ only by case or white space ({listed(pairs, 3)}; rows {listed(rows)}). They "
-            "count as different labels: write them alike if they are the same."
+            f"Some labels differ only by case, white space or Unicode form ({listed(pairs, 3)}; rows "
+            f"{listed(rows)}). They count as different labels: write them alike if they are the same."
         )
 
 
 def _folded(label: str) -> str:
-    return " ".join(label.casefold().split())
+    return " ".join(normalize("NFKC", label).casefold().split())
 
 
 def _padded(dataset: Dataset) -> Iterator[str]:

@@ -41,7 +41,7 @@ def check_suffices(
     end = min(_end(one, tracker.budget, runtime_model) for one in ready)
     enough = math.ceil(MARGIN * (elapsed + end + seconds_to_compare))
     raise BudgetError(
-        f"--budget {tracker.budget.text}: measuring the speed and scoring the base model, on guards too, "
+        f"--budget {tracker.budget.text}: measuring the speed and scoring the base model "
         f"took {elapsed:.1f} s and comparing the leaders needs its share, so {left:.1f} s are left; a "
         f"trial's first point takes about {step:.1f} s.",
         f"Go on with --resume --budget {enough}s or more, or give a smaller model.",
