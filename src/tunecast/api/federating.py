@@ -91,6 +91,11 @@ def _check_together(
     for name, is_given in (("--root-certificates", root_certificates), ("--insecure", insecure)):
         if is_given and not superlink:
             raise ConfigurationError(f"{name} has no effect without --superlink.", "Leave it out.")
+    if root_certificates and not expanded(root_certificates).is_file():
+        raise ConfigurationError(
+            f"--root-certificates: there is no file {root_certificates}.",
+            "Check the path of the certificates.",
+        )
 
 
 def _begun_or_new(settings: FederatedSettings, resume: bool, *, is_here: bool) -> FederatedSettings:
