@@ -50,7 +50,7 @@ def write_rows(file: Path, seed: int) -> None:
             {"superlink": "a:1", "insecure": True, "root_certificates": "ca.crt"},
             "--insecure and --root-certificates were both given",
         ),
-        ({"superlink": "a:1", "root_certificates": "no.crt"}, "--root-certificates: there is no file no.crt"),
+        ({"superlink": "a:1", "root_certificates": "no.crt"}, "--root-certificates: no.crt does not exist"),
         ({"simulate": True, "superlink": "a:1"}, "--simulate and --superlink were both given"),
         ({"superlink": "127.0.0.1:9"}, "--clients and --superlink were both given"),
     ],

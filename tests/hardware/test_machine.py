@@ -59,9 +59,9 @@ def test_threads_are_restored() -> None:
 @pytest.mark.parametrize(
     ("device", "threads", "dtypes", "message"),
     [
-        ("abacus", 1, ("float32",), "unknown device"),
-        ("meta", 1, ("float32",), "cannot be measured"),
-        ("cuda:99", 1, ("float32",), "does not exist"),
+        ("abacus", 1, ("float32",), "abacus: this machine has no such device"),
+        ("meta", 1, ("float32",), "meta: this machine has no such device"),
+        ("cuda:99", 1, ("float32",), "cuda:99: this machine has no such device"),
         ("cpu", 0, ("float32",), "at least one thread"),
         ("cpu", 1, ("float99",), "not a torch dtype"),
     ],

@@ -93,8 +93,7 @@ def _check_together(
             raise ConfigurationError(f"{name} has no effect without --superlink.", "Leave it out.")
     if root_certificates and not expanded(root_certificates).is_file():
         raise ConfigurationError(
-            f"--root-certificates: there is no file {root_certificates}.",
-            "Check the path of the certificates.",
+            f"--root-certificates: {root_certificates} does not exist.", "Check the path."
         )
 
 
@@ -165,7 +164,7 @@ def _named(clients: Sequence[str], elsewhere: bool) -> list[tuple[str, str]]:
 
 
 def _check_inputs(settings: FederatedSettings, named: Sequence[tuple[str, str]]) -> None:
-    """Read all data on this machine, and the model's configuration, before any process starts.
+    """Check the device, all data on this machine and the model's configuration before any process starts.
 
     Raises:
         ConfigurationError: The clients are here, and their device is not.
@@ -173,25 +172,15 @@ def _check_inputs(settings: FederatedSettings, named: Sequence[tuple[str, str]])
         ModelError: There is no such model.
     """
     from tunecast import models
+    from tunecast.hardware.machine import find_device
 
     if named:
-        _check_device(settings.device)
+        find_device(settings.device)
     _check_rows("--validation", settings.validation, *HELD_OUT)
     for _, path in named:
         _check_rows("--clients", path, "train")
     if named:
         models.describe(models.resolve(settings.model))
-
-
-def _check_device(device: str) -> None:
-    from tunecast.hardware.machine import find_device
-
-    try:
-        find_device(device)
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"--device {device}: this machine has no such device.", "Use cpu, cuda or cuda:N."
-        ) from error
 
 
 def _check_rows(option: str, path: str, *splits: str) -> None:

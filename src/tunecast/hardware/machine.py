@@ -229,14 +229,17 @@ def find_device(name: str) -> torch.device:
     """
     import torch
 
+    missing = ConfigurationError(
+        f"--device {name}: this machine has no such device.", "Use cpu, cuda or cuda:N."
+    )
     try:
         found = torch.device(name)
     except RuntimeError as error:
-        raise ConfigurationError(f"unknown device {name!r}", "use cpu, cuda or cuda:1") from error
+        raise missing from error
     if found.type not in ("cpu", "cuda"):
-        raise ConfigurationError(f"device {name!r} cannot be measured", "use cpu, cuda or cuda:1")
+        raise missing
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(f"device {name!r} does not exist on this machine", "use --device cpu")
+        raise missing
     return found
 
 

@@ -156,8 +156,8 @@ def prepare_task(
         tuple(warnings),
         kind,
         guards,
-        data.opening(dataset.train),
-        () if training_task.labels else data.explained_answers(dataset),
+        opening=data.opening(dataset.train),
+        explained=() if training_task.labels else data.explained_answers(dataset),
     )
 
 
@@ -391,12 +391,7 @@ def choose_device(wanted: str) -> str:
         return chosen
     import torch
 
-    try:
-        found = find_device(chosen)
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"--device {wanted}: this machine has no such device.", "Use auto, cpu, cuda or cuda:N."
-        ) from error
+    found = find_device(chosen)
     if found.type == "cuda" and not has_kernels(found):
         name = torch.cuda.get_device_name(found)
         raise ConfigurationError(
