@@ -8,9 +8,10 @@ metric`` it chooses by the metric that is named after each dataset, as ``tune`` 
 session of the baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end
 well within a budget, so it needs a larger one to use as much. A budget in tokens is the same on a busy
 machine as on an idle one. With a budget in time (``--budget 5m``), the strategies run one after the other on
-each task and seed, so that other load affects all of them alike. Outcomes are kept in the folder
-``--results``, in one file per base model that several calls may add to. They are not measured again with the
-same runs, prior and code.
+each task and seed, so that other load affects all of them alike. With ``--at-once``, sessions share a machine
+with many cores or a large GPU; let all of them run at once, so that all have the same share. Outcomes are
+kept in the folder ``--results``, in one file per base model that several calls may add to. They are not
+measured again with the same runs, prior and code.
 
 A session delivers the base model, the baseline or its incumbent, whichever has the lowest validation loss. A
 second table has the incumbent's test loss, whatever was delivered. ``transfer+final`` is ``transfer`` with
@@ -27,8 +28,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from scipy.stats import rankdata
 
 from tunecast_benchmarks.whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
@@ -151,7 +154,12 @@ def seconds_table(found: Found, strategies: Sequence[str]) -> str:
 
 
 def measure(
-    setting: Setting, kept: Kept, metrics: Mapping[str, str], strategies: Sequence[str], seeds: int
+    setting: Setting,
+    kept: Kept,
+    metrics: Mapping[str, str],
+    strategies: Sequence[str],
+    seeds: int,
+    at_once: int = 1,
 ) -> Found:
     """Run the sessions that have no kept outcome.
 
@@ -161,17 +169,25 @@ def measure(
         metrics: The metric of each task, empty for none.
         strategies: Names of strategies.
         seeds: Number of seeds.
+        at_once: Sessions at the same time.
     """
-    found = {}
-    for (task, metric), seed, name in product(metrics.items(), range(seeds), strategies):
-        key = setting.key(task, metric, name, seed)
-        outcome = kept.get(key)
-        if outcome is None:
-            outcome = setting.session(task, metric, name, seed)
-            kept.add(key, outcome)
-            print(f"{Path(task).name} {name} {seed}: {outcome}", file=sys.stderr, flush=True)
-        found[task, name, seed] = outcome
-    return found
+    asked = {
+        (task, name, seed): (task, metric, name, seed)
+        for (task, metric), seed, name in product(metrics.items(), range(seeds), strategies)
+    }
+    missing = [one for one in asked.values() if kept.get(setting.key(*one)) is None]
+    sessions = Parallel(at_once, return_as="generator_unordered")(
+        delayed(_session)(setting, *one) for one in missing
+    )
+    for one, outcome in sessions:
+        task, _, name, seed = one
+        kept.add(setting.key(*one), outcome)
+        print(f"{Path(task).name} {name} {seed}: {outcome}", file=sys.stderr, flush=True)
+    return {key: kept.get(setting.key(*one)) or {} for key, one in asked.items()}
+
+
+def _session(setting: Setting, *one: Any) -> tuple[Any, Outcome]:
+    return one, setting.session(*one)
 
 
 def main() -> None:
@@ -188,6 +204,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=100, help="test rows of a folder that are scored")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=1, help="sessions at the same time")
     parser.add_argument("--results", type=Path, default=Path("real-sessions"), help="folder")
     chosen = parser.parse_args()
     strategies = chosen.strategies.split(",")
@@ -205,7 +222,7 @@ def main() -> None:
         by_metric,
     )
     kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
-    found = measure(setting, kept, metrics, strategies, chosen.seeds)
+    found = measure(setting, kept, metrics, strategies, chosen.seeds, chosen.at_once)
     more = (
         f" ({BASELINE}: {chosen.baseline_budget})"
         if BASELINE in strategies and chosen.baseline_budget
