@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sample_runs import sample_curve, sample_model, sample_run, sample_score
+from sample_runs import sample_curve, sample_machine, sample_model, sample_point, sample_run, sample_score
 from tunecast.records import Outcome
 
 
@@ -34,3 +34,22 @@ def test_a_base_model_is_told_by_its_weights_or_else_by_its_name() -> None:
         replace(model, weights_hash="0123").identity
         == replace(model, name="two", weights_hash="0123").identity
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "exclusive", "workers", "seconds"),
+    [
+        ("cpu", False, 2, 0.9 * 24 / 2),  # processor seconds of two threads
+        ("cpu", True, 1, 0.5 * 24),
+        ("cuda", False, 1, 0.5 * 24),
+        ("cuda", False, 2, None),
+        ("cuda:1", True, 2, None),
+    ],
+)
+def test_seconds_on_an_idle_machine_are_known_if_a_clock_shows_them(
+    device: str, exclusive: bool, workers: int, seconds: float | None
+) -> None:
+    curve = tuple(sample_point(step, workers=workers) for step in (8, 16))
+    run = sample_run(1, curve=curve, machine=sample_machine(device=device), exclusive=exclusive)
+    assert run.training_seconds == (seconds and pytest.approx(seconds))
+    assert replace(run, curve=()).training_seconds is None

@@ -229,14 +229,6 @@ class Machine:
         alike = (self.device, self.threads) == (other.device, other.threads)
         return alike and second <= LIKE_RATES * first
 
-    def undisturbed(self, seconds: Seconds, *, exclusive: bool) -> float:
-        """Return the seconds that a computation would have taken on an otherwise idle machine.
-
-        On a processor that was shared (not ``exclusive``), CPU time is more accurate than wall time.
-        """
-        shared = self.device.startswith("cpu") and not exclusive
-        return seconds.cpu / self.threads if shared else seconds.wall
-
 
 @dataclass(frozen=True)
 class Versions:
@@ -521,6 +513,20 @@ class Run:
         """Table, base model, dataset and metric: values of published runs compare within it only."""
         table = self.published.table if self.published else ""
         return table, self.task.model, self.task.dataset, self.task.metric
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds that its steps would have taken on an otherwise idle machine; None if no clock shows them.
+
+        On a processor that was shared (not ``exclusive``), CPU time is more accurate than wall time. On an
+        accelerator that several workers shared, all clocks include the others' work.
+        """
+        is_on_processor = self.machine.device.startswith("cpu")
+        if not self.curve or (not is_on_processor and max(point.workers for point in self.curve) > 1):
+            return None
+        if is_on_processor and not self.exclusive:
+            return sum(point.training.cpu for point in self.curve) / self.machine.threads
+        return sum(point.training.wall for point in self.curve)
 
     @property
     def is_candidate(self) -> bool:

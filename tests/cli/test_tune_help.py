@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
 
 from tunecast.cli import app
+from tunecast.cli.plain_help import _PlainTypes
 from tunecast.search import strategies
 
 
@@ -36,3 +39,16 @@ def test_help_names_every_strategy_of_this_package_in_full() -> None:
     own = {one.name for one in strategies() if type(one).__module__.startswith("tunecast.")}
     assert own == named(help_of("strategy")) & own
     assert "..." not in help_of("strategy")
+
+
+def test_parameters_of_a_typer_that_names_types_itself_are_left_alone() -> None:
+    class Newer:  # as of typer 0.27 to 0.29: parameters without a type of click
+        def get_params(self, ctx: Any) -> list[Any]:
+            return [SimpleNamespace(multiple=True, nargs=1), SimpleNamespace(is_flag=True, metavar=None)]
+
+    class Command(_PlainTypes, Newer):
+        pass
+
+    repeated, flag = Command().get_params(None)
+    assert not hasattr(repeated, "metavar")
+    assert flag.metavar == ""

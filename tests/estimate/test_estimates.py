@@ -404,6 +404,7 @@ def test_the_callers_configuration_is_untouched(tiny_llama: Path) -> None:
 def test_peak_on_an_accelerator(adapter: Mapping[str, Any] | None) -> None:
     config = small_llama()
     asked = Workload(adapter=adapter, batch_size=16, max_length=256, convention="hf-trainer")
+    held = _held_by_cublas()
     model = real_model(config, asked).to("cuda", torch.bfloat16 if adapter is None else None)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
@@ -415,5 +416,11 @@ def test_peak_on_an_accelerator(adapter: Mapping[str, Any] | None) -> None:
         model(input_ids=tokens, attention_mask=mask, labels=tokens).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    measured = torch.cuda.max_memory_allocated()
+    measured = torch.cuda.max_memory_allocated() - held
     assert estimate_memory(config, asked).training_peak_bytes == pytest.approx(measured, rel=0.10)
+
+
+def _held_by_cublas() -> int:
+    """Bytes of the workspaces of the forward and the backward thread, which the estimate counts apart."""
+    torch.nn.Linear(64, 64, device="cuda")(torch.ones(64, 64, device="cuda")).sum().backward()
+    return torch.cuda.memory_allocated()

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import workshop
@@ -22,7 +23,6 @@ from tunecast.executors.base import Crash, Executor
 from tunecast.executors.in_process import InProcessExecutor
 from tunecast.executors.local import LocalExecutor
 from tunecast.executors.requests import Advance, Calibrate, Save, SaveBase, ScoreModel, TrainingPlace
-from tunecast.hardware.machine import has_accelerator
 from tunecast.methods import get_method, method_names
 from tunecast.models.load import load_model, resolve
 from tunecast.records import Outcome
@@ -297,8 +297,8 @@ def test_every_method_says_whether_it_can_be_spread() -> None:
 
 
 @pytest.mark.skipif(
-    not has_accelerator() or find_spec("bitsandbytes") is None,
-    reason="four-bit layers need a CUDA device and bitsandbytes",
+    torch.cuda.device_count() < 2 or find_spec("bitsandbytes") is None,
+    reason="NCCL needs a CUDA device for each process, and four-bit layers need bitsandbytes",
 )
 def test_a_four_bit_base_is_spread_too(tiny_llama: Path, tmp_path: Path) -> None:
     task = workshop.training_task(tiny_llama, dtype="bfloat16", device="cuda")

@@ -17,6 +17,8 @@ class _PlainTypes:
         for parameter in found:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+            elif not hasattr(parameter, "type"):  # newer versions of typer have their own names of types
+                continue
             elif getattr(parameter, "multiple", False):
                 parameter.metavar = parameter.type.name.upper()
             elif parameter.nargs == -1:  # an argument's metavar is its name

@@ -141,8 +141,8 @@ def _log_operations(features: Floats, recomputes: Flags | bool) -> Floats:
 
 def _seconds_per_token(run: Run) -> float | None:
     tokens = run.curve[-1].tokens_seen if run.curve else 0
-    seconds = sum(run.machine.undisturbed(p.training, exclusive=run.exclusive) for p in run.curve)
-    return seconds / tokens if tokens > 0 and seconds > 0 else None
+    seconds = run.training_seconds
+    return seconds / tokens if tokens > 0 and seconds else None
 
 
 def _features(runs: Sequence[Run]) -> Floats:

@@ -141,12 +141,11 @@ def credible_ratios(runs: Iterable[Run]) -> list[tuple[Run, tuple[tuple[str, Key
 def ideal_ratio(run: Run) -> tuple[tuple[str, Key], float] | None:
     """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
-    None if the formulas do not know the model or the method, the run is too short, or it was spread over
-    several devices.
+    None if the formulas do not know the model or the method, the run is too short, it was spread over several
+    devices, or its seconds include those of others.
     """
-    pipeline, last = run.pipeline, run.curve[-1] if run.curve else None
-    seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
-    if last is None or last.step < MIN_STEPS or seconds <= 0 or pipeline.method not in LEARNED_METHODS:
+    pipeline, last, seconds = run.pipeline, run.curve[-1] if run.curve else None, run.training_seconds
+    if last is None or last.step < MIN_STEPS or not seconds or pipeline.method not in LEARNED_METHODS:
         return None
     if run.devices > 1:
         return None

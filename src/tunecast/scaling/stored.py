@@ -72,10 +72,8 @@ def _row(run: Run, metric: str) -> LossRow:
         factors["pretraining_tokens"] = float(run.model.pretraining_tokens)
     if 0 < run.trainable_parameters < run.model.parameters:
         factors["peft_parameters"] = float(run.trainable_parameters)
-    seconds = sum(run.machine.undisturbed(p.training, exclusive=run.exclusive) for p in run.curve)
     score = run.test.metric if run.test and metric and run.test.metric_name == metric else None
-    size, known = float(run.examples_seen), seconds if run.curve else None
-    return LossRow(run.end_loss, size, labels, factors, known, score)
+    return LossRow(run.end_loss, float(run.examples_seen), labels, factors, run.training_seconds, score)
 
 
 def _recipe(pipeline: Pipeline, model: ModelFacts) -> str:
