@@ -63,6 +63,16 @@ def test_it_is_said_why_repeated_completions_are_no_labels() -> None:
     assert task_kind(dataset(LABELS, ["maybe"] * 9), "generation").warnings == ()
 
 
+def test_it_is_said_if_there_are_too_few_examples_to_see_labels() -> None:
+    few = task_kind(dataset(["yes", "no", "yes", "no"]))
+    assert few.kind == "short-answers"
+    assert few.warnings == (
+        "The 4 training examples have 2 different completions, fewer than 3 examples of each. So the task is "
+        "not taken for a classification; --kind classification makes it one.",
+    )
+    assert task_kind(dataset(["a dog", "a cat", "a dog"])).warnings == ()
+
+
 def test_all_labels_that_begin_others_are_named() -> None:
     (found,) = task_kind(dataset(["ab", "abc", "abd"] * 10)).warnings
     assert "('ab' and 'abc', 'ab' and 'abd')" in found

@@ -233,7 +233,15 @@ def _nearly_labels(dataset: Dataset) -> Iterator[str]:
     """Say why completions that repeat as labels do are not taken for labels."""
     labels = training_answers(dataset)
     distinct, examples = len(labels.counts), len(dataset.train)
-    if not 1 < distinct <= examples / MIN_REPEATS or not all(map(trains_one_answer, dataset.train)):
+    if not 1 < distinct <= examples / 2 or not all(map(trains_one_answer, dataset.train)):
+        return
+    but = "So the task is not taken for a classification; --kind classification makes it one."
+    if distinct > examples / MIN_REPEATS:
+        if distinct <= MAX_ANSWERS:
+            yield (
+                f"The {examples:,} training examples have {distinct:,} different completions, fewer than "
+                f"{MIN_REPEATS:.0f} examples of each. {but}"
+            )
         return
     if distinct > MAX_ANSWERS:
         yield (
@@ -242,7 +250,7 @@ def _nearly_labels(dataset: Dataset) -> Iterator[str]:
         )
         return
     for text in _unseen(dataset, labels):
-        yield f"{text} So the task is not taken for a classification; --kind classification makes it one."
+        yield f"{text} {but}"
 
 
 def _prefixes(labels: ClosedAnswers) -> Iterator[str]:

@@ -225,7 +225,7 @@ def _metric(settings: SessionSettings, kind: TaskKind) -> str:
     if kind.labels is None and (is_label_metric(metric) or positive):
         flag = f"--positive-label {positive}" if positive else f"--objective {metric}"
         raise ConfigurationError(
-            f"{flag} needs a classification; the task was taken for {kind.text}.",
+            f"{flag} needs a classification; the task is {kind.text}.",
             f"Use --objective {kind.metric}, or say --kind classification if the completions are labels.",
         )
     for label in filter(None, (positive, scored_label(metric))):
@@ -247,7 +247,7 @@ def _check_loss(
         raise ConfigurationError(f"{flag} needs prompts; the data is running text.", "Leave it out.")
     if needs_labels(loss) and kind.labels is None:
         raise ConfigurationError(
-            f"{flag} needs a classification; the task was taken for {kind.text}.",
+            f"{flag} needs a classification; the task is {kind.text}.",
             "Leave it out, or say --kind classification if the completions are labels.",
         )
     if loss != HEAD:
