@@ -226,14 +226,14 @@ def _program(line: str) -> Command:
 def _sessions(
     name: str, title: str, model: str, budget: str, baseline_budget: str, seeds: int, more: str = ""
 ) -> Part:
-    """Whole sessions on tasks outside of the meta-dataset; with a budget in time, they have two threads.
+    """Whole sessions on tasks outside of the meta-dataset; with a budget in time, two at once.
 
     The baseline alone is granted a larger budget, so that it uses as much as the others.
     """
     data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
     is_timed = not budget.endswith("-tokens")
     budgets = f"--budget {budget} --baseline-budget {baseline_budget}"
-    shared = f"--model {model} {budgets} --seeds {seeds} --threads {1 + is_timed}"
+    shared = f"--model {model} {budgets} --seeds {seeds} --threads 1 --at-once {1 + is_timed}"
     needs = (TASKS, MODELS) if "{models}" in model else (TASKS,)
     return _benchmark(
         name,
@@ -310,11 +310,12 @@ _PARTS = (
         before=ALIENS, needs=(TASKS, MODELS),
     ),
     _sessions(
-        "sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", "145k-tokens", 3
+        "sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", "145k-tokens", 3,
+        more="--strategies transfer+final,transfer,asha,random,fixed-best,fixed-baseline",
     ),
     _sessions(
-        "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "350s", 1,
-        more="--strategies transfer,asha,random,fixed-baseline",
+        "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "350s", 3,
+        more="--strategies transfer+final,fixed-baseline,random",
     ),
     _benchmark(
         "demo", "`make demo` against the baseline", "demo_seeds.py --results {folder}/sessions",
