@@ -133,6 +133,16 @@ def test_llama_cpp_computes_what_was_finetuned(family: str, toy_data: Path, tmp_
     assert saved["finetuned"]["mean"] == written.check.finetuned.mean
 
 
+def test_messages_before_every_prompt_reach_ollama(tiny_llama: Path, tmp_path: Path) -> None:
+    deliver_adapter("lora", tiny_llama, tmp_path / "out")
+    opening = [{"role": "system", "content": "Be brief."}]
+    told = {"seed": 3, "dataset": "colours", "dataset_fingerprint": "f", "opening": opening}
+    (tmp_path / "out" / "best" / "training.json").write_text(json.dumps(told))
+    written = export_gguf(str(tmp_path / "out"), for_ollama=True, check=False)
+    assert written.modelfile is not None
+    assert 'SYSTEM """Be brief."""' in written.modelfile.read_text()
+
+
 def test_an_export_without_its_adapter_is_found(
     tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

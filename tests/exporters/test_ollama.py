@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tunecast.data import Turn
 from tunecast.errors import ModelError
 from tunecast.exporters.gguf.ollama import modelfile
 from tunecast.models import load_tokenizer
@@ -103,6 +104,23 @@ def test_the_file_names_model_and_stop_token(tiny_llama: Path, tiny_gpt2: Path) 
     assert '\nPARAMETER stop "<|im_end|>"\n' in text
     plain = modelfile("m.gguf", load_tokenizer(str(tiny_gpt2)), "<|endoftext|>", is_text=False)
     assert 'TEMPLATE """{{ .Prompt }}{{ "\\n" }}"""' in plain  # as Tunecast joins prompt and completion
+
+
+def test_messages_before_every_prompt_are_kept(tiny_llama: Path, tiny_gpt2: Path) -> None:
+    opening = [Turn(role, content, trained=False) for role, content in CONVERSATION[:3]]
+    tokenizer = load_tokenizer(str(tiny_llama))
+    text = modelfile("m.gguf", tokenizer, "<|im_end|>", is_text=False, opening=opening)
+    assert (
+        '\nSYSTEM """Be kind."""\nMESSAGE user """Hi {{ you }}!"""\nMESSAGE assistant """Hello."""\n' in text
+    )
+    tokenizer.chat_template = DEFAULT
+    text = modelfile("m.gguf", tokenizer, "<|im_end|>", is_text=False, opening=opening[:1])
+    assert parts(text)["SYSTEM"] == "Be kind."
+    plain = modelfile("m.gguf", load_tokenizer(str(tiny_gpt2)), "<e>", is_text=False, opening=opening[:1])
+    assert 'TEMPLATE """{{ "Be kind.\\n" }}{{ .Prompt }}{{ "\\n" }}"""' in plain
+    quotes = [Turn("system", 'Say """yes""".', trained=False)]
+    with pytest.raises(ModelError, match="three quotation marks"):
+        modelfile("m.gguf", load_tokenizer(str(tiny_llama)), "<|im_end|>", is_text=False, opening=quotes)
 
 
 def test_a_template_that_is_more_than_text_around_messages_is_refused(tiny_llama: Path) -> None:

@@ -14,7 +14,7 @@ from tunecast.ranges import check_range
 from tunecast.results import SessionRecord
 
 if TYPE_CHECKING:
-    from tunecast.data import Dataset
+    from tunecast.data import Dataset, Turn
     from tunecast.exporters.gguf import GgufExport
 
 COMPARED_ON = "stdlib"
@@ -135,6 +135,7 @@ def export_gguf(
         dataset=_compared_on(data, settings) if check else None,
         tolerance=tolerance,
         for_ollama=for_ollama,
+        opening=_opening_of(folder),
     )
     return gguf.write(job, output_dir or home / ("ollama" if for_ollama else "gguf"), progress or Silent())
 
@@ -164,6 +165,15 @@ def _settings_of(folder: Path) -> Mapping[str, Any]:
 
     is_session = (folder / DELIVERED).is_dir() and (folder / SESSION_FILE).is_file()
     return read_settings(folder) if is_session else {}
+
+
+def _opening_of(folder: Path) -> tuple[Turn, ...]:
+    """Return the messages that were before every prompt when the model of a folder was trained."""
+    from tunecast.exporters.adapters import find_delivery
+    from tunecast.session.provenance import Origin
+
+    origin = Origin.read(find_delivery("--to gguf", folder)) if folder.is_dir() else None
+    return origin.opening if origin else ()
 
 
 def _compared_on(given: str | None, settings: Mapping[str, Any]) -> Dataset:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunecast.data import Turn
 from tunecast.data.templates import template_errors
 from tunecast.data.tokens import special_affixes
 from tunecast.errors import ModelError
@@ -60,7 +61,7 @@ class ChatPieces:
         return text + self.generation
 
 
-def modelfile(gguf: str, tokenizer: Any, stop: str, *, is_text: bool) -> str:
+def modelfile(gguf: str, tokenizer: Any, stop: str, *, is_text: bool, opening: Sequence[Turn] = ()) -> str:
     """Return the Modelfile of a GGUF file.
 
     Args:
@@ -68,24 +69,42 @@ def modelfile(gguf: str, tokenizer: Any, stop: str, *, is_text: bool) -> str:
         tokenizer: The model's tokenizer.
         stop: The token that ends an answer.
         is_text: Whether the model continues running text.
+        opening: Messages that were before every prompt in training.
 
     Raises:
-        ModelError: The chat template cannot be written as one of Ollama's.
+        ModelError: The chat template cannot be written as one of Ollama's, or a message not in a Modelfile.
     """
-    system = ""
+    said: list[str] = []
     if tokenizer.chat_template and not is_text:
         pieces = _pieces(tokenizer)
-        template, system = _go_template(pieces), pieces.default
+        template, said = _go_template(pieces), _said(opening, pieces.default)
+    elif is_text:
+        template = "{{ .Prompt }}"
     else:
-        template = "{{ .Prompt }}" if is_text else "{{ .Prompt }}" + _literal("\n")
+        before = "".join(turn.content + "\n" for turn in opening)
+        template = _literal(before) + "{{ .Prompt }}" + _literal("\n")
     lines = [
         f"# ollama create NAME --file {MODELFILE}",
         f"FROM ./{gguf}",
         f'TEMPLATE """{template}"""',
-        *([f'SYSTEM """{system}"""'] if system else []),
+        *said,
         f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _said(opening: Sequence[Turn], default: str) -> list[str]:
+    """Return the lines for the system message, and for the other messages before every prompt."""
+    turns = list(opening)
+    if not (turns and turns[0].role == "system") and default:
+        turns.insert(0, Turn("system", default, trained=False))
+    if any('"""' in turn.content for turn in turns):
+        raise ModelError(
+            "--to ollama: a message before every prompt holds three quotation marks, which end a text there.",
+            "Use --to gguf, and send the message with every prompt.",
+        )
+    words = ("SYSTEM" if turn.role == "system" else f"MESSAGE {turn.role}" for turn in turns)
+    return [f'{word} """{turn.content}"""' for word, turn in zip(words, turns, strict=True)]
 
 
 def _pieces(tokenizer: Any) -> ChatPieces:
@@ -105,11 +124,7 @@ def _pieces(tokenizer: Any) -> ChatPieces:
         pairs = [(messages, rendered(messages)) for messages in _conversations(pieces)]
     except template_errors():  # ValueError among them, which _Unlike is
         pairs = []
-    if (
-        not pairs
-        or any(pieces.render(messages) != text for messages, text in pairs)
-        or '"""' in pieces.default
-    ):
+    if not pairs or any(pieces.render(messages) != text for messages, text in pairs):
         raise ModelError(
             "--to ollama: the model's chat template cannot be written as one of Ollama's.",
             "Use --to gguf, and serve the file with llama.cpp's server, which reads the template itself.",

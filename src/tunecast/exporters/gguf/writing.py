@@ -43,6 +43,7 @@ class GgufJob:
         dataset: Their dataset's name.
         tolerance: Mean difference of a token's log-probability in nats; None for the type's own.
         for_ollama: Whether a Modelfile is written beside it.
+        opening: Messages that were before every prompt in training.
     """
 
     kind: GgufType
@@ -55,6 +56,7 @@ class GgufJob:
     dataset: str
     tolerance: float | None
     for_ollama: bool = False
+    opening: Sequence[data.Turn] = ()
 
     @property
     def is_text(self) -> bool:
@@ -90,6 +92,7 @@ def prepare(
     dataset: data.Dataset | None,
     tolerance: float | None,
     for_ollama: bool = False,
+    opening: Sequence[data.Turn] = (),
 ) -> GgufJob:
     """Find everything that an export needs, before anything is computed.
 
@@ -97,6 +100,7 @@ def prepare(
         source: A session's folder, an adapter's folder, or a model.
         model: The base model; None for the adapter's own.
         dataset: Whose validation examples are compared; None to write without a check.
+        opening: Messages that were before every prompt in training.
 
     Raises:
         ConfigurationError: A library is missing, or the adapter cannot be merged.
@@ -118,7 +122,9 @@ def prepare(
     base = whole if adapter else resolve(model) if model else None
     examples = (dataset.validation or dataset.train)[: 2 * check.EXAMPLES] if dataset else ()
     name = dataset.name if dataset else ""
-    return GgufJob(kind, whole, adapter, base, facts, tokenizer, examples, name, tolerance, for_ollama)
+    return GgufJob(
+        kind, whole, adapter, base, facts, tokenizer, examples, name, tolerance, for_ollama, opening
+    )
 
 
 def _parts(source: str, model: str | None) -> tuple[ResolvedModel, Path | None]:
@@ -142,7 +148,9 @@ def write(job: GgufJob, folder: Path, progress: Progress) -> GgufExport:
     """
     check_empty(folder)
     name = f"model-{job.kind.name}.gguf"
-    served = ollama.modelfile(name, job.tokenizer, job.stop, is_text=job.is_text) if job.for_ollama else ""
+    served = ""
+    if job.for_ollama:
+        served = ollama.modelfile(name, job.tokenizer, job.stop, is_text=job.is_text, opening=job.opening)
     samples = _samples(job) if job.examples else None
     with new_folder(folder) as unfinished:
         file = unfinished / name
