@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from report.sample_session import make_runs
+from tunecast.data import Example, Turn, encode
 from tunecast.methods import get_method, method_names
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.report.loading import delivery
@@ -90,3 +92,27 @@ def test_code_loads_a_real_model_and_answers(
     assert given.adapter == adapter
     exec(given.code(str(tmp_path)).replace("max_new_tokens=128", "max_new_tokens=2"), {})
     assert capsys.readouterr().out.endswith("\n")
+
+
+@pytest.mark.parametrize("has_chat_template", [True, False])
+def test_code_reads_a_prompt_as_training_did(
+    run: Run, tiny_llama: Path, tmp_path: Path, has_chat_template: bool
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    if not has_chat_template:
+        tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    opening = (Turn("system", "Be kind.", trained=False),)
+    model = dataclasses.replace(run.model, has_chat_template=has_chat_template)
+    given = delivery(dataclasses.replace(run, model=model), "smollm2", tmp_path, opening=opening)
+    found: dict[str, Any] = {}
+    exec(given.code(str(tmp_path)).replace("max_new_tokens=128", "max_new_tokens=1"), found)
+    example = Example(
+        (*opening, Turn("user", "...", trained=False), Turn("assistant", "Yes.", trained=True)), 1
+    )
+    (trained,) = encode([example], tokenizer, architecture="decoder-only", max_length=64)
+    first = next(place for place, label in enumerate(trained.labels) if label >= 0)
+    assert found["inputs"]["input_ids"][0].tolist() == list(trained.input_ids[:first])

@@ -34,6 +34,7 @@ class Delivery:
         chooses_labels: Whether it answers with the likeliest of the labels in ``training.json``.
         pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
         opening: Messages before every prompt.
+        has_chat_template: Whether messages are written by a chat template; otherwise a line break ends each.
     """
 
     adapter: bool
@@ -44,6 +45,7 @@ class Delivery:
     chooses_labels: bool = False
     pattern: str = ""
     opening: tuple[Turn, ...] = ()
+    has_chat_template: bool = True
 
     @property
     def library(self) -> str:
@@ -77,22 +79,19 @@ class Delivery:
     def _prompt(self) -> list[str]:
         pattern = f"{self.pattern!r}.replace('{{prompt}}', prompt)"
         before = [{"role": turn.role, "content": turn.content} for turn in self.opening]
-        return [
+        lines = [
             'prompt = "..."',
             *([f"prompt = {pattern}"] if self.pattern else []),
             *([f"opening = {before!r}"] if before else []),
-            "if tokenizer.chat_template:",
-            f'    messages = [{"*opening, " if before else ""}{{"role": "user", "content": prompt}}]',
-            "    prompt = tokenizer.apply_chat_template(",
-            "        messages, tokenize=False, add_generation_prompt=True",
-            "    )",
-            *(
-                ["else:", '    prompt = "\\n".join([*(turn["content"] for turn in opening), prompt])']
-                if before
-                else []
-            ),
-            'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)',
+            f'messages = [{"*opening, " if before else ""}{{"role": "user", "content": prompt}}]',
         ]
+        if self.has_chat_template:
+            written = "tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)"
+            read = 'tokenizer(text, return_tensors="pt", add_special_tokens=False)'
+        else:
+            written = '"".join(message["content"] + "\\n" for message in messages)'
+            read = 'tokenizer(text, return_tensors="pt")'
+        return [*lines, f"text = {written}", f"inputs = {read}"]
 
     def _answer(self) -> list[str]:
         if self.is_classifier:
@@ -170,6 +169,7 @@ def delivery(
         chooses_labels and run.pipeline.hyperparameters.get(TRAINING_LOSS) != HEAD,
         pattern,
         opening,
+        run.model.has_chat_template,
     )  # fmt: skip
 
 
