@@ -159,7 +159,12 @@ def _loading(given: Delivery, configuration: Mapping[str, Any]) -> str:
     elif given.bundled_base:
         note = "The base model is in `base/` beside the adapter; no network is needed."
     else:
-        note = f"It needs the base model `{_plain(given.base_model)}`, in a folder or in the hub's cache."
+        note = f"It needs the base model `{_plain(given.base_model)}`, from the hub or its cache."
+        if "/" not in given.base_model:
+            note = (
+                f"It needs the base model `{_plain(given.base_model)}`: put the path of its folder in place "
+                "of this name."
+            )
     if given.opening:
         note += " The messages in `opening` are before every prompt, as they were in training."
     if pattern := configuration.get("pattern"):
