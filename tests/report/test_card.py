@@ -104,7 +104,7 @@ def test_card_says_where_the_base_lies() -> None:
     record, run = delivered()
     assert "is in `base/` beside the adapter" in model_card(record, run, base_model="smollm2")
     assert "It needs the base model `org/base`, from the hub" in model_card(record, run, base_model="org/base")
-    assert "put the path of its folder in place" in model_card(record, run, base_model="models/mine")
+    assert "put the path of its folder in place" in model_card(record, run, base_model="/models/mine")
 
 
 def test_card_of_an_untouched_base() -> None:
