@@ -104,7 +104,7 @@ def test_a_device_of_which_there_are_fewer_runs_keeps_its_own_seconds() -> None:
     def on_cuda(run: Run) -> Run:
         """There, adapters take four times as long per token as full finetuning."""
         wall = {"full": 1e-5, "lora": 4e-5}.get(run.pipeline.method, 1e-5)
-        points = [replace(p, training=Seconds(wall * p.tokens_seen, 9.0)) for p in run.curve]
+        points = [replace(p, training=Seconds(wall * p.tokens_seen, 9.0), workers=1) for p in run.curve]
         return replace(run, curve=tuple(points), machine=sample_machine(device="cuda:0"))
 
     runs = planted_runs(tasks=6, runs=30)
