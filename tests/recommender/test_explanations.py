@@ -14,6 +14,7 @@ from report.sample_recommendation import sample_recommendation
 from sample_runs import sample_model
 from tunecast.hardware.calibration import Calibration, write_calibration
 from tunecast.hardware.local_machine import this_machine
+from tunecast.predictor.prior import Provenance
 from tunecast.recommender.explanations import basis, worth_text
 from tunecast.recommender.question import Question
 
@@ -38,8 +39,9 @@ def test_worth(probability: float, words: str) -> None:
 
 def test_only_what_is_larger_than_every_recorded_model_is_an_extrapolation() -> None:
     known = sample_model(parameters=135_000_000)
-    assert basis(known, 135_000_000) == ""
-    said = basis(replace(known, parameters=7_000_000_000), 135_000_000)
+    learned = Provenance(10, ("colours",), {}, "", 3.0, largest_model=135_000_000)
+    assert basis(known, learned) == ""
+    said = basis(replace(known, parameters=7_000_000_000), learned)
     assert said.startswith("Predictions for 7 billion parameters are an extrapolation: the largest recorded")
     assert "model has 135 million." in said
 

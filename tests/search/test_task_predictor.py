@@ -194,6 +194,14 @@ def test_the_odds_of_a_failure_are_those_of_divergence_and_of_too_little_memory(
     assert found[1:] == pytest.approx(1 - (1 - diverging[1:]) * (1 - beyond[1:]))
 
 
+def test_bytes_of_small_models_say_nothing_of_much_larger_ones(roomy: tuple[Prior, WorkerCapacity]) -> None:
+    prior, room = roomy
+    pipelines = [run.pipeline for run in candidates(20)]
+    larger = replace(MODEL, parameters=2 * prior.provenance.largest_model)
+    assert memory_failure_probability(context(room=room), prior, pipelines).max() > 0.9
+    assert not memory_failure_probability(context(room=room, model=larger), prior, pipelines).any()
+
+
 def test_a_trial_of_fewer_points_takes_fewer_evaluations() -> None:
     trial = TrialView(Pipeline("lora", {}), next_share=1 / 64)
     few = replace(trial, points_ahead=4)

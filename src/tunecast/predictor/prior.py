@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 8
 SHIPPED = "prior.safetensors"
+BEYOND = 1.5
+"""Size of a base model, as a multiple of the largest recorded one, above which predictions extrapolate."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Provenance:
     checksum: str
     zero_shot_loss: float
     largest_model: int
+
+    def is_beyond(self, model: ModelFacts) -> bool:
+        """Return whether a base model is much larger than all recorded ones."""
+        return model.parameters > BEYOND * self.largest_model
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tunecast.predictor.known_tasks import Neighbour
 from tunecast.predictor.language_law import excess_share
 from tunecast.predictor.prediction import NORMAL_90
+from tunecast.predictor.prior import Provenance
 from tunecast.predictor.rate_law import KNOWS_LITTLE, RateLaw
 from tunecast.recommender.question import Situation
 from tunecast.recommender.recommendation import Prospect, Recommendation
@@ -18,8 +19,6 @@ CERTAIN = 0.995
 """Higher probabilities would be printed as 100%, which no prediction deserves."""
 FAR = 1.0
 """A known task at a larger distance tells little: datasets differ by about 1.3 on average."""
-BEYOND = 1.5
-"""A base model with more parameters than the largest recorded one, by this factor, is extrapolated to."""
 OFF = math.log(2.0)
 """Recorded runs, or the user, chose a rate farther than this from what the law of rates recommends."""
 SHOWN = (
@@ -92,18 +91,15 @@ def worth_text(found: Recommendation) -> str:
     return f"{verdict} {gain}"
 
 
-def basis(model: ModelFacts, largest: int) -> str:
-    """Say what predictions rest on for a base model beyond all recorded ones; empty for others.
-
-    ``largest`` is the number of parameters of the largest recorded one.
-    """
-    if model.parameters <= BEYOND * largest:
+def basis(model: ModelFacts, provenance: Provenance) -> str:
+    """Say what predictions rest on for a base model beyond all recorded ones; empty for others."""
+    if not provenance.is_beyond(model):
         return ""
     return (
         f"Predictions for {_size(model.parameters)} parameters are an extrapolation: the largest recorded "
-        f"model has {_size(largest)}. Rates and the order of pipelines rest on a law that published "
-        "finetunings of large models teach; the level of the loss rests on the law of pretraining, and is "
-        "known only as far as its interval says."
+        f"model has {_size(provenance.largest_model)}. Rates and the order of pipelines rest on a law that "
+        "published finetunings of large models teach; the level of the loss rests on the law of pretraining, "
+        "and is known only as far as its interval says."
     )
 
 

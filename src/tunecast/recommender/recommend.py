@@ -140,7 +140,7 @@ def recommend_pipelines(
         by_epochs=recommender.by_epochs(_as_asked(best[0], pipelines)),
         zero_shot_loss=zero_shot,
         worth_it=_probability_of_gain(best[0], zero_shot),
-        basis=basis(situation.task.model, prior.provenance.largest_model),
+        basis=basis(situation.task.model, prior.provenance),
         neighbours=neighbours,
         warnings=(
             *situation.warnings,
