@@ -59,6 +59,7 @@ class Setting:
         made_by: Hash of runs, prior and code, from :func:`~whole_sessions.made_by`.
         baseline_budget: The budget of the baseline alone; empty for the same.
         by_metric: Whether sessions choose by the task's metric; by loss otherwise.
+        at_once: Sessions at the same time.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Setting:
     made_by: str
     baseline_budget: str = ""
     by_metric: bool = False
+    at_once: int = 1
 
     def budget_of(self, strategy: str) -> str:
         """The budget of a strategy."""
@@ -78,6 +80,7 @@ class Setting:
         budget = self.budget_of(strategy)
         shared = f"{self.made_by} {Path(self.model).name} {budget} {self.test_rows} {self.threads}"
         by = " by-metric" if self.by_metric else ""
+        by += f" {self.at_once}-at-once" if self.at_once > 1 else ""
         return f"{shared} {Path(task).name} {metric or 'loss'}{by} {strategy} {seed}"
 
     def session(self, task: str, metric: str, strategy: str, seed: int) -> Outcome:
@@ -159,7 +162,6 @@ def measure(
     metrics: Mapping[str, str],
     strategies: Sequence[str],
     seeds: int,
-    at_once: int = 1,
 ) -> Found:
     """Run the sessions that have no kept outcome.
 
@@ -169,21 +171,22 @@ def measure(
         metrics: The metric of each task, empty for none.
         strategies: Names of strategies.
         seeds: Number of seeds.
-        at_once: Sessions at the same time.
     """
     asked = {
         (task, name, seed): (task, metric, name, seed)
         for (task, metric), seed, name in product(metrics.items(), range(seeds), strategies)
     }
-    missing = [one for one in asked.values() if kept.get(setting.key(*one)) is None]
-    sessions = Parallel(at_once, return_as="generator_unordered")(
+    found = {key: kept.get(setting.key(*one)) for key, one in asked.items()}
+    missing = [one for key, one in asked.items() if found[key] is None]
+    sessions = Parallel(setting.at_once, return_as="generator_unordered")(
         delayed(_session)(setting, *one) for one in missing
     )
     for one, outcome in sessions:
         task, _, name, seed = one
         kept.add(setting.key(*one), outcome)
+        found[task, name, seed] = outcome
         print(f"{Path(task).name} {name} {seed}: {outcome}", file=sys.stderr, flush=True)
-    return {key: kept.get(setting.key(*one)) or {} for key, one in asked.items()}
+    return {key: outcome for key, outcome in found.items() if outcome is not None}
 
 
 def _session(setting: Setting, *one: Any) -> tuple[Any, Outcome]:
@@ -220,9 +223,10 @@ def main() -> None:
         made_by(),
         chosen.baseline_budget,
         by_metric,
+        chosen.at_once,
     )
     kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
-    found = measure(setting, kept, metrics, strategies, chosen.seeds, chosen.at_once)
+    found = measure(setting, kept, metrics, strategies, chosen.seeds)
     more = (
         f" ({BASELINE}: {chosen.baseline_budget})"
         if BASELINE in strategies and chosen.baseline_budget

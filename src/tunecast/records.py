@@ -516,7 +516,7 @@ class Run:
 
     @property
     def training_seconds(self) -> float | None:
-        """Seconds that its steps would have taken on an otherwise idle machine; None if no clock shows them.
+        """Seconds that its steps would have taken on an otherwise idle machine; None if unknown.
 
         On a processor that was shared (not ``exclusive``), CPU time is more accurate than wall time. On an
         accelerator that several workers shared, all clocks include the others' work.

@@ -67,10 +67,12 @@ def test_it_is_said_if_there_are_too_few_examples_to_see_labels() -> None:
     few = task_kind(dataset(["yes", "no", "yes", "no"]))
     assert few.kind == "short-answers"
     assert few.warnings == (
-        "The 4 training examples have 2 different completions, fewer than 3 examples of each. So the task is "
-        "not taken for a classification; --kind classification makes it one.",
+        "The 4 training examples have 2 different completions, on average fewer than 3 examples of each. So "
+        "the task is not taken for a classification; --kind classification makes it one.",
     )
     assert task_kind(dataset(["a dog", "a cat", "a dog"])).warnings == ()
+    texts = ["word " * 40 + end for end in ("one", "one", "two", "two")]
+    assert task_kind(dataset(texts)).warnings == ()
 
 
 def test_all_labels_that_begin_others_are_named() -> None:

@@ -421,6 +421,6 @@ def test_peak_on_an_accelerator(adapter: Mapping[str, Any] | None) -> None:
 
 
 def _held_by_cublas() -> int:
-    """Bytes of the workspaces of the forward and the backward thread, which the estimate counts apart."""
+    """Bytes of the workspaces of both threads, which the estimate counts separately."""
     torch.nn.Linear(64, 64, device="cuda")(torch.ones(64, 64, device="cuda")).sum().backward()
     return torch.cuda.memory_allocated()

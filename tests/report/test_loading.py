@@ -11,6 +11,7 @@ from tunecast.data import Example, Turn, encode
 from tunecast.methods import get_method, method_names
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.report.loading import delivery
+from tunecast.session.provenance import Origin
 
 
 @pytest.fixture
@@ -94,25 +95,59 @@ def test_code_loads_a_real_model_and_answers(
     assert capsys.readouterr().out.endswith("\n")
 
 
-@pytest.mark.parametrize("has_chat_template", [True, False])
-def test_code_reads_a_prompt_as_training_did(
-    run: Run, tiny_llama: Path, tmp_path: Path, has_chat_template: bool
-) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+OPENING = (Turn("system", "Be kind.", trained=False),)
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+
+@pytest.mark.parametrize(
+    ("has_chat_template", "pattern", "label"),
+    [(True, "", "Yes."), (False, "", "Yes."), (False, "", " Yes."), (False, "Is it? {prompt} ", "Yes.")],
+)
+def test_code_reads_a_prompt_as_training_did(
+    run: Run, tiny_llama: Path, tmp_path: Path, has_chat_template: bool, pattern: str, label: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    tokenizer = saved_tokenizer(tiny_llama, tmp_path, has_chat_template)
+    origin = Origin(0, "moods", "f", labels=(label,), opening=OPENING)
+    model = dataclasses.replace(run.model, has_chat_template=has_chat_template)
+    run = dataclasses.replace(run, model=model)
+    given = delivery(run, "smollm2", tmp_path, pattern=pattern, origin=origin)
+    prompt = Turn("user", pattern.replace("{prompt}", "...") or "...", trained=False)
+    example = Example((*OPENING, prompt, Turn("assistant", label, trained=True)), 1)
+    (trained,) = encode([example], tokenizer, architecture="decoder-only", max_length=64)
+    first = next(place for place, token in enumerate(trained.labels) if token >= 0)
+    assert read_by(given.code(str(tmp_path))) == list(trained.input_ids[:first])
+
+
+def test_code_reads_a_prompt_of_an_encoder_decoder_as_training_did(
+    run: Run, tiny_t5: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    AutoModelForSeq2SeqLM.from_pretrained(tiny_t5).save_pretrained(tmp_path)
+    tokenizer = saved_tokenizer(tiny_t5, tmp_path, has_chat_template=False)
+    model = dataclasses.replace(run.model, architecture="encoder-decoder", has_chat_template=False)
+    origin = Origin(0, "moods", "f", opening=OPENING)
+    given = delivery(dataclasses.replace(run, model=model), "smollm2", tmp_path, origin=origin)
+    turns = (*OPENING, Turn("user", "...", trained=False), Turn("assistant", "Yes.", trained=True))
+    (trained,) = encode([Example(turns, 1)], tokenizer, architecture="encoder-decoder", max_length=64)
+    assert read_by(given.code(str(tmp_path))) == list(trained.input_ids)
+
+
+def saved_tokenizer(model: Path, folder: Path, has_chat_template: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
     if not has_chat_template:
         tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path)
-    AutoModelForCausalLM.from_pretrained(tiny_llama).save_pretrained(tmp_path)
-    opening = (Turn("system", "Be kind.", trained=False),)
-    model = dataclasses.replace(run.model, has_chat_template=has_chat_template)
-    given = delivery(dataclasses.replace(run, model=model), "smollm2", tmp_path, opening=opening)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def read_by(code: str) -> list[int]:
+    """The tokens of the prompt that a card's code reads."""
     found: dict[str, Any] = {}
-    exec(given.code(str(tmp_path)).replace("max_new_tokens=128", "max_new_tokens=1"), found)
-    example = Example(
-        (*opening, Turn("user", "...", trained=False), Turn("assistant", "Yes.", trained=True)), 1
-    )
-    (trained,) = encode([example], tokenizer, architecture="decoder-only", max_length=64)
-    first = next(place for place, label in enumerate(trained.labels) if label >= 0)
-    assert found["inputs"]["input_ids"][0].tolist() == list(trained.input_ids[:first])
+    exec(code.replace("max_new_tokens=128", "max_new_tokens=1"), found)
+    tokens: list[int] = found["inputs"]["input_ids"][0].tolist()
+    return tokens

@@ -37,6 +37,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         "{}",
         '{"seed": "x", "dataset": "", "dataset_fingerprint": ""}',
         '{"seed": 1, "dataset": "", "dataset_fingerprint": "", "opening": [{}]}',
+        '{"seed": 1, "dataset": "", "dataset_fingerprint": "", "opening": [{"role": "tool", "content": ""}]}',
     ],
 )
 def test_another_programs_file_is_passed_over(content: str, tmp_path: Path) -> None:

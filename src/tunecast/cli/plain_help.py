@@ -17,7 +17,7 @@ class _PlainTypes:
         for parameter in found:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
-            elif not hasattr(parameter, "type"):  # newer versions of typer have their own names of types
+            elif not hasattr(parameter, "type"):  # newer versions of typer name types themselves
                 continue
             elif getattr(parameter, "multiple", False):
                 parameter.metavar = parameter.type.name.upper()

@@ -54,11 +54,10 @@ def collect(
     from tunecast.collect.run_specs import expand
     from tunecast.collect.worker import CollectWorker
     from tunecast.executors import ELSEWHERE, MeetingPlace, check_executor, start_executor
-    from tunecast.executors.local import sharers_of
     from tunecast.executors.shared_folder import shared_dir_of
     from tunecast.hardware.processor import worker_threads
     from tunecast.session.prepare import choose_device
-    from tunecast.session.worker_limits import worker_count
+    from tunecast.session.worker_limits import worker_count, workers_on_a_device
     from tunecast.store import Store
     from tunecast.store.connecting import parse_url
 
@@ -77,9 +76,7 @@ def collect(
         )
     parse_url(str(store))  # reports an unsupported kind before anything is read
     threads = worker_threads(threads, 1 if executor == "queue" else count)
-    # Ray gives each worker an accelerator of its own, wherever that is.
-    alone = executor == "queue" or (executor == "ray" and chosen != "cpu")
-    sharing = 1 if alone else sharers_of(chosen, 0, count)
+    sharing = workers_on_a_device(executor, chosen, count)
     meeting = None
     if executor in ELSEWHERE:
         shared = shared_dir_of(str(store), shared_dir)

@@ -128,7 +128,9 @@ def task_kind(dataset: Dataset, wanted: str = AUTO, head: Sequence[str] = ()) ->
     has_prompts = any(len(example.turns) > 1 for example in dataset.train)
     metric = (short if is_short else "chrf") if has_prompts else LOSS
     is_open = wanted == AUTO and answers is None
-    return TaskKind(kind, answers, metric, reason, tuple(_nearly_labels(dataset)) if is_open else ())
+    return TaskKind(
+        kind, answers, metric, reason, tuple(_nearly_labels(dataset, is_short=is_short)) if is_open else ()
+    )
 
 
 def _classification_by_head(dataset: Dataset, labels: Sequence[str], wanted: str) -> TaskKind:
@@ -229,18 +231,18 @@ def _padded(dataset: Dataset) -> Iterator[str]:
         )
 
 
-def _nearly_labels(dataset: Dataset) -> Iterator[str]:
+def _nearly_labels(dataset: Dataset, *, is_short: bool) -> Iterator[str]:
     """Say why completions that repeat as labels do are not taken for labels."""
     labels = training_answers(dataset)
     distinct, examples = len(labels.counts), len(dataset.train)
     if not 1 < distinct <= examples / 2 or not all(map(trains_one_answer, dataset.train)):
         return
-    but = "So the task is not taken for a classification; --kind classification makes it one."
+    so = "So the task is not taken for a classification; --kind classification makes it one."
     if distinct > examples / MIN_REPEATS:
-        if distinct <= MAX_ANSWERS:
+        if distinct <= MAX_ANSWERS and is_short:
             yield (
-                f"The {examples:,} training examples have {distinct:,} different completions, fewer than "
-                f"{MIN_REPEATS:.0f} examples of each. {but}"
+                f"The {examples:,} training examples have {distinct:,} different completions, on average "
+                f"fewer than {MIN_REPEATS:.0f} examples of each. {so}"
             )
         return
     if distinct > MAX_ANSWERS:
@@ -250,7 +252,7 @@ def _nearly_labels(dataset: Dataset) -> Iterator[str]:
         )
         return
     for text in _unseen(dataset, labels):
-        yield f"{text} {but}"
+        yield f"{text} {so}"
 
 
 def _prefixes(labels: ClosedAnswers) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from tunecast.records import ZERO_SHOT, Run
 from tunecast.report.classification import confusions, measures_table, winner_classification
 from tunecast.report.guards import guards_table
-from tunecast.report.loading import Delivery, delivery, opening_of
+from tunecast.report.loading import Delivery, delivery, origin_of
 from tunecast.report.locations import without_paths
 from tunecast.report.longer import longer_command, longer_sentence
 from tunecast.report.numbers import MISSING, decimal, duration, finite, with_interval
@@ -42,7 +42,7 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str, folder: Path
         folder,
         chooses_labels=winner_classification(record) is not None,
         pattern=str(record.configuration.get("pattern") or ""),
-        opening=opening_of(record),
+        origin=origin_of(record),
     )
     sections = [
         _front_matter(record, run, given),
@@ -159,12 +159,12 @@ def _loading(given: Delivery, configuration: Mapping[str, Any]) -> str:
     elif given.bundled_base:
         note = "The base model is in `base/` beside the adapter; no network is needed."
     else:
-        note = f"It needs the base model `{_plain(given.base_model)}`, from the hub or its cache."
-        if "/" not in given.base_model:
-            note = (
-                f"It needs the base model `{_plain(given.base_model)}`: put the path of its folder in place "
-                "of this name."
-            )
+        where = (
+            ": put the path of its folder in place of this name"
+            if given.base_in_folder
+            else (", from the hub or its cache")
+        )
+        note = f"It needs the base model `{_plain(given.base_model)}`{where}."
     if given.opening:
         note += " The messages in `opening` are before every prompt, as they were in training."
     if pattern := configuration.get("pattern"):

@@ -34,7 +34,9 @@ class Delivery:
         chooses_labels: Whether it answers with the likeliest of the labels in ``training.json``.
         pattern: Text around every prompt, with ``{prompt}`` in its place; empty for none.
         opening: Messages before every prompt.
-        has_chat_template: Whether messages are written by a chat template; otherwise a line break ends each.
+        has_chat_template: Whether messages are written by a chat template; otherwise line breaks join them.
+        separator: Text between prompt and answer without a chat template.
+        base_in_folder: Whether the user named the base model by a folder.
     """
 
     adapter: bool
@@ -46,6 +48,8 @@ class Delivery:
     pattern: str = ""
     opening: tuple[Turn, ...] = ()
     has_chat_template: bool = True
+    separator: str = "\n"
+    base_in_folder: bool = False
 
     @property
     def library(self) -> str:
@@ -79,19 +83,18 @@ class Delivery:
     def _prompt(self) -> list[str]:
         pattern = f"{self.pattern!r}.replace('{{prompt}}', prompt)"
         before = [{"role": turn.role, "content": turn.content} for turn in self.opening]
-        lines = [
-            'prompt = "..."',
-            *([f"prompt = {pattern}"] if self.pattern else []),
+        lines = ['prompt = "..."', *([f"prompt = {pattern}"] if self.pattern else [])]
+        if not self.has_chat_template:
+            parts = [*(repr(turn.content + "\n") for turn in self.opening), "prompt"]
+            text = " + ".join([*parts, *([repr(self.separator)] if self.separator else [])])
+            return [*lines, f'inputs = tokenizer({text}, return_tensors="pt")']
+        return [
+            *lines,
             *([f"opening = {before!r}"] if before else []),
             f'messages = [{"*opening, " if before else ""}{{"role": "user", "content": prompt}}]',
+            "text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)",
+            'inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)',
         ]
-        if self.has_chat_template:
-            written = "tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)"
-            read = 'tokenizer(text, return_tensors="pt", add_special_tokens=False)'
-        else:
-            written = '"".join(message["content"] + "\\n" for message in messages)'
-            read = 'tokenizer(text, return_tensors="pt")'
-        return [*lines, f"text = {written}", f"inputs = {read}"]
 
     def _answer(self) -> list[str]:
         if self.is_classifier:
@@ -141,7 +144,7 @@ def delivery(
     *,
     chooses_labels: bool = False,
     pattern: str = "",
-    opening: tuple[Turn, ...] = (),
+    origin: Origin | None = None,
 ) -> Delivery:
     """Describe what was delivered.
 
@@ -151,7 +154,7 @@ def delivery(
         folder: The delivered folder, whose contents override what the names suggest.
         chooses_labels: Whether its answers are labels, chosen by their likelihood.
         pattern: Text around every prompt; empty for none.
-        opening: Messages before every prompt.
+        origin: The data that it was trained on; None if not known.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"
     method = run.pipeline.method
@@ -161,6 +164,9 @@ def delivery(
     if folder is not None and folder.is_dir() and any(folder.glob("*.safetensors")):
         adapter = (folder / "adapter_config.json").exists()
         bundled = adapter and (folder / "base").is_dir()
+    is_text = run.dataset.format == "text"
+    around = (*(label[:1] for label in (origin.labels if origin else ())), pattern[-1:])
+    joins_itself = encoder_decoder or is_text or any(map(str.isspace, around))
     writes = "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM"
     return Delivery(
         adapter, bundled, _public_name(base_model, run),
@@ -168,15 +174,16 @@ def delivery(
         trained_as_adapter and not adapter,
         chooses_labels and run.pipeline.hyperparameters.get(TRAINING_LOSS) != HEAD,
         pattern,
-        opening,
-        run.model.has_chat_template,
+        origin.opening if origin else (),
+        run.model.has_chat_template and not encoder_decoder and not is_text,
+        separator="" if joins_itself else "\n",
+        base_in_folder=_public_name(base_model, run) not in (base_model, ALIASES.get(base_model)),
     )  # fmt: skip
 
 
-def opening_of(record: SessionRecord) -> tuple[Turn, ...]:
-    """Return the messages before every prompt of the model that a session delivered."""
-    origin = Origin.read(expanded(record.output_dir) / DELIVERED)
-    return origin.opening if origin else ()
+def origin_of(record: SessionRecord) -> Origin | None:
+    """Return the data that the model of a session was trained on; None if its folder is elsewhere."""
+    return Origin.read(expanded(record.output_dir) / DELIVERED)
 
 
 def _public_name(base_model: str, run: Run) -> str:

@@ -11,7 +11,7 @@ from tunecast.records import Run
 from tunecast.report.classification import confusions, measures_table, winner_classification
 from tunecast.report.forecast import forecast_sentences, forecast_table, missing_forecast
 from tunecast.report.guards import guards_table
-from tunecast.report.loading import delivery, opening_of
+from tunecast.report.loading import delivery, origin_of
 from tunecast.report.locations import without_paths
 from tunecast.report.longer import longer_command, longer_sentence
 from tunecast.report.tables import (
@@ -133,7 +133,5 @@ def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
     base_model = str(record.configuration.get("model", record.task.model))
     pattern = str(record.configuration.get("pattern") or "")
     chooses = winner.classification is not None
-    given = delivery(
-        run, base_model, best, chooses_labels=chooses, pattern=pattern, opening=opening_of(record)
-    )
+    given = delivery(run, base_model, best, chooses_labels=chooses, pattern=pattern, origin=origin_of(record))
     return given.code("best")

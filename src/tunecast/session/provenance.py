@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tunecast.data import Turn
 from tunecast.records import DatasetFacts
 from tunecast.untrusted import read_json
 
 FILE = "training.json"
+ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,7 @@ class Origin:
                 tuple(tuple(map(int, ids)) for ids in content.get("label_tokens", [])),
                 str(content.get("pattern", "")),
                 str(content.get("prompt_column", "")),
-                tuple(
-                    Turn(str(turn["role"]), str(turn["content"]), trained=False)
-                    for turn in content.get("opening", [])
-                ),
+                tuple(map(_turn, content.get("opening", []))),
                 bool(content.get("explained", False)),
             )
         except (OSError, ValueError, TypeError, KeyError):
@@ -81,3 +81,9 @@ class Origin:
                 "changed since: rows in both may have been trained on."
             ]
         return []
+
+
+def _turn(given: Mapping[str, Any]) -> Turn:
+    if given["role"] not in ROLES:
+        raise ValueError(f"there is no role {given['role']!r}")
+    return Turn(str(given["role"]), str(given["content"]), trained=False)

@@ -56,6 +56,7 @@ from tunecast.session.state import FinalPlan, SessionState
 from tunecast.session.transfer_state import as_begun, keep, prior_known
 from tunecast.session.trial import Trial
 from tunecast.session.trials import Trials
+from tunecast.session.worker_limits import workers_on_a_device
 from tunecast.store import Store
 from tunecast.training.measurement import Scored
 from tunecast.training.training_task import TrialSpec
@@ -324,6 +325,10 @@ class Session:
         self._save_state()
         return found
 
+    def _sharing_workers(self) -> int:
+        settings, task = self._settings, self._prepared.training_task
+        return workers_on_a_device(settings.executor, task.device, settings.worker_count, task.devices)
+
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
         """Build trials of pipelines, with the points that an earlier process committed."""
         trials = Trials(
@@ -335,7 +340,7 @@ class Session:
             seed=self._settings.seed,
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples,
-            workers=self._settings.worker_count,
+            workers=self._sharing_workers(),
             divergence_nats=limit,
             patience=None if self._strategy.has_baseline else self._settings.patience,
             halvings=self._state.halvings,

@@ -74,6 +74,13 @@ def _on_cluster(settings: SessionSettings, device: str) -> SessionSettings:
     return replace(settings, workers=max(1, min(room, only)), threads=threads)
 
 
+def workers_on_a_device(executor: str, device: str, workers: int, devices: int = 1) -> int:
+    """Return how many workers share the device of the first one."""
+    # Ray gives each worker an accelerator of its own, wherever that is.
+    is_alone = executor == "queue" or (executor == "ray" and device != "cpu")
+    return 1 if is_alone else sharers_of(device, 0, workers, devices)
+
+
 def worker_count(wanted: str | int | None, device: str) -> int:
     """Return the workers of a collection: the given number, else one for each accelerator or core."""
     if isinstance(wanted, int):

@@ -100,10 +100,12 @@ def _said(opening: Sequence[Turn], default: str) -> list[str]:
         turns.insert(0, Turn("system", default, trained=False))
     if any('"""' in turn.content for turn in turns):
         raise ModelError(
-            "--to ollama: a message before every prompt holds three quotation marks, which end a text there.",
+            "--to ollama: a message before every prompt holds three quotation marks, which would end the "
+            "text in a Modelfile.",
             "Use --to gguf, and send the message with every prompt.",
         )
-    words = ("SYSTEM" if turn.role == "system" else f"MESSAGE {turn.role}" for turn in turns)
+    is_system = bool(turns) and turns[0].role == "system"  # Ollama keeps one system message
+    words = ["SYSTEM" if is_system and turn is turns[0] else f"MESSAGE {turn.role}" for turn in turns]
     return [f'{word} """{turn.content}"""' for word, turn in zip(words, turns, strict=True)]
 
 
@@ -115,9 +117,18 @@ def _pieces(tokenizer: Any) -> ChatPieces:
     """
 
     def rendered(messages: Sequence[Message], *, generation: bool = True) -> str:
-        return str(
-            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation)
-        )
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=generation
+                )
+            )
+        except template_errors():
+            if messages[0]["role"] != "system":
+                raise
+            system, user, *rest = messages  # such a template is trained with both in one message
+            joined = _message("user", f"{system['content']}\n\n{user['content']}")
+            return rendered([joined, *rest], generation=generation)
 
     try:
         pieces = _found(rendered)
@@ -144,10 +155,7 @@ def _found(rendered: Any) -> ChatPieces:
     generation = _without(_cut(rendered([user]), USER)[-1], prefix=user_end)
     around = {"user": (user_start, user_end), "assistant": (_without(between, prefix=user_end), answer_end)}
     begin = _without(first, suffix=user_start)
-    try:
-        before, gap, _ = _cut(rendered([_message("system", SYSTEM), user]), SYSTEM, USER)
-    except template_errors():  # a template without system messages
-        return ChatPieces(begin, around, generation)
+    before, gap, _ = _cut(rendered([_message("system", SYSTEM), user]), SYSTEM, USER)
     if not gap.endswith(user_start):
         return ChatPieces(_without(before, suffix=user_start), around, generation, joined=gap)
     system_end = _without(gap, suffix=user_start)
