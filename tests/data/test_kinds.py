@@ -71,6 +71,7 @@ def test_it_is_said_if_there_are_too_few_examples_to_see_labels() -> None:
         "the task is not taken for a classification; --kind classification makes it one.",
     )
     assert task_kind(dataset(["a dog", "a cat", "a dog"])).warnings == ()
+    assert task_kind(dataset([f"answer {number % 20}" for number in range(40)])).warnings == ()
     texts = ["word " * 40 + end for end in ("one", "one", "two", "two")]
     assert task_kind(dataset(texts)).warnings == ()
 

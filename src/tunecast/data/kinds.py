@@ -33,6 +33,8 @@ MAX_WORDS = 12
 EXACT_WORDS = 3
 """Words of an answer so short that it is right or wrong as a whole."""
 LABELS_SHOWN = 5
+FEW_LABELS = 10
+"""Different short answers that may be labels although they hardly repeat, as in a first small file."""
 
 
 class Kind(StrEnum):
@@ -239,7 +241,7 @@ def _nearly_labels(dataset: Dataset, *, is_short: bool) -> Iterator[str]:
         return
     so = "So the task is not taken for a classification; --kind classification makes it one."
     if distinct > examples / MIN_REPEATS:
-        if distinct <= MAX_ANSWERS and is_short:
+        if distinct <= FEW_LABELS and is_short:
             yield (
                 f"The {examples:,} training examples have {distinct:,} different completions, on average "
                 f"fewer than {MIN_REPEATS:.0f} examples of each. {so}"
