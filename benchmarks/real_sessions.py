@@ -8,10 +8,10 @@ metric`` it chooses by the metric that is named after each dataset, as ``tune`` 
 session of the baseline alone may be granted more (``--baseline-budget``): its single trial is planned to end
 well within a budget, so it needs a larger one to use as much. A budget in tokens is the same on a busy
 machine as on an idle one. With a budget in time (``--budget 5m``), the strategies run one after the other on
-each task and seed, so that other load affects all of them alike. With ``--at-once``, sessions share a machine
-with many cores or a large GPU; let all of them run at once, so that all have the same share. Outcomes are
-kept in the folder ``--results``, in one file per base model that several calls may add to. They are not
-measured again with the same runs, prior and code.
+each task and seed, so that other load affects all of them alike. With ``--at-once N``, N sessions share the
+machine all the time, in the same order; give each a core of its own. Outcomes are kept in the folder
+``--results``, in one file per base model that several calls may add to. They are not measured again with the
+same runs, prior and code.
 
 A session delivers the base model, the baseline or its incumbent, whichever has the lowest validation loss. A
 second table has the incumbent's test loss, whatever was delivered. ``transfer+final`` is ``transfer`` with
@@ -157,11 +157,7 @@ def seconds_table(found: Found, strategies: Sequence[str]) -> str:
 
 
 def measure(
-    setting: Setting,
-    kept: Kept,
-    metrics: Mapping[str, str],
-    strategies: Sequence[str],
-    seeds: int,
+    setting: Setting, kept: Kept, metrics: Mapping[str, str], strategies: Sequence[str], seeds: int
 ) -> Found:
     """Run the sessions that have no kept outcome.
 

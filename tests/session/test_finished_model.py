@@ -110,7 +110,7 @@ def test_the_cards_code_asks_as_the_training_did(
 ) -> None:
     best = finished.folder / "best"
     card = (best / "README.md").read_text(encoding="utf-8")
-    assert "The messages in `opening` are before every prompt" in card
+    assert "The code puts the same messages before every prompt" in card
     assert RULE in (finished.folder / "report.html").read_text(encoding="utf-8")
     code = card.split("```python\n")[1].split("```")[0].replace("folder = '.'", f"folder = {str(best)!r}")
     model = finished.flags[finished.flags.index("--model") + 1]

@@ -130,9 +130,8 @@ def task_kind(dataset: Dataset, wanted: str = AUTO, head: Sequence[str] = ()) ->
     has_prompts = any(len(example.turns) > 1 for example in dataset.train)
     metric = (short if is_short else "chrf") if has_prompts else LOSS
     is_open = wanted == AUTO and answers is None
-    return TaskKind(
-        kind, answers, metric, reason, tuple(_nearly_labels(dataset, is_short=is_short)) if is_open else ()
-    )
+    warnings = tuple(_nearly_labels(dataset, is_short=is_short)) if is_open else ()
+    return TaskKind(kind, answers, metric, reason, warnings)
 
 
 def _classification_by_head(dataset: Dataset, labels: Sequence[str], wanted: str) -> TaskKind:
@@ -239,12 +238,12 @@ def _nearly_labels(dataset: Dataset, *, is_short: bool) -> Iterator[str]:
     distinct, examples = len(labels.counts), len(dataset.train)
     if not 1 < distinct <= examples / 2 or not all(map(trains_one_answer, dataset.train)):
         return
-    so = "So the task is not taken for a classification; --kind classification makes it one."
+    advice = "So the task is not taken for a classification; --kind classification makes it one."
     if distinct > examples / MIN_REPEATS:
         if distinct <= FEW_LABELS and is_short:
             yield (
                 f"The {examples:,} training examples have {distinct:,} different completions, on average "
-                f"fewer than {MIN_REPEATS:.0f} examples of each. {so}"
+                f"fewer than {MIN_REPEATS:.0f} examples of each. {advice}"
             )
         return
     if distinct > MAX_ANSWERS:
@@ -254,7 +253,7 @@ def _nearly_labels(dataset: Dataset, *, is_short: bool) -> Iterator[str]:
         )
         return
     for text in _unseen(dataset, labels):
-        yield f"{text} {so}"
+        yield f"{text} {advice}"
 
 
 def _prefixes(labels: ClosedAnswers) -> Iterator[str]:

@@ -203,13 +203,16 @@ class Renderer:
 def _render_plain(turns: Sequence[Turn]) -> list[Segment]:
     segments: list[Segment] = []
     for position, turn in enumerate(turns):
-        text = turn.content
         following = turns[position + 1].content if position + 1 < len(turns) else ""
-        if not turn.trained and text and not text[-1].isspace() and not following[:1].isspace():
-            text += "\n"
+        text = turn.content if turn.trained else separated(turn.content, following)
         if text:
             segments.append(Segment(text, turn.trained, ends=turn.trained))
     return segments
+
+
+def separated(text: str, following: str = "") -> str:
+    """Return a turn's text with a line break, unless it is empty or white space separates it already."""
+    return text if not text or text[-1].isspace() or following[:1].isspace() else text + "\n"
 
 
 def template_errors() -> tuple[type[Exception], ...]:

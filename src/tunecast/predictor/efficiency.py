@@ -142,7 +142,7 @@ def ideal_ratio(run: Run) -> tuple[tuple[str, Key], float] | None:
     """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
     None if the formulas do not know the model or the method, the run is too short, it was spread over several
-    devices, or its seconds include those of others.
+    devices, or other workers shared its accelerator.
     """
     pipeline, last, seconds = run.pipeline, run.curve[-1] if run.curve else None, run.training_seconds
     if last is None or last.step < MIN_STEPS or not seconds or pipeline.method not in LEARNED_METHODS:

@@ -159,14 +159,14 @@ def _loading(given: Delivery, configuration: Mapping[str, Any]) -> str:
     elif given.bundled_base:
         note = "The base model is in `base/` beside the adapter; no network is needed."
     else:
-        where = (
-            ": put the path of its folder in place of this name"
-            if given.base_in_folder
-            else (", from the hub or its cache")
+        in_folder, on_hub = (
+            ": put the path of its folder in place of this name",
+            ", from the hub or its cache",
         )
+        where = in_folder if given.base_in_folder else on_hub
         note = f"It needs the base model `{_plain(given.base_model)}`{where}."
     if given.opening:
-        note += " The messages in `opening` are before every prompt, as they were in training."
+        note += " The code puts the same messages before every prompt as the training did."
     if pattern := configuration.get("pattern"):
         note += f" Every prompt was put into the pattern `{_plain(pattern)}`."
     if given.chooses_labels:

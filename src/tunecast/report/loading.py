@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunecast.data import Turn
+from tunecast.data.templates import separated
 from tunecast.methods import get_method
 from tunecast.methods.space import HEAD, TRAINING_LOSS
 from tunecast.models.delivered import DELIVERED
@@ -85,7 +86,7 @@ class Delivery:
         before = [{"role": turn.role, "content": turn.content} for turn in self.opening]
         lines = ['prompt = "..."', *([f"prompt = {pattern}"] if self.pattern else [])]
         if not self.has_chat_template:
-            parts = [*(repr(turn.content + "\n") for turn in self.opening), "prompt"]
+            parts = [*(repr(separated(turn.content)) for turn in self.opening), "prompt"]
             text = " + ".join([*parts, *([repr(self.separator)] if self.separator else [])])
             return [*lines, f'inputs = tokenizer({text}, return_tensors="pt")']
         return [

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunecast.data import Turn
-from tunecast.data.templates import template_errors
+from tunecast.data.templates import separated, template_errors
 from tunecast.data.tokens import special_affixes
 from tunecast.errors import ModelError
 
@@ -74,26 +74,26 @@ def modelfile(gguf: str, tokenizer: Any, stop: str, *, is_text: bool, opening: S
     Raises:
         ModelError: The chat template cannot be written as one of Ollama's, or a message not in a Modelfile.
     """
-    said: list[str] = []
+    messages: list[str] = []
     if tokenizer.chat_template and not is_text:
         pieces = _pieces(tokenizer)
-        template, said = _go_template(pieces), _said(opening, pieces.default)
+        template, messages = _go_template(pieces), _message_lines(opening, pieces.default)
     elif is_text:
         template = "{{ .Prompt }}"
     else:
-        before = "".join(turn.content + "\n" for turn in opening)
+        before = "".join(separated(turn.content) for turn in opening)
         template = _literal(before) + "{{ .Prompt }}" + _literal("\n")
     lines = [
         f"# ollama create NAME --file {MODELFILE}",
         f"FROM ./{gguf}",
         f'TEMPLATE """{template}"""',
-        *said,
+        *messages,
         f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _said(opening: Sequence[Turn], default: str) -> list[str]:
+def _message_lines(opening: Sequence[Turn], default: str) -> list[str]:
     """Return the lines for the system message, and for the other messages before every prompt."""
     turns = list(opening)
     if not (turns and turns[0].role == "system") and default:
