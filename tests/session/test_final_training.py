@@ -361,3 +361,23 @@ def test_a_larger_budget_counts_all_that_was_spent_before(
     assert sum(run.is_beside_search for run in runs) == 2
     spent = 5000 + sum(map(own_tokens, runs))
     assert 0.85 * 40_000 < spent <= 40_000
+    plan = json.loads((folder / "session.json").read_text())["final"]
+    assert plan["goes_on_with"] == before.id, "what the smaller budget trained is not trained again"
+
+
+@pytest.mark.parametrize(("budget", "scorings"), [("17k-tokens", 2), ("16000-tokens", 1)])
+def test_hardly_more_budget_does_not_lose_the_final_training(
+    budget: str, scorings: int, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    flags = ("--budget", "16k-tokens", "--epochs", "4", "--final-training", "budget")
+    before = finish(folder, tiny_llama, toy_data, *FLAGS, *RATES, *flags).result
+    assert before["winner"] == "final"
+    code, out, err = call_main(
+        "tune", "--resume", "--budget", budget, *IN_PROCESS, "--output-dir", str(folder), "--json"
+    )
+    assert code == 0, err[-3000:]
+    after = json.loads(out)
+    assert after["winner"] == "final"
+    assert after["validation"]["final"]["loss"] == before["validation"]["final"]["loss"]
+    assert json.loads((folder / "session.json").read_text())["record"]["test_scorings"] == scorings

@@ -166,7 +166,10 @@ class FinalScoring:
     def challenge(self, comparison: Comparison, trial: Trial, began_at: int) -> Comparison:
         """Let the best checkpoint of a final training compete; the winner stays if it is not better.
 
-        ``began_at`` is the step at which the trial went on with another, 0 if it began from the base model.
+        If one has competed before, with a smaller budget, the better of the two counts.
+
+        Args:
+            began_at: The step at which the trial went on with another, 0 if it began from the base model.
         """
         judge = Judge(self.prepared.task.metric)
         finalists = best_checkpoints(trial) if trial.step > began_at else []
@@ -175,7 +178,8 @@ class FinalScoring:
             self.progress.log(f"Note: {text}")
             return replace(comparison, warnings=(*comparison.warnings, text))
         validation = {**comparison.validation, **self._validate(finalists, judge)}
-        contenders = {**comparison.contenders, "final": _best_of(finalists, judge, validation)}
+        earlier = [one for name, one in comparison.contenders.items() if name == "final"]
+        contenders = {**comparison.contenders, "final": _best_of([*earlier, *finalists], judge, validation)}
         return self._compared(contenders, validation, judge, comparison.warnings)
 
     def _compared(

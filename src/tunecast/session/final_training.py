@@ -8,7 +8,8 @@ length.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tunecast.errors import OutputError, disk_error
 from tunecast.methods.rates import with_rate_for_steps
@@ -73,7 +74,7 @@ class FinalTrainer:
         seconds = self.runtime_model.expected(method, trial.effort * tokens, points, ends=True)
         return {"seconds": seconds, "tokens": tokens}.get(unit, 1.0)
 
-    def begun(self, plan: FinalPlan, others: Trials) -> Trials:
+    def begun(self, plan: FinalPlan, others: Sequence[Trial]) -> Trials:
         """Return the single trial of a plan, begun where it goes on with one of the others.
 
         Raises:
@@ -129,7 +130,7 @@ class FinalTrainer:
         affordable = self._full_length(trial, trial.plan.tokens_at(step), left, "seconds")
         if abs(affordable - planned) <= HARDLY * planned:
             return plan
-        moved = self._going_on(trial, max(1, affordable))
+        moved = replace(self._going_on(trial, max(1, affordable)), winner=plan.winner)
         return moved if self.laid_out(moved, trial)[0].plan.steady_steps >= step else plan
 
     def seconds(self, trial: Trial, *, upper: bool = False) -> float:

@@ -464,8 +464,21 @@ class Session:
             self._progress.log(f"Note: {text}")
 
     def _planned(self, search: Search, winner: Trial | None) -> FinalPlan:
-        left = self._budget_tracker.left(search.used(), "final training")
-        return self._final_trainer(search).plan(winner, left, self._budget_tracker.budget.kind)
+        """Plan to train a winner for longer; if it was already, with a smaller budget, go on with that."""
+        left, unit = (
+            self._budget_tracker.left(search.used(), "final training"),
+            self._budget_tracker.budget.kind,
+        )
+        trainer, longest = self._final_trainer(search), winner
+        for plan, trial in self._earlier_finals(search):
+            if winner is not None and plan.winner == winner.spec.run:
+                longest = trial
+        return replace(trainer.plan(longest, left, unit), winner=winner.spec.run if winner else "")
+
+    def _earlier_finals(self, search: Search) -> list[tuple[FinalPlan, Trial]]:
+        """Return the final trainings of smaller budgets, in their order."""
+        trainer = self._final_trainer(search)
+        return [(plan, trainer.laid_out(plan, search.trials[0])[0]) for plan in self._state.earlier_finals]
 
     def _final_trainer(self, search: Search) -> FinalTrainer:
         return FinalTrainer(
@@ -474,14 +487,16 @@ class Session:
 
     def _train_winner(self, search: Search, final: FinalScoring, comparison: Comparison) -> Comparison:
         """Train the winner for longer, if wanted, and let the result compete with it."""
-        choice = self._settings.final_choice
+        choice, winner = self._settings.final_choice, comparison.contenders[comparison.winner].trial
         search.handle_instructions()
+        earlier = self._earlier_finals(search)
+        for plan, trial in earlier:
+            comparison = final.challenge(comparison, trial, plan.from_step)
         if choice.kind == "none" or (search.is_ended and self._state.final is None):
             return comparison
         if self._state.final is None:
             # One more checkpoint is compared.
             self._budget_tracker.reserve_for_comparing(self._state.seconds_to_compare or 0.0)
-            winner = comparison.contenders[comparison.winner].trial
             self._state.final = self._planned(search, winner)
             # Saved before it begins, so that a resumed session neither searches nor plans again.
             self._save_state()
@@ -496,7 +511,7 @@ class Session:
         if choice.kind == "epochs":
             self._budget_tracker.end()
         trainer = self._final_trainer(search)
-        trials = trainer.begun(plan, search.trials)
+        trials = trainer.begun(plan, [*search.trials, *(trial for _, trial in earlier)])
         trained = self._beside(search).train_to_end(
             trials,
             trainer.seconds(trials[0]),
@@ -515,7 +530,7 @@ class Session:
         moved = trainer.replanned(plan, trials[0], left)
         if moved == plan:
             return trials
-        begun = trainer.begun(moved, trials)
+        begun = trainer.begun(moved, list(trials))
         self._state.final = moved
         self._save_state()
         return begun

@@ -74,6 +74,7 @@ class FinalPlan:
         reason: Reason for not training it, else empty.
         goes_on_with: Id of the run that it goes on with; empty if it begins from the base model.
         from_step: The step of that run from which it goes on.
+        winner: Id of the run that won the search; empty in sessions of earlier versions.
     """
 
     pipeline: Pipeline | None = None
@@ -81,6 +82,7 @@ class FinalPlan:
     reason: str = ""
     goes_on_with: str = ""
     from_step: int = 0
+    winner: str = ""
 
 
 @dataclass
@@ -107,6 +109,7 @@ class SessionState:
         held_back: Amount of the budget, in its unit, reserved for the forecast.
         survey: The measurements for the forecast.
         final: The longer training of the winner.
+        earlier_finals: Those of smaller budgets, in their order.
         diagnostics: Doubts about the strategy's predictions, one sentence each.
         added: Ids of the pipelines that a person added, which go before the strategy's choices.
         instructions: What a person told the session, and what came of it.
@@ -138,6 +141,7 @@ class SessionState:
     held_back: float | None = None
     survey: SurveyPlan | None = None
     final: FinalPlan | None = None
+    earlier_finals: list[FinalPlan] = field(default_factory=list)
     diagnostics: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
     instructions: list[HandledInstruction] = field(default_factory=list)
@@ -201,11 +205,12 @@ def _check_values(state: SessionState) -> None:
     decided = state.configuration.get("objective") == AUTO and state.objective not in ("", LOSS)
     if decided and not is_label_metric(state.objective):
         raise _damaged(f"objective is {state.objective!r}.")
-    final = state.final if state.final is not None and state.final.pipeline is not None else None
-    if final is not None and not 1 <= final.full_length_tokens <= MAX_TOKENS:
-        raise _damaged(f"the final training's length is {final.full_length_tokens}.")
-    last = [final.pipeline] if final is not None and final.pipeline is not None else []
-    for pipeline in (*state.recommended, *state.candidates, *last):
+    finals = [*state.earlier_finals, *([state.final] if state.final else [])]
+    for final in finals:
+        if final.pipeline is not None and not 1 <= final.full_length_tokens <= MAX_TOKENS:
+            raise _damaged(f"the final training's length is {final.full_length_tokens}.")
+    trained = [final.pipeline for final in finals if final.pipeline is not None]
+    for pipeline in (*state.recommended, *state.candidates, *trained):
         try:
             check_pipeline(pipeline)
             if BATCH_SIZE not in pipeline.hyperparameters:
@@ -236,13 +241,26 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
         )
     _check_same(content["configuration"], settings)
     state = read_state(content)
-    if state.configuration["budget"] == settings.budget:
-        return state
-    # With a larger budget the search goes on; all that follows it is decided again.
-    configuration = {**state.configuration, "budget": settings.budget}
-    scorings = state.record.test_scorings if state.record else state.earlier_scorings
-    grown = replace(state, configuration=configuration, earlier_scorings=scorings)
-    return replace(grown, held_back=None, survey=None, final=None, record=None, is_ended=False)
+    began, now = Budget.parse(state.configuration["budget"]), Budget.parse(settings.budget)
+    return state if began.amount == now.amount else _with_larger_budget(state, now)
+
+
+def _with_larger_budget(state: SessionState, budget: Budget) -> SessionState:
+    """Return a state with which the search goes on; all that follows it is decided again."""
+    finals = list(state.earlier_finals)
+    if state.final is not None and state.final.pipeline is not None:
+        finals.append(state.final)
+    return replace(
+        state,
+        configuration={**state.configuration, "budget": budget.text},
+        earlier_scorings=state.record.test_scorings if state.record else state.earlier_scorings,
+        earlier_finals=finals,
+        held_back=None,
+        survey=None,
+        final=None,
+        record=None,
+        is_ended=False,
+    )
 
 
 def state_of(
