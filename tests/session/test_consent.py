@@ -35,6 +35,7 @@ def sent(folder: Path, **configuration: Any) -> Path:
         (CODE, "--trust-remote-code --objective sent:score"),
         ({"store": "postgresql://host.invalid/runs"}, "--store postgresql://host.invalid/runs"),
         ({"ray_address": "host.invalid:6379"}, "--ray-address host.invalid:6379"),
+        ({"guard": ["python", "sent.yaml"]}, "--guard python --guard sent.yaml"),
     ],
 )
 def test_resuming_repeats_the_flags_that_reach_outside(
@@ -54,7 +55,8 @@ def test_resuming_repeats_the_flags_that_reach_outside(
 
 def test_a_flag_of_another_setting_is_no_consent() -> None:
     assert needs_consent({"trust_remote_code": False, "objective": "rougeL", "store": ""}) == []
-    assert needs_consent({"trust_remote_code": None, "objective": 5, "store": 5}) == []
+    assert needs_consent({"trust_remote_code": None, "objective": 5, "store": 5, "guard": 5}) == []
+    assert needs_consent({"guard": ["python", "kept.jsonl", "lm-eval:arc_easy", 5]}) == []
     check_consent(CODE, CODE, "out")
     with pytest.raises(ConfigurationError, match=r"run code .* \(--trust-remote-code\)"):
         check_consent(CODE, {"objective": "sent:score"}, "out")

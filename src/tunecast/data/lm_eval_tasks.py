@@ -41,7 +41,12 @@ class Questions:
 
 def is_lm_eval(source: str) -> bool:
     """Return whether ``source`` names a task: ``lm-eval:NAME``, or a YAML file that defines one."""
-    return source.startswith(PREFIX) or source.lower().endswith(YAML)
+    return source.startswith(PREFIX) or is_definition(source)
+
+
+def is_definition(source: str) -> bool:
+    """Return whether ``source`` is a YAML file that defines a task; such a file may run code."""
+    return source.lower().endswith(YAML)
 
 
 def lm_eval_questions(source: str) -> dict[str, Questions]:

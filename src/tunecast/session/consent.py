@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunecast.data.lm_eval_tasks import is_definition
 from tunecast.errors import ConfigurationError
 from tunecast.session.flags import flags_of
 from tunecast.session.folder import read_session
+from tunecast.session.guards import split_columns
 
 CODE = "run code from outside of Tunecast"
 ELSEWHERE = {"store": "open a store outside of its folder", "ray_address": "train on a Ray cluster"}
@@ -26,11 +28,14 @@ def needs_consent(configuration: Mapping[str, Any]) -> list[str]:
         configuration: Settings by name, whole or in part; values of wrong types are left for other checks.
     """
     objective, store = configuration.get("objective"), configuration.get("store")
+    guards = configuration.get("guard")
+    guards = guards if isinstance(guards, list | tuple) else ()
     found = {
         "trust_remote_code": bool(configuration.get("trust_remote_code")),
         "objective": isinstance(objective, str) and ":" in objective,
         "store": isinstance(store, str) and store != "",
         "ray_address": bool(configuration.get("ray_address")),
+        "guard": any(is_definition(split_columns(one)[0]) for one in guards if isinstance(one, str)),
     }
     return [name for name, is_needed in found.items() if is_needed]
 
