@@ -33,6 +33,14 @@ def test_hub_ids_stay_and_paths_go(name: str, value: str, shown: str) -> None:
     assert without_paths({name: value})[name] == shown
 
 
+def test_a_relative_path_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clients").mkdir()
+    (tmp_path / "clients" / "acme.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    assert without_paths({"data": "clients/acme.jsonl"})["data"] == "acme.jsonl"
+    assert without_paths({"data": "clients/other"})["data"] == "clients/other"
+
+
 def test_no_setting_tells_a_folder() -> None:
     private = Path("/home/me/secret")
     settings = SessionSettings(
@@ -42,6 +50,9 @@ def test_no_setting_tells_a_folder() -> None:
         store=str(private / "runs.sqlite"),
         prior=str(private / "my.safetensors"),
         proxy_for=str(private / "large"),
+        executor="ray",
+        shared_dir=str(private / "shared"),
+        ray_address="secret.host.org:6379",
     ).as_json()
     shown = without_paths(settings)
     assert not [value for value in shown.values() if "secret" in str(value)]

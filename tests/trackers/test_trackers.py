@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from trackers.sending import NAMES, sample, session_in
-from tunecast.records import Run
+from tunecast.records import Run, RunError
 from tunecast.trackers import content
 
 HERE = Path(__file__).parent
@@ -114,6 +115,11 @@ def test_scores_and_outcomes_are_in_the_summaries(shown: dict[str, Any], tracker
     own = shown[tracker][session_in(Path()).name]["summary"]
     assert own[f"{prefix}winner"] == record.winner
     assert own["baseline_test_loss"] == pytest.approx(record.contender("baseline").test.loss)
+
+
+def test_the_text_of_an_error_stays_here() -> None:
+    failed = replace(sample()[1][1], error=RunError("OSError", "[Errno 28] /home/me/secret/out"))
+    assert content.outcome(failed) == {"outcome": failed.outcome.value, "error": "OSError"}
 
 
 def test_mlflow_ends_its_runs(shown: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def read(
         if empty:
             empty_rows += len(empty)
             warnings.append(
-                f"{parts[0].place}: {len(empty)} of {total} rows have an empty completion and were left out "
+                f"{split}: {len(empty)} of {total} rows have an empty completion and were left out "
                 f"({parts[0].unit}s {listed(empty)})."
             )
     origin = read_origin(expanded(source)) if expanded(source).is_file() else None

@@ -7,22 +7,24 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from tunecast.report.loading import HUB_ID
+from tunecast.report.loading import is_hub_id
 from tunecast.session.guards import split_columns
 
-OWN_LOCATIONS = ("output_dir", "store", "prior")
+OWN_LOCATIONS = ("output_dir", "store", "prior", "shared_dir")
 LOCATIONS = ("model", "data", "proxy_for", *OWN_LOCATIONS)
 """Settings that hold a location; the latter are never on a hub."""
 
 
 def without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace paths by bare names, and remove a store's address and password.
+    """Replace paths by bare names, and remove a store's address and password and a cluster's address.
 
     Reports are shared, and paths on the user's machine are private. Hub ids stay.
     """
     shown = dict(configuration)
     if "guard" in shown:
         shown["guard"] = [_bare_guard(source) for source in shown["guard"]]
+    if shown.get("ray_address"):
+        shown["ray_address"] = ""
     for name in LOCATIONS:
         value = shown.get(name)
         if name == "store" and isinstance(value, str):
@@ -39,4 +41,4 @@ def _bare_guard(source: str) -> str:
 
 
 def _bare(source: str) -> str:
-    return source if HUB_ID.fullmatch(source) else PurePath(source).name
+    return source if is_hub_id(source) else PurePath(source).name

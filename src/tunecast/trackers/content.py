@@ -62,10 +62,10 @@ def _measured(point: Point) -> Metrics:
 
 
 def outcome(run: Run) -> dict[str, str]:
-    """Return how a run stands or ended, and why."""
+    """Return how a run stands or ended, and the kind of error; its text may hold paths."""
     if run.error is None:
         return {"outcome": run.outcome.value}
-    return {"outcome": run.outcome.value, "error": f"{run.error.kind}: {run.error.text}"}
+    return {"outcome": run.outcome.value, "error": run.error.kind}
 
 
 def has_ended(run: Run) -> bool:

@@ -49,6 +49,7 @@ class Tracking:
     ) -> None:
         self._progress = progress
         self._patience_seconds = patience_seconds
+        self._has_waited = False
         self._notes: SimpleQueue[str] = SimpleQueue()
         self._feeds = [_Feed(tracker, session, runs, self._notes) for tracker in trackers]
         for feed in self._feeds:
@@ -85,6 +86,9 @@ class Tracking:
         self._wait()
 
     def _wait(self) -> None:
+        if self._has_waited:  # what has not answered is not waited for again
+            return
+        self._has_waited = True
         over = time.monotonic() + self._patience_seconds
         for feed in self._feeds:
             feed.join(max(0.0, over - time.monotonic()))
