@@ -102,7 +102,7 @@ def test_card_holds_hyperparameters_data_hardware_versions_seed() -> None:
 
 def test_card_says_where_the_base_lies() -> None:
     record, run = delivered()
-    assert "is in `base/` beside the adapter" in model_card(record, run, base_model="smollm2")
+    assert "is in base/ beside the adapter" in model_card(record, run, base_model="smollm2")
     of_the_hub = model_card(record, run, base_model="org/base")
     assert "It needs the base model `org/base`, from the hub" in of_the_hub
     assert "put the path of its folder in place" in model_card(record, run, base_model="/models/mine")

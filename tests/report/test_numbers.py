@@ -36,15 +36,26 @@ def test_rate(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(0, "0"), (99, "99"), (950, "950"), (12_400, "12.4k"), (1.35e6, "1.35M"), (None, numbers.MISSING)],
+    [
+        *((0, "0"), (99, "99"), (950, "950"), (999.6, "1k"), (12_400, "12.4k"), (999_700, "1M")),
+        *((1.35e6, "1.35M"), (None, numbers.MISSING)),
+    ],
 )
 def test_compact(amount: float | None, text: str) -> None:
     assert numbers.compact(amount) == text
 
 
+def test_large_numbers_have_no_exponent() -> None:
+    assert [numbers.plain(value) for value in (0.254, 1.0, 2.34, 128.4, 3910.0)] == [
+        *("0.25", "1", "2.3", "128", "3,910")
+    ]
+    assert [numbers.plain(value, 3) for value in (0.254, 23.45, 3910.0)] == ["0.254", "23.4", "3,910"]
+
+
 def test_bytes_are_decimal() -> None:
     assert numbers.storage(3.21e9) == "3.21 GB"
     assert numbers.storage(512e6) == "512 MB"
+    assert numbers.storage(999_900_000) == "1 GB"
     assert numbers.storage(12) == "12 bytes"
 
 

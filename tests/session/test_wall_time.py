@@ -14,8 +14,13 @@ from tunecast.session.calibrate_length import BaseMeasurement
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.recommendation import recommended
 from tunecast.session.settings import SessionSettings
-from tunecast.session.wall_time import Speed, final_training_seconds, measured_speed, predicted_speed
-from tunecast.session.wall_time import test_scoring_seconds as scoring_seconds
+from tunecast.session.wall_time import (
+    Speed,
+    final_training_seconds,
+    measured_speed,
+    predicted_speed,
+    seconds_to_score_test,
+)
 from tunecast.training.measurement import Scored
 
 
@@ -29,20 +34,22 @@ def test_scoring_takes_longer_with_more_examples_and_with_answers(
     half = replace(metric, training_task=fewer)
     speed = Speed(training=1.0, scoring=0.5, answering=100.0)
     tokens = sum(example.tokens for example in task.test)
-    assert scoring_seconds(prepared, settings, speed) == 3 * (0.5 * tokens + 5 * 100.0)
-    assert scoring_seconds(metric, settings, speed) == 3 * (0.5 * tokens + len(task.test) * 100.0)
-    assert scoring_seconds(half, settings, speed) == pytest.approx(
-        scoring_seconds(metric, settings, speed) / 2, rel=0.2
+    assert seconds_to_score_test(prepared, settings, speed) == 3 * (0.5 * tokens + 5 * 100.0)
+    assert seconds_to_score_test(metric, settings, speed) == 3 * (0.5 * tokens + len(task.test) * 100.0)
+    assert seconds_to_score_test(half, settings, speed) == pytest.approx(
+        seconds_to_score_test(metric, settings, speed) / 2, rel=0.2
     )
     labelled = replace(task, labels=(EncodedLabel("a", (1, 2), "a"), EncodedLabel("b", (3, 2), "b")))
     by_loss = replace(prepared, training_task=labelled)
-    assert scoring_seconds(by_loss, settings, speed) == scoring_seconds(metric, settings, speed)
+    assert seconds_to_score_test(by_loss, settings, speed) == seconds_to_score_test(metric, settings, speed)
     chosen = 3 * 0.5 * (tokens + 4 * len(task.test))  # labels are chosen beside the answers
-    assert scoring_seconds(replace(metric, training_task=labelled), settings, speed) == (
-        scoring_seconds(metric, settings, speed) + chosen
+    assert seconds_to_score_test(replace(metric, training_task=labelled), settings, speed) == (
+        seconds_to_score_test(metric, settings, speed) + chosen
     )
     longer = replace(settings, final_training="budget")
-    assert scoring_seconds(prepared, longer, speed) == 4 / 3 * scoring_seconds(prepared, settings, speed)
+    assert seconds_to_score_test(prepared, longer, speed) == 4 / 3 * seconds_to_score_test(
+        prepared, settings, speed
+    )
     assert final_training_seconds(task, 2.0, speed) > 2 * task.train_tokens
 
 

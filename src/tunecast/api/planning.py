@@ -33,7 +33,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     from tunecast.session.constant_answers import majority_loss
     from tunecast.session.prepare import prepare_task
     from tunecast.session.recommendation import recommended, recommended_candidates
-    from tunecast.session.wall_time import predicted_speed, test_scoring_seconds
+    from tunecast.session.wall_time import predicted_speed, seconds_to_score_test
     from tunecast.session.worker_limits import limit_bytes, with_worker_count
 
     check_settings(settings)
@@ -79,7 +79,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
             "examples": len(training_task.test),
             "seconds": None
             if isinstance(predicted, UserError)
-            else test_scoring_seconds(prepared, settings, predicted_speed(prepared, predicted)),
+            else seconds_to_score_test(prepared, settings, predicted_speed(prepared, predicted)),
         },
         "space": [str(parameter) for parameter in space.values()],
         "prediction": {"warnings": [predicted.what]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
@@ -217,7 +218,7 @@ def _print_federated(found: FederatedRecommendation, model: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tunecast.report.numbers import duration
+    from tunecast.report.numbers import duration, plain
 
     console, asked = Console(), found.federation
     title = (
@@ -233,7 +234,7 @@ def _print_federated(found: FederatedRecommendation, model: str) -> None:
             f"{one.kept:.0%}",
             f"{100 * one.kept_low:.0f}-{one.kept_high:.0%}",
             f"{one.predicted_loss:.2f}",
-            f"{one.total_bytes / 1e6:,.3g}",
+            plain(one.total_bytes / 1e6, 3),
             duration(one.seconds),
             f"{one.memory_gb:.1f}" if one.fits else f"{one.memory_gb:.1f} (!)",
             one.variant,
@@ -248,7 +249,7 @@ def _print_federated(found: FederatedRecommendation, model: str) -> None:
         found.studied,
         *(["(!) More than a client's device holds."] if not all(one.fits for one in found.prospects) else []),
         "Run the first by:",
-        f"  tunecast federate --model {model} --validation FILE --clients DIR... {best.flags}",
+        f"  tunecast federate --model {shlex.quote(model)} --validation FILE --clients DIR... {best.flags}",
         *(f"Note: {warning}" for warning in found.warnings),
     ]
     console.print(table)

@@ -105,8 +105,8 @@ def basis(model: ModelFacts, provenance: Provenance) -> str:
 
 def _size(parameters: int) -> str:
     if parameters >= 1e12:
-        return f"{parameters / 1e12:.2g} trillion"
-    return f"{parameters / 1e9:.2g} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
+        return f"{parameters / 1e12:.3g} trillion"
+    return f"{parameters / 1e9:.3g} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
 
 
 def _rate(prospect: Prospect, model: ModelFacts, law: RateLaw) -> str:
@@ -132,8 +132,9 @@ def _failure(prospect: Prospect) -> list[str]:
 
 def _length(prospect: Prospect, situation: Situation) -> str:
     epochs = prospect.full_length_tokens / situation.lengths.train_tokens
+    passes = f"{epochs:.2g}" if epochs < 10 else f"{epochs:,.0f}"
     return (
-        f"{prospect.total_steps} steps over {prospect.full_length_tokens:,} tokens, {epochs:.2g} passes over "
+        f"{prospect.total_steps} steps over {prospect.full_length_tokens:,} tokens, {passes} passes over "
         f"{situation.lengths.examples:,} examples of {situation.lengths.mean:.0f} tokens."
     )
 

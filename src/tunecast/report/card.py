@@ -132,10 +132,9 @@ def _classification(record: SessionRecord, given: Delivery) -> str:
     if measures is None or classified is None:
         return ""
     matrix = confusions(classified).table
-    how = "its classification head scores highest" if given.is_classifier else "the model finds likeliest"
-    unit = "" if given.is_classifier else ", by nats per token"
     return (
-        f"## Classification\n\nEvery test example gets the label that {how}{unit}; nothing is generated. "
+        f"## Classification\n\nEvery test example gets the label that {given.choice_of_label}; nothing is "
+        "generated. "
         f"{measures.note}\n\n{_table(measures.header, measures.rows)}\n\n"
         f"This model's answers by true label:\n\n{_table(matrix.header, matrix.rows)}"
     )
@@ -149,22 +148,7 @@ def _guards(record: SessionRecord) -> str:
 
 
 def _loading(given: Delivery, configuration: Mapping[str, Any]) -> str:
-    if given.merged:
-        note = (
-            "The adapter is merged into the weights of the base model, rounded to their type, so its scores "
-            "may differ slightly from those above. The folder is complete; no network is needed."
-        )
-    elif not given.adapter:
-        note = "The folder is complete; no network is needed."
-    elif given.bundled_base:
-        note = "The base model is in `base/` beside the adapter; no network is needed."
-    else:
-        in_folder, on_hub = (
-            ": put the path of its folder in place of this name",
-            ", from the hub or its cache",
-        )
-        where = in_folder if given.base_in_folder else on_hub
-        note = f"It needs the base model `{_plain(given.base_model)}`{where}."
+    note = given.requirement(f"`{_plain(given.base_model)}`")
     if given.opening:
         note += " The code puts the same messages before every prompt as the training did."
     if pattern := configuration.get("pattern"):

@@ -57,6 +57,28 @@ class Delivery:
         """Library that loads it, as model cards name it."""
         return "peft" if self.adapter else "transformers"
 
+    def requirement(self, base_model: str) -> str:
+        """Say what loading it needs beside the folder; ``base_model`` is the base model's name, marked up."""
+        if self.merged:
+            return (
+                "The adapter is merged into the weights of the base model, rounded to their type, so its "
+                "scores may differ slightly from those above. The folder is complete; no network is needed."
+            )
+        if not self.adapter:
+            return "The folder is complete; no network is needed."
+        if self.bundled_base:
+            return "The base model is in base/ beside the adapter; no network is needed."
+        if self.base_in_folder:
+            return f"It needs the base model {base_model}: put the path of its folder in place of this name."
+        return f"It needs the base model {base_model}, from the hub or its cache."
+
+    @property
+    def choice_of_label(self) -> str:
+        """Say which label a classifier answers with."""
+        if self.is_classifier:
+            return "its classification head scores highest"
+        return "the model finds likeliest, by nats per token"
+
     def code(self, folder: str) -> str:
         """Write Python that loads the model from ``folder`` and answers one prompt."""
         names = ["AutoConfig"] if self.is_classifier and self.adapter else []
@@ -187,10 +209,15 @@ def origin_of(record: SessionRecord) -> Origin | None:
     return Origin.read(expanded(record.output_dir) / DELIVERED)
 
 
+def is_hub_id(source: str) -> bool:
+    """Return whether a model or dataset is named by its id on the hub, and not by a path that is alike."""
+    return bool(HUB_ID.fullmatch(source)) and not source.startswith(".") and not expanded(source).exists()
+
+
 def _public_name(base_model: str, run: Run) -> str:
     """Return a hub id or a bare name, never a path on the user's machine."""
     if base_model in ALIASES:
         return ALIASES[base_model]
-    if HUB_ID.fullmatch(base_model) and not Path(base_model).exists() and not base_model.startswith("."):
+    if is_hub_id(base_model):
         return base_model
     return Path(run.model.name or base_model).name

@@ -46,10 +46,16 @@ def rate(value: float | None) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def plain(value: float, digits: int = 2) -> str:
+    """Format a positive number with so many digits, or all before the point: ``0.25``, ``3,910``."""
+    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
 def compact(amount: float | None) -> str:
     """Format an amount with three significant digits and a suffix: ``950``, ``12.4k``, ``1.35M``."""
     if amount is None or not math.isfinite(amount):
         return MISSING
+    amount = float(f"{amount:.3g}")  # rounded first, so that it decides the suffix
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(amount) >= limit:
             return f"{amount / limit:.3g}{suffix}"
@@ -60,6 +66,7 @@ def storage(amount: float | None) -> str:
     """Format bytes in decimal units: ``3.21 GB`` is 3.21 · 10^9 bytes."""
     if amount is None or not math.isfinite(amount):
         return MISSING
+    amount = float(f"{amount:.3g}")
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if amount >= limit:
             return f"{amount / limit:.3g} {unit}"

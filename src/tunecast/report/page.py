@@ -11,7 +11,7 @@ from tunecast.records import Run
 from tunecast.report.classification import confusions, measures_table, winner_classification
 from tunecast.report.forecast import forecast_sentences, forecast_table, missing_forecast
 from tunecast.report.guards import guards_table
-from tunecast.report.loading import delivery, origin_of
+from tunecast.report.loading import Delivery, delivery, origin_of
 from tunecast.report.locations import without_paths
 from tunecast.report.longer import longer_command, longer_sentence
 from tunecast.report.tables import (
@@ -63,7 +63,7 @@ def _values(
 ) -> dict[str, Any]:
     from tunecast.report.figures import FAILED, method_styles
 
-    forecast, longer = record.forecast, record.longer
+    forecast, longer, given = record.forecast, record.longer, _delivery(record, runs)
     configuration = without_paths(record.configuration)
     return {
         "record": record,
@@ -87,7 +87,9 @@ def _values(
         "hardware": hardware_facts(runs[0].machine) if runs else {},
         "versions": version_facts(record),
         "configuration": pretty_json(configuration),
-        "loading": _loading_code(record, runs),
+        "loading": given.code("best") if given else "",
+        "requirement": given.requirement(given.base_model) if given else "",
+        "choice_of_label": given.choice_of_label if given else "",
     }
 
 
@@ -124,14 +126,14 @@ def _legends(sections: dict[str, list[Plot]], styles: dict[str, Style]) -> dict[
     }
 
 
-def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
+def _delivery(record: SessionRecord, runs: Sequence[Run]) -> Delivery | None:
+    """Return what the session delivered; None if the winner's run is not known."""
     winner = record.find_contender(record.winner)
     run = next((one for one in runs if winner and one.id == winner.run), None)
     if winner is None or run is None:
-        return ""
+        return None
     best = Path(record.output_dir) / "best"
     base_model = str(record.configuration.get("model", record.task.model))
     pattern = str(record.configuration.get("pattern") or "")
     chooses = winner.classification is not None
-    given = delivery(run, base_model, best, chooses_labels=chooses, pattern=pattern, origin=origin_of(record))
-    return given.code("best")
+    return delivery(run, base_model, best, chooses_labels=chooses, pattern=pattern, origin=origin_of(record))

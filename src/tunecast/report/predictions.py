@@ -19,7 +19,7 @@ from tunecast.session.wall_time import (
     least_budget_seconds,
     measured_speed,
     predicted_speed,
-    test_scoring_seconds,
+    seconds_to_score_test,
 )
 from tunecast.training.label_metrics import is_label_metric
 
@@ -105,7 +105,7 @@ def _show_times(
     title: str, settings: SessionSettings, prepared: PreparedTask, speed: Speed, progress: Progress
 ) -> None:
     training_task = prepared.training_task
-    seconds = test_scoring_seconds(prepared, settings, speed)
+    seconds = seconds_to_score_test(prepared, settings, speed)
     progress.log(wall_time_text(title, settings.budget, seconds, len(training_task.test)))
     if (epochs := settings.final_choice.epochs) is not None:
         progress.log(final_training_text(epochs, final_training_seconds(training_task, epochs, speed)))

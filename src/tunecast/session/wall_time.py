@@ -52,7 +52,7 @@ def measured_speed(prepared: PreparedTask, measured: BaseMeasurement) -> Speed:
     return Speed(training, scoring, _answering(prepared, training))
 
 
-def test_scoring_seconds(prepared: PreparedTask, settings: SessionSettings, speed: Speed) -> float:
+def seconds_to_score_test(prepared: PreparedTask, settings: SessionSettings, speed: Speed) -> float:
     """Return the expected seconds of scoring all contenders on the test split."""
     training_task = prepared.training_task
     # The base model, the baseline and the incumbent.
