@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from sessions import FLAGS, IN_PROCESS, Finished, call_main, unfinish
 from tunecast.methods import BASELINE
 from tunecast.records import Pipeline
@@ -70,6 +71,16 @@ def test_a_method_without_a_file_stops_where_validation_no_longer_improves(
     assert code == 0, err
     assert f"Going on after step {last} of {run.total_steps}, best validation loss" in err
     assert json.loads(out)["training"] == result["training"]
+
+
+def test_a_method_that_the_model_has_no_room_for_is_one_message(tiny_gpt2: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "blue " * (20 + number), "completion": f"{number}"} for number in range(40)]
+    data = tiny.write_jsonl(tmp_path / "long.jsonl", rows)
+    flags = ("--method", "prompt_tuning", "--model", str(tiny_gpt2), "--data", str(data), *IN_PROCESS)
+    code, _, err = call_main("train", *flags, "--output-dir", str(tmp_path / "out"))
+    assert code == 2
+    assert "prompt_tuning cannot train this model on these data" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

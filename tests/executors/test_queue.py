@@ -210,7 +210,7 @@ def test_a_worker_that_refuses_is_told_of_and_others_are_awaited(
         reason = broken(ConfigurationError("It runs torch 1 there and torch 2 here.", "Install the same."))
         store.work_queue.join("ann", offer.id, "ann", REFUSING, folder.seal("ann", reason))
         until(lambda: len(told) == 2)
-        assert told[1] == "The worker on ann cannot help: It runs torch 1 there and torch 2 here."
+        assert told[1] == "The worker on ann cannot join: It runs torch 1 there and torch 2 here."
         bob.join()
         opened.result()
     assert len(queue.slots) == 1
@@ -337,8 +337,8 @@ def test_processes_that_are_killed_or_stopped_lose_their_lease(tmp_path: Path) -
         assert executor.call(Do(workplaces.put_paper)) == 1, "it has joined again, at an empty desk"
         processes[1].terminate()
         _, said = processes[1].communicate(timeout=60)
-    assert "The session has taken this worker for lost; it starts again." in said
-    assert said.endswith("Left.\n")
+    assert "The session gave this worker up as lost; it will rejoin." in said
+    assert said.endswith("Worker stopped.\n")
     assert processes[1].returncode == 0
 
 

@@ -132,7 +132,7 @@ def test_one_that_was_taken_for_lost_aborts_and_joins_again(
     session.ask(1, Asked(Do(workplaces.doze)))
     session.queue.leave(before)
     ended.result(timeout=60)
-    assert told[-1] == "The session has taken this worker for lost; it starts again."
+    assert told[-1] == "The session gave this worker up as lost; it will rejoin."
     assert session.queue.members("place") == []
 
 

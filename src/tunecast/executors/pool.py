@@ -215,7 +215,7 @@ class PoolExecutor(Executor):
     def _note_refusal(self, id: str, host: str, reason: Broken) -> None:
         """Report why a worker cannot serve this workplace."""
         self._refusing[id] = reason
-        self._tell(f"The worker on {host} cannot help: {reason.text}")
+        self._tell(f"The worker on {host} cannot join: {reason.text}")
 
     def _lose(self, number: int, why: str = "was lost", outcome: Outcome = Outcome.FAILED) -> None:
         """Take a worker that is gone out of its slot."""

@@ -58,7 +58,7 @@ def work(store: str, shared_dir: Path | None, stay: Stay, tell: Callable[[str], 
         with Store.open(store) as opened:
             QueueWorker(opened.work_queue, folder, stay, tell).run()
     except (_Ended, KeyboardInterrupt):
-        tell("Left.")
+        tell("Worker stopped.")
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.alarm(0)
@@ -181,7 +181,7 @@ class QueueWorker:
         return True
 
     def _answer_requests(self, offer: Offer, worker: str, local: LocalExecutor, heartbeat: Heartbeat) -> None:
-        """Answer requests until the session ends, has taken this worker for lost, or asks nothing for long.
+        """Answer requests until the session ends, has given this worker up as lost, or asks nothing for long.
 
         Raises:
             ModelError: The worker process died and cannot be replaced.
@@ -192,7 +192,7 @@ class QueueWorker:
         while True:
             inbox = patiently(lambda: self._queue.inbox(worker), offer.lease_seconds)
             if heartbeat.is_lost or not inbox.is_member:
-                self._tell("The session has taken this worker for lost; it starts again.")
+                self._tell("The session gave this worker up as lost; it will rejoin.")
                 return
             if not inbox.is_open:
                 self._tell("The session has ended.")

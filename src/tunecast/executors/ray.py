@@ -376,6 +376,8 @@ def _connected(address: str, tell: Callable[[str], None]) -> tuple[Any, bool]:
 def _own_signals() -> Any:
     """Keep this process's handler of SIGTERM, which Ray replaces by its own."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

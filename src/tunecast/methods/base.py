@@ -28,8 +28,8 @@ class Method(ABC):
     """A way of changing weights.
 
     A method turns the worker's frozen base model into a model to train, and later restores the base model.
-    All trained parameters are float32, unless the method trains the base itself. Methods are stateless: the
-    state of a trial lives in the model that ``attach`` returns.
+    All trained parameters are float32, unless the method trains the base itself. Apart from caches, methods
+    are stateless: the state of a trial lives in the model that ``attach`` returns.
     """
 
     name: ClassVar[str]

@@ -43,7 +43,7 @@ class Requester:
         answer = self.answer(request)
         if isinstance(answer, Crash):
             raise ModelError(
-                f"{answer.text.capitalize()}, {1 + answer.max_retries} times in a row.",
+                f"{answer.text[0].upper()}{answer.text[1:]}, {1 + answer.max_retries} times in a row.",
                 "Free some memory and go on with --resume; what was measured so far is kept.",
             )
         return answer

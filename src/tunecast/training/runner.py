@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.atomic import apply_umask
-from tunecast.errors import ModelError
+from tunecast.errors import ModelError, first_line
 from tunecast.hardware.machine import SecondsClock, load_average, peak_bytes, reset_peak
 from tunecast.methods import Method, get_method
 from tunecast.models.classifier import is_classifier
@@ -242,9 +242,12 @@ class Runner:
         not most. At least one step is taken. If the loss diverges, the steps before that count.
 
         Raises:
-            ModelError: It diverges at the very first step.
+            ModelError: It diverges at the very first step, or the method does not work with the model.
         """
-        live = self._made_live(replace(spec, run="speed"), 0)
+        try:
+            live = self._made_live(replace(spec, run="speed"), 0)
+        except (ValueError, TypeError, NotImplementedError) as error:  # as peft refuses a model
+            raise _cannot_train(spec, error) from error
         clock = SecondsClock(self.training_task.device)
         rates: list[float] = []
 
@@ -262,6 +265,8 @@ class Runner:
                     f"Training by {spec.pipeline.method} diverges at its first step: {error}.",
                     "Look at the data (tunecast data check), or give --dtype float32.",
                 ) from error
+            except (ValueError, TypeError, NotImplementedError, IndexError) as error:
+                raise _cannot_train(spec, error) from error
             rates.append((live.plan.tokens_at(live.step) - before) / max(segment.training.wall, 1e-9))
         self.release()
         return statistics.median(rates[1:] or rates)
@@ -514,3 +519,11 @@ class Runner:
 
     def _prepared(self, examples: Examples) -> Examples:
         return self._loss.prepare(self._base, examples, self._compute)
+
+
+def _cannot_train(spec: TrialSpec, error: Exception) -> ModelError:
+    """Return the error for a method that does not work with the model, which libraries tell by any kind."""
+    return ModelError(
+        f"{spec.pipeline.method} cannot train this model on these data: {first_line(error).rstrip('.')}.",
+        "Choose another method.",
+    )

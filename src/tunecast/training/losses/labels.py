@@ -11,7 +11,7 @@ import numpy as np
 
 from tunecast.data.encode import IGNORED, EncodedExample
 from tunecast.records import Pipeline
-from tunecast.training.losses.completion import Batch, CompletionLoss, collate, example_nats
+from tunecast.training.losses.completion import Batch, CompletionLoss, collate, example_nats, summed_nats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,8 +98,10 @@ class LabelLoss(CompletionLoss):
         """Put every label after each prompt, with the example's own label as the target."""
         import torch
 
+        # An encoder-decoder's decoder reads its labels, so there the loss alone leaves the beginning out.
+        ignored = 0 if compute.architecture == "encoder-decoder" else self.common
         rows = [
-            with_label(prompt_ids(example), label, compute, self.common)
+            with_label(prompt_ids(example), label, compute, ignored)
             for example in examples
             for label in self.labels
         ]
@@ -124,9 +126,17 @@ class LabelLoss(CompletionLoss):
         """Score each label of each example, shape (examples, labels); the answer has the highest score."""
         import torch
 
-        nats = example_nats(model, batch).view(batch.targets.shape)
+        nats = self._nats(model, batch).view(batch.targets.shape)
         lengths = torch.tensor(self.lengths, dtype=nats.dtype, device=nats.device)
         return -nats / lengths * lengths.mean()
+
+    def _nats(self, model: Any, batch: LabelBatch) -> Tensor:
+        """Sum the nats of each row's label without the beginning that all labels share, shape (rows,)."""
+        if batch.kept:
+            return example_nats(model, batch)
+        counted = batch.labels.clone()
+        counted[:, : self.common] = IGNORED
+        return summed_nats(model(**batch.inputs, labels=batch.labels).logits.float(), counted)
 
     def target(self, example: EncodedExample) -> np.ndarray:
         """Return the share of each label in the answer, shape (labels,)."""
