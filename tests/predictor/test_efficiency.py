@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -93,3 +94,13 @@ def test_an_unknown_model_lies_within_the_spread_of_the_known_ones() -> None:
     known = share(run_on(64 * (2 + n), float(ratio)) for n, ratio in enumerate(ratios))
     assert known.value == pytest.approx(0.4, rel=0.2)
     assert 0.2 <= known.deviation < 0.25
+
+
+def test_a_run_of_an_unknown_machine_teaches_nothing() -> None:
+    run = run_on(128, 0.3)
+    imported = Machine("", 0, 0, 0, 0, {}, math.nan)
+    unknown = Seconds(math.nan, math.nan)
+    curve = tuple(replace(point, training=unknown) for point in run.curve)
+    assert ideal_ratio(replace(run, machine=imported)) is None
+    assert ideal_ratio(replace(run, curve=curve)) is None
+    assert credible_ratios([replace(run, machine=imported, curve=curve)]) == []

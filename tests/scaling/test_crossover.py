@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -27,6 +29,16 @@ def test_planted_crossing_is_found_with_its_interval(law: str, size: float) -> N
     assert root.low <= root.data_size <= root.high
     assert (root.better_below, root.better_above) == ("lora", "full")
     assert crossing.probability > 0.9
+
+
+def test_a_method_without_curves_of_that_size_is_predicted_there() -> None:
+    """The losses before finetuning, which only one of the two has at that size, inform neither."""
+    table = methods_table(CONSTANTS)
+    without = [c for c in table.curves if (c.group["method"], c.factors["model_parameters"]) != ("full", 3e9)]
+    assert len(without) == len(table.curves) - 1
+    found = crossover(replace(table, curves=tuple(without)), model_parameters=3e9, law="joint")
+    (whole,) = crossover(table, model_parameters=3e9, law="joint")
+    assert found[0].roots[0].data_size == pytest.approx(whole.roots[0].data_size, rel=0.3)
 
 
 def test_a_method_that_is_always_better_never_crosses() -> None:

@@ -98,3 +98,11 @@ def test_a_loss_below_the_floor_is_not_reached(table: LossTable) -> None:
 def test_hours_that_were_not_measured_have_no_price(table: LossTable) -> None:
     with pytest.raises(ConfigurationError, match="has no seconds in planted"):
         cheapest(table, 1.0, Prices(hour=1.0))
+
+
+def test_a_method_without_curves_of_a_size_is_considered_there(table: LossTable) -> None:
+    gone = ("full", 3e9)
+    kept = tuple(c for c in table.curves if (c.group["method"], c.factors["model_parameters"]) != gone)
+    options = cheapest(replace(table, curves=kept), _TARGET, Prices(), model_parameters=(3e9,))
+    at = sorted(str(option.group["method"]) for option in options if option.model_parameters == 3e9)
+    assert at == ["full", "lora"]

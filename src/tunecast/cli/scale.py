@@ -226,6 +226,7 @@ def crossover_command(
     """Find the data sizes at which one method overtakes another."""
     from tunecast.scaling import crossover, group_name
 
+    check_range("model_parameters", model_parameters)
     _check(plot)
     data = _read(table, store, by, max_observed, factor, signed)
     crossings = crossover(data, model_parameters, law=law.value, seed=seed)

@@ -142,12 +142,12 @@ def ideal_ratio(run: Run) -> tuple[tuple[str, Key], float] | None:
     """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
     None if the formulas do not know the model or the method, the run is too short, it was spread over several
-    devices, or other workers shared its accelerator.
+    devices, other workers shared its accelerator, or its machine is unknown.
     """
     pipeline, last, seconds = run.pipeline, run.curve[-1] if run.curve else None, run.training_seconds
-    if last is None or last.step < MIN_STEPS or not seconds or pipeline.method not in LEARNED_METHODS:
+    if last is None or last.step < MIN_STEPS or pipeline.method not in LEARNED_METHODS:
         return None
-    if run.devices > 1:
+    if not seconds or not math.isfinite(seconds) or run.devices > 1 or not run.machine.flops_per_second:
         return None
     device, batch = device_kind(run.machine.device), int(pipeline.number("per_device_train_batch_size", 8))
     examples = last.step * batch

@@ -88,7 +88,7 @@ ATTENTION = frozenset(
         "o",
     }
 )
-"""_Names of the attention's matrices in the usual architectures."""
+"""Names of the attention's matrices in the usual architectures."""
 NOISES = {"recorded": (0.15, 0.2), "loss": (0.002, 0.1), "score": (0.01, 0.1)}
 """Deviation of a value, and of that per unit above the group's best, by source. Two published losses of one
 pair of rate and rank differ by 0.0001 nats, so what remains is the law's own error."""

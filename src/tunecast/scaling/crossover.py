@@ -65,8 +65,10 @@ def crossover(
             ``model_parameters`` is None.
     """
     crossings: list[Crossing] = []
-    other = model_parameters is not None and not any(
-        is_same_size(curve, model_parameters) for curve in table.curves
+    # A method that was not measured at that size is predicted there, although others were.
+    other = model_parameters is not None and not all(
+        any(is_same_size(table.curves[row], model_parameters) for row in rows)
+        for _, rows in compared_groups(table, model_parameters)
     )
     for part in posteriors(table, law, seed, other_factor=other):
         crossings += _compare(part, model_parameters, seed, reach)

@@ -98,8 +98,7 @@ def cheapest(
         )
     options = _measured(table, target, prices, confidence, law, seed)
     for size in model_parameters:
-        if not any(is_same_size(curve, size) for curve in table.curves):
-            options += _of_new_model(table, size, target, prices, confidence, law, seed)
+        options += _of_new_model(table, size, target, prices, confidence, law, seed)
     return tuple(sorted(options, key=lambda option: (not option.supported, *_order(option))))
 
 
@@ -130,11 +129,16 @@ def _of_new_model(
     law: str,
     seed: int,
 ) -> list[Option]:
-    """Consider a model that no curve was measured on, once for every other descriptor."""
-    options = []
+    """Consider a size of models for every other descriptor that no curve was measured at."""
+    options: list[Option] = []
+    groups = compared_groups(table, model_parameters)
+    if all(_is_measured(table, rows, model_parameters) for _, rows in groups):
+        return options
     for part in posteriors(table, law, seed, other_factor=True):
         sizes = _sizes(part.table)
         for group, rows in compared_groups(part.table, model_parameters):
+            if _is_measured(part.table, rows, model_parameters):
+                continue
             curve = curve_at(part, rows, model_parameters, sizes, seed)
             noise = part.draws[0].noise
             prediction = CurvePrediction(np.median(curve, axis=0)[None], curve[:, None], noise)
@@ -145,6 +149,11 @@ def _of_new_model(
             option = _option(nearest, shown, pace, draws, sizes, target, prices, confidence)
             options.append(_of_size(option, nearest, model_parameters))
     return options
+
+
+def _is_measured(table: LossTable, rows: Sequence[int], model_parameters: float) -> bool:
+    """Return whether one of these curves is of that size."""
+    return any(is_same_size(table.curves[row], model_parameters) for row in rows)
 
 
 def _option(

@@ -132,7 +132,7 @@ def _pairs(table: LossTable) -> _Pairs:
     names: dict[str, int] = {}
     losses, metrics, groups = [], [], []
     for row, curve in enumerate(table.curves):
-        number = names.setdefault(curve.labels["model"] if by_model else str(row), len(names))
+        number = names.setdefault(curve.labels.get("model", "") if by_model else str(row), len(names))
         for loss, metric in zip(curve.losses, curve.metrics, strict=bool(curve.metrics.size)):
             if np.isfinite(metric):
                 losses.append(np.log(loss))

@@ -58,11 +58,6 @@ class Draws:
     ratio: Ints
     whitening: Whitening
 
-    @property
-    def discrepancy(self) -> Floats:
-        """Scale of the discrepancy per nat^1.5, shape (draws,)."""
-        return np.asarray(self.noise * np.exp(LOG_RATIOS[self.ratio]))
-
 
 def sample(
     law: Law, observations: Observations, pooled: bool = True, seed: int = 0, effort: Effort | None = None

@@ -38,15 +38,18 @@ def read_store(
 
 
 def rows_of(runs: Iterable[Run], max_observed: float | None = None, metric: str = "") -> Iterable[LossRow]:
-    """Return the end point of every completed run with its ``metric``; zero-shot runs are at size 0."""
+    """Return the end point of every completed run with its ``metric``; zero-shot runs are at size 0.
+
+    Imported runs whose model or examples are unknown are left out.
+    """
     zero_shot: dict[tuple[str, str], float] = {}
     completed: list[Run] = []
     for run in runs:
-        if not math.isfinite(run.end_loss):
+        if not (run.is_described and math.isfinite(run.end_loss)):
             continue
         if run.pipeline.method == ZERO_SHOT.method:
             zero_shot[run.task.dataset, run.task.model] = run.end_loss
-        elif max_observed is None or run.examples_seen <= max_observed:
+        elif run.examples_seen and (max_observed is None or run.examples_seen <= max_observed):
             completed.append(run)
     for run in completed:
         row = _row(run, metric)
@@ -73,7 +76,9 @@ def _row(run: Run, metric: str) -> LossRow:
     if 0 < run.trainable_parameters < run.model.parameters:
         factors["peft_parameters"] = float(run.trainable_parameters)
     score = run.test.metric if run.test and metric and run.test.metric_name == metric else None
-    return LossRow(run.end_loss, float(run.examples_seen), labels, factors, run.training_seconds, score)
+    seconds = run.training_seconds
+    known = seconds if seconds is not None and math.isfinite(seconds) else None
+    return LossRow(run.end_loss, float(run.examples_seen), labels, factors, known, score)
 
 
 def _recipe(pipeline: Pipeline, model: ModelFacts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,7 +91,8 @@ def load_page(
         .limit(1)
         .scalar_subquery()
     )
-    spent = _of_points(sa.func.sum(points.c.training_wall + points.c.evaluation_wall))
+    known = sa.and_(points.c.training_wall != math.nan, points.c.evaluation_wall != math.nan)
+    spent = _of_points(sa.func.sum(sa.case((known, points.c.training_wall + points.c.evaluation_wall))))
     columns = (runs.c.id, runs.c.session, runs.c.dataset, runs.c.model, runs.c.method, runs.c.outcome)
     shown = (runs.c.full_length_tokens, runs.c.hyperparameters, last, spent, _peak())
     statement = sa.select(*columns, *shown).where(*wanted)
