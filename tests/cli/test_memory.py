@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sessions import call_main
 from tunecast.cli import app
 from tunecast.errors import UserError
 from tunecast.hardware.machine import has_accelerator
@@ -173,13 +174,25 @@ def enlarge(folder: str, layers: int) -> None:
     file.write_text(json.dumps(huge | {"max_position_embeddings": 4096}))
 
 
-@pytest.mark.parametrize(("length", "shorter"), [("512", ", sequences of half the length,"), ("128", "")])
+@pytest.mark.parametrize(("length", "shorter"), [("512", ", sequences of half the length"), ("128", "")])
 def test_where_nothing_helps_only_what_was_tried_is_named(
     config_only: str, length: str, shorter: str
 ) -> None:
     enlarge(config_only, layers=300)
     shown = run("--model", config_only, "--batch-size", "2", "--max-length", length, "--gpu", "T4")
-    assert f"No smaller batch{shorter} or 4-bit weights or up to 64 devices would make it fit." in shown
+    assert f"Neither a smaller batch{shorter}, 4-bit weights nor up to 64 devices would make it fit." in shown
+
+
+def test_a_method_that_recomputation_does_not_suit_is_not_advised_to_recompute(config_only: str) -> None:
+    enlarge(config_only, layers=2)
+    asked = ("--model", config_only, "--method", "prefix_tuning", "--batch-size", "64")
+    asked += ("--max-length", "4000")
+    shown = run(*asked, "--gpu", "T4")
+    assert "Does not fit T4" in shown
+    assert "gradient checkpointing and" not in shown
+    code, _, err = call_main("memory", *asked, "--gpu", "T4", "--gradient-checkpointing")
+    assert code == 2
+    assert "--gradient-checkpointing does not suit prefix_tuning" in err
 
 
 def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:

@@ -10,7 +10,20 @@ import pytest
 
 from exported import QLORA, write_pipeline
 from tunecast.api import export
+from tunecast.exporters.job import attention_projections, prepare_job
 from tunecast.records import Pipeline
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [("tiny_llama", ["q_proj", "k_proj", "v_proj", "o_proj"]), ("tiny_gpt2", ["c_attn"])],
+)
+def test_attention_is_adapted_by_the_names_of_the_model(
+    model: str, names: list[str], request: pytest.FixtureRequest, toy_data: Path, tmp_path: Path
+) -> None:
+    source = write_pipeline(tmp_path, Pipeline("lora", QLORA))
+    job = prepare_job(source, model=str(request.getfixturevalue(model)), data_source=str(toy_data))
+    assert attention_projections(job) == names
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def _print(answer: MemoryAnswer) -> None:
         typer.echo(f"Would {'leave room' if estimate.tight else 'fit'}: {change}.")
     if not answer.remedies:
         outcome = "leave room" if estimate.tight else "make it fit"
-        more = "4-bit weights or up to 64 devices" if request.device == "cuda" else "weights in bfloat16"
-        shorter = ", sequences of half the length," if request.max_length >= MIN_HALVED else ""
-        typer.echo(f"No smaller batch{shorter} or {more} would {outcome}.")
+        more = "4-bit weights nor up to 64 devices" if request.device == "cuda" else "nor weights in bfloat16"
+        shorter = ", sequences of half the length" if request.max_length >= MIN_HALVED else ""
+        comma = ", " if request.device == "cuda" else " "
+        typer.echo(f"Neither a smaller batch{shorter}{comma}{more} would {outcome}.")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.job import ExportJob, optimizer_of, value_of
+from tunecast.exporters.job import ExportJob, attention_projections, optimizer_of, value_of
 from tunecast.exporters.yaml_text import as_yaml, refuse_unknown, trainer_differences
 
 METHODS = ("lora", "qlora", "full")
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 def files(job: ExportJob) -> dict[str, str]:
@@ -69,7 +68,7 @@ def _adapter(job: ExportJob) -> dict[str, Any]:
         return {}
     placed: dict[str, Any] = {"lora_target_linear": True}
     if values.get("target_modules") == "attention":
-        placed = {"lora_target_modules": ATTENTION}
+        placed = {"lora_target_modules": attention_projections(job)}
     variants = {
         ours: True
         for name, ours in (("use_dora", "peft_use_dora"), ("use_rslora", "peft_use_rslora"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
 from tunecast.methods.rates import STEPS_EXPONENT, with_rate_for_steps
 from tunecast.methods.space import TRAINING_LOSS
 from tunecast.models import ResolvedModel, check_length, describe, load_tokenizer, resolve
+from tunecast.models.module_names import ATTENTION_MODULES
 from tunecast.optimizers import OPTIMIZERS
 from tunecast.ranges import check_range
 from tunecast.records import ModelFacts, Pipeline, Scalar
@@ -100,6 +102,17 @@ class ExportJob:
     def eval_steps(self) -> int:
         """Steps between evaluations, for a curve of about eight points."""
         return max(1, self.plan.total_steps // 8)
+
+
+def attention_projections(job: ExportJob) -> list[str]:
+    """Return the names of the layers that ``target_modules=attention`` adapts in the job's model."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model))
+    placed = [name for name, _ in model.named_modules() if re.fullmatch(ATTENTION_MODULES, name)]
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in placed))
 
 
 def prepare_job(

@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.job import ExportJob, optimizer_of, value_of
+from tunecast.exporters.job import ExportJob, attention_projections, optimizer_of, value_of
 from tunecast.exporters.yaml_text import as_yaml, refuse_unknown, trainer_differences
 
 METHODS = ("lora", "qlora", "full")
-ATTENTION = "q_proj,k_proj,v_proj,o_proj"
 TAGS = {
     "role_tag": "role",
     "content_tag": "content",
@@ -121,13 +120,13 @@ def _finetuning(job: ExportJob) -> dict[str, Any]:
     values = job.pipeline.hyperparameters
     if job.pipeline.method == "full":
         return {"finetuning_type": "full"}
-    ratio = float(values.get("loraplus_ratio", 1.0))
+    ratio, attention = float(values.get("loraplus_ratio", 1.0)), values.get("target_modules") == "attention"
     return {
         "finetuning_type": "lora",
         "lora_rank": int(value_of(job, "lora_r")),
         "lora_alpha": int(value_of(job, "lora_alpha")),
         "lora_dropout": float(value_of(job, "lora_dropout")),
-        "lora_target": ATTENTION if values.get("target_modules") == "attention" else "all",
+        "lora_target": ",".join(attention_projections(job)) if attention else "all",
         **({"use_rslora": True} if values.get("use_rslora") else {}),
         **({"use_dora": True} if values.get("use_dora") else {}),
         **({"pissa_init": True} if values.get("init_lora_weights") == "pissa" else {}),

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.job import ExportJob, value_of
+from tunecast.exporters.job import ExportJob, attention_projections, value_of
 from tunecast.exporters.script import PARTS, as_literal
 from tunecast.exporters.trl import hyperparameters_of
 from tunecast.exporters.yaml_text import refuse_unknown, trainer_differences
 
 METHODS = ("lora", "qlora", "full")
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 SCRIPT = '''"""Trains one pipeline with Unsloth; written by tunecast export, see README.md.
 
     python train.py [--output-dir FOLDER] [--eval-steps 20] [--report-to wandb] ...
@@ -138,7 +137,7 @@ def _adapter(job: ExportJob) -> dict[str, Any]:
         "r": int(value_of(job, "lora_r")),
         "lora_alpha": int(value_of(job, "lora_alpha")),
         "lora_dropout": float(value_of(job, "lora_dropout")),
-        "target_modules": ATTENTION if attention else "all-linear",
+        "target_modules": attention_projections(job) if attention else "all-linear",
         "use_rslora": bool(values.get("use_rslora", False)),
         "use_gradient_checkpointing": "unsloth",
         "random_state": job.seed,

@@ -109,6 +109,7 @@ def predict_memory(question: MemoryQuestion) -> MemoryAnswer:
     """
     from tunecast.estimate import estimate_memory, what_would_fit
     from tunecast.methods import Restrictions, baseline_pipeline, check_names, get_method
+    from tunecast.methods.space import CHECKPOINTING
     from tunecast.models import check_length, describe_config, load_config, resolve
 
     name = question.method or DEFAULT_METHOD
@@ -120,6 +121,9 @@ def predict_memory(question: MemoryQuestion) -> MemoryAnswer:
     check_length(question.max_length, facts)
     if question.gpu is None and get_method(name).applies_elsewhere(facts) is None:
         _check_here(get_method(name), facts)
+    recomputes = CHECKPOINTING not in get_method(name).ignores
+    if question.settings.get(CHECKPOINTING) and not recomputes:
+        raise ConfigurationError(f"--gradient-checkpointing does not suit {name}.", "Leave it out.")
     pipeline = baseline_pipeline(facts, restrictions)
     target = _target(question.gpu, facts)
     workload = _workload(question, pipeline, facts, target)
@@ -131,7 +135,9 @@ def predict_memory(question: MemoryQuestion) -> MemoryAnswer:
         workload,
         estimate,
         None if question.gpu is None else _step_seconds(config, workload, question.gpu),
-        what_would_fit(config, workload) if estimate.tight or not estimate.fits else [],
+        []
+        if estimate.fits and not estimate.tight
+        else what_would_fit(config, workload, recomputes=recomputes),
     )
 
 

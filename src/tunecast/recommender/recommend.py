@@ -465,7 +465,8 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     least = min(everything, key=lambda prospect: prospect.memory_gb or math.inf)
     limit = situation.target.machine.device_memory_bytes / 1e9
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
-    remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1))
+    recomputes = recomputing(plain.pipeline) is not None
+    remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1), recomputes=recomputes)
     return ConfigurationError(
         f"--model: no method fits {situation.task.model.name} into the {limit:,.1f} GB of "
         f"{situation.target.name}; the smallest, {least.pipeline.method}, would hold "

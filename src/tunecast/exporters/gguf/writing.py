@@ -11,7 +11,7 @@ from typing import Any
 
 from tunecast import data
 from tunecast.data.templates import end_of_answer
-from tunecast.errors import ModelError
+from tunecast.errors import DataError, ModelError
 from tunecast.exporters.adapters import attach, check_mergeable, find_delivery, is_whole, merge_into_base
 from tunecast.exporters.gguf import check, ollama, processes
 from tunecast.exporters.gguf.libraries import check_runtime, converter_folder
@@ -167,7 +167,13 @@ def write(job: GgufJob, folder: Path, progress: Progress) -> GgufExport:
 def _samples(job: GgufJob) -> check.Samples:
     longest = min(check.LONGEST, job.facts.context or check.LONGEST)
     architecture = job.facts.architecture
-    encoded = data.encode(job.examples, job.tokenizer, max_length=longest, architecture=architecture)
+    try:
+        encoded = data.encode(job.examples, job.tokenizer, max_length=longest, architecture=architecture)
+    except DataError as error:
+        raise DataError(
+            f"The check reads at most {longest} tokens of an example: {error.what}",
+            "Use --no-check to export without it.",
+        ) from None
     kept = data.kept_examples(job.examples, encoded)
     return check.samples_of(kept[: check.EXAMPLES], encoded[: check.EXAMPLES], job.tokenizer, job.stop)
 
