@@ -80,7 +80,8 @@ def write_page(path: Path, text: str, flag: str) -> None:
     check_writable(path, flag)
     try:
         with written_whole(path.resolve()) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            # Half of a surrogate pair, as in a damaged document, has no encoding.
+            unfinished.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise _refused(path, flag, error) from error
 

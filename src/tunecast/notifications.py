@@ -86,6 +86,8 @@ def _desktop_command(title: str, text: str) -> list[str] | None:
     if program := which("notify-send"):
         return [program, "--app-name=Tunecast", title, text]
     if sys.platform == "darwin" and (program := which("osascript")):
-        script = f"display notification {json.dumps(text)} with title {json.dumps(title)}"
+        # AppleScript has JSON's quotes, but not its \\u.
+        shown, named = (json.dumps(words, ensure_ascii=False) for words in (text, title))
+        script = f"display notification {shown} with title {named}"
         return [program, "-e", script]
     return None

@@ -86,7 +86,7 @@ class SessionStatus:
         budget_text: The budget as the user wrote it.
         fraction_used: Used part of the budget in its own unit, 0 to 1.
         trials: All trials, in order of their start.
-        incumbent: Index into ``trials`` of the one with the best validation objective, None before any point.
+        incumbent: Index into ``trials`` of the one with the lowest validation loss, None before any point.
         activity: What happens right now, in a few words.
         training: Details of the training if the session has only one, else None.
         choices: The steps under way, with the reasons for them.

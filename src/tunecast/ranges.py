@@ -20,6 +20,7 @@ MAX_HYPERPARAMETER = 1e6
 MAX_SECONDS = 10 * 365 * 86_400.0
 MAX_TOKENS = 1e15
 MAX_TRIALS = 1e6
+MAX_EPOCHS = 10_000
 
 _GIGABYTES = 1e9
 
@@ -54,8 +55,8 @@ AT_LEAST: Mapping[str, tuple[float, float]] = {
 }
 """Smallest and largest value by the name of a setting."""
 ABOVE_ZERO: Mapping[str, float] = {
-    "epochs": 10_000,
-    "local_epochs": 10_000,
+    "epochs": MAX_EPOCHS,
+    "local_epochs": MAX_EPOCHS,
     "learning_rate": MAX_HYPERPARAMETER,
     "sparse_rate": MAX_HYPERPARAMETER,
     "perturbation": MAX_HYPERPARAMETER,

@@ -398,8 +398,16 @@ def test_a_plan_of_documents_makes_pairs_that_a_later_call_replaces(tiny_llama: 
     for _ in range(2):
         code, _, err = call_main("tune", *given, *FLAGS, *IN_PROCESS, "--dry-run")
         assert code == 0, err
-    assert len((tmp_path / "out-pairs.jsonl").read_text().splitlines()) == 20
+    pairs = (tmp_path / "out-pairs.jsonl").read_text()
+    assert len(pairs.splitlines()) == 20
     assert not (tmp_path / "out").exists()
+    # A session keeps the pairs that it began with.
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "session.json").write_text("{}")
+    (tmp_path / "0.md").write_text("# Oiling machine 0\n\nOil the gear of machine 0 every day.\n")
+    code, _, err = call_main("tune", *given, *FLAGS, *IN_PROCESS)
+    assert code == 2, err
+    assert (tmp_path / "out-pairs.jsonl").read_text() == pairs
 
 
 def test_a_search_without_gains_ends_early(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from tunecast.methods.space import BASELINE
 from tunecast.progress import SessionStatus, Silent
 from tunecast.records import STOPPED, Outcome, Pipeline, Run
 from tunecast.results import SessionRecord
+from tunecast.session.feasible import Room
 from tunecast.session.instructions import FOLDER, Instruction, give, new_instruction
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
 MINE = Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": 8, "learning_rate": 1e-3})
@@ -148,6 +150,24 @@ def test_an_added_pipeline_needs_to_state_only_what_differs(some: SessionSetting
     assert second.pipeline.number("per_device_train_batch_size") > 0
 
 
+@pytest.mark.parametrize("strategy", ["random", "fixed-baseline"])
+def test_an_added_pipeline_that_memory_cannot_hold_is_refused(
+    strategy: str, some: SessionSettings, prepared: PreparedTask
+) -> None:
+    large, room = Pipeline("full", {"learning_rate": 1e-5}), Room(prepared.training_task)
+    least, most = room.bytes_of(BASELINE), room.bytes_of(Pipeline("full", BASELINE.hyperparameters))
+    assert least is not None
+    assert most is not None
+    some = replace(some, strategy=strategy, max_memory_gb=(0.5 * least + 0.5 * most) / 1e9)
+    tune(some, after(1, new_instruction("add-pipeline", pipeline=large)))
+    state = state_in(folder_of(some))
+    (handled,) = state["instructions"]
+    assert handled["refused"]
+    assert "GB for its pipeline" in handled["effect"]
+    assert not state["added"]
+    assert not [one for one in state["candidates"] if one["method"] == "full"]
+
+
 def test_an_extended_budget_is_spent(some: SessionSettings) -> None:
     record, _ = tune(some, after(1, new_instruction("extend-budget", budget="5-trials")))
     assert len(candidates(folder_of(some))) == 5
@@ -181,7 +201,7 @@ def test_a_final_training_is_ended_too(some: SessionSettings) -> None:
     (final,) = [run for run in committed(folder_of(some)) if run.is_beside_search]
     assert final.outcome is Outcome.PAUSED
     assert final.curve
-    assert any("was stopped before the end of the rest of the final training" in line for line in told.lines)
+    assert any("was stopped before the end of the final training" in line for line in told.lines)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_a_resumed_session_says_where_it_goes_on() -> None:
         f"Going on after 291 s of a budget of 20m: 3 trials, best validation loss {best:.3f}."
     )
     assert resumed_text("20m", 2.0, runs[:1]) == "Going on after 2 s of a budget of 20m: 0 trials."
+
+
+def test_losses_that_are_no_numbers_are_not_the_best() -> None:
+    run = make_runs(trials=1)[1]
+    points = [replace(one, validation=replace(one.validation, loss=math.nan)) for one in run.curve]
+    assert resumed_text("20m", 2.0, [replace(run, curve=tuple(points))]).endswith(": 1 trial.")
+    points[-1] = replace(points[-1], validation=replace(points[-1].validation, loss=2.0))
+    assert resumed_training_text([replace(run, curve=tuple(points))]).endswith("best validation loss 2.000.")
 
 
 def test_a_resumed_training_says_its_step() -> None:

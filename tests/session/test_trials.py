@@ -303,6 +303,12 @@ def test_a_loss_that_is_no_number_is_never_best(trials: Trials) -> None:
     assert trials[1].best_point == trials[1].curve[0]
 
 
+def test_an_added_candidate_is_among_the_pipelines(trials: Trials) -> None:
+    before, new = list(trials.pipelines), Pipeline("ia3", {**BASELINE.hyperparameters, "learning_rate": 0.01})
+    trials.add(new)
+    assert trials.pipelines == [*before, new]
+
+
 def test_strategies_see_the_trials(trials: Trials) -> None:
     advance(trials, 1, 5.0)
     trials[0].running = True

@@ -46,6 +46,7 @@ def test_auto_leaves_every_worker_room_and_threads(
     monkeypatch.setattr(worker_limits, "available_cores", lambda: 16)
     auto = replace(settings, workers="auto")
     assert with_worker_count(auto).workers == 16
+    assert with_worker_count(replace(auto, strategy="fixed-baseline")).workers == 1, "it has one trial"
     assert with_worker_count(replace(auto, threads=4)).workers == 4
     assert with_worker_count(replace(auto, gpus_per_trial=2)).workers == 8
     assert with_worker_count(replace(auto, max_memory_gb=1.3)).workers == 3, (

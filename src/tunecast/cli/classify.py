@@ -61,7 +61,7 @@ def command(
     _check_together(data, prompt, prompt_column, output, as_json)
     file = _checked_output(output, data)
     if data is not None and prompt_column is None:
-        prompt_column = _trained_column(model, adapter)
+        prompt_column = _trained_column(model, adapter, bool(trust_remote_code))
     rows, prompts = _read(data, prompt, prompt_column)
     from tunecast.api import classify
 
@@ -111,11 +111,11 @@ def _checked_output(output: str, data: str | None) -> Path | None:
     return file
 
 
-def _trained_column(model: str, adapter: str) -> str | None:
+def _trained_column(model: str, adapter: str, trust_remote_code: bool) -> str | None:
     """Return the column of prompts that the model's training was told; None if it was detected."""
     from tunecast.session.finished_model import find_finished_model
 
-    origin = find_finished_model(model, adapter).origin
+    origin = find_finished_model(model, adapter, trust_remote_code=trust_remote_code).origin
     return (origin.prompt_column or None) if origin else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,7 +153,7 @@ def match_command(
         objective = (
             "--positive-label Yes." if explanations == PLAIN else "--objective tunecast.matching:match_f1"
         )
-        typer.echo(f"Train on them: tunecast tune --model smollm2 --data {output} {objective}")
+        typer.echo(f"Train on them: tunecast tune --model smollm2 --data {shlex.quote(output)} {objective}")
 
 
 @dataclass(frozen=True)

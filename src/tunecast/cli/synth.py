@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -97,4 +98,4 @@ def _print(report: SynthReport, output: str, model: str) -> None:
         typer.echo(f"not read: {name}: {reason}")
     for note in report.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"Train on them: tunecast tune --model {model} --data {output}")
+    typer.echo(f"Train on them: tunecast tune --model {shlex.quote(model)} --data {shlex.quote(output)}")

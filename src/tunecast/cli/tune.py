@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,10 @@ def command(
         _dry_run(settings, as_json)
         if write_config is not None:
             config_file.write_config(write_config, settings, _helps(context), values)
-            typer.echo(f"Options: {write_config}. Run them: tunecast tune --config {write_config}", err=True)
+            typer.echo(
+                f"Options: {write_config}. Run them: tunecast tune --config {shlex.quote(str(write_config))}",
+                err=True,
+            )
         return
     from tunecast.api import tune
     from tunecast.session.commands import resume_command
@@ -111,8 +115,9 @@ def _helps(context: typer.Context) -> dict[str, str]:
 
 
 def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
-    """Return the file of the documents' pairs beside the output folder; a resumed session may have it."""
+    """Return the file of the documents' pairs beside the output folder; an existing session keeps its own."""
     from tunecast.data.origin import read_origin
+    from tunecast.models.delivered import SESSION_FILE
     from tunecast.report.live import RichProgress
     from tunecast.session.settings import SessionSettings
     from tunecast.synth import SynthSettings, synthesize
@@ -121,7 +126,8 @@ def _pairs_of(documents: str, values: Mapping[str, Any], resume: bool) -> str:
         raise ConfigurationError("--data and --documents are both given.", "Leave one out.")
     folder = str(values.get("output_dir", SessionSettings.output_dir)).rstrip("/")
     output = f"{folder}-pairs.jsonl"
-    if not (resume and expanded(output).exists()):
+    has_begun = resume or (expanded(folder) / SESSION_FILE).is_file()
+    if not (has_begun and expanded(output).exists()):
         earlier = read_origin(expanded(output))
         untouched = earlier is not None and not earlier["changed"]  # no edits are lost
         made = SynthSettings((documents,), output, model=str(values.get("model", "")), resume=untouched)

@@ -214,11 +214,12 @@ class Collection:
             return
         if isinstance(answer, Crash):
             self._crashes[run_spec.id] += 1
-            self._progress.log(f"{answer.text}; retrying with a new worker.")
             if self._crashes[run_spec.id] <= answer.max_retries:
+                self._progress.log(f"{answer.text}; retrying with a new worker.")
                 slot.paused = False  # the seconds with the pause are lost
                 self._executor.submit(MakeRun(run_spec), number)
                 return
+            self._progress.log(f"{answer.text}; the run ends.")
         if self._is_external(answer):  # the next collection tries the run again
             self._skip(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return

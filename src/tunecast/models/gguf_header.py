@@ -41,7 +41,7 @@ def check_header(path: Path) -> None:
     except struct.error:
         reason = "it ends too early"
     except ValueError as error:
-        reason = f"it announces {error}"
+        reason = f"it declares {error}"
     if reason:
         raise ModelError(
             f"--model: {path} is not a GGUF file that can be read: {reason}.", "Download the file again."
@@ -68,7 +68,7 @@ class _Header:
             return f"it is of version {version}; known are {' and '.join(map(str, VERSIONS))}"
         tensors, fields = self._number("Q"), self._number("Q")
         if not 0 < tensors <= MAX_TENSORS or not 0 < fields <= MAX_FIELDS:
-            return f"it announces {tensors:,} tensors and {fields:,} fields"
+            return f"it declares {tensors:,} tensors and {fields:,} fields"
         for _ in range(fields):
             self._skip_string()
             self._skip_value(self._number("I"), 0)

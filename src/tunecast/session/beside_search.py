@@ -146,7 +146,7 @@ class BesideSearch:
         while trial.goes_on and (following := self._following(trial, outside_budget)) is not None:
             self.search.handle_instructions()
             if self.search.is_ended:
-                self.progress.log(f"{self._over} the rest of the final training.")
+                self.progress.log(f"{self._over} the final training.")
                 break
             tokens = trial.plan.tokens_at(following) - trial.plan.tokens_at(trial.step)
             started = [*self.search.trials.started, *trials]
@@ -154,7 +154,7 @@ class BesideSearch:
                 session_status(started, self.budget_tracker.budget, self.search.used(), activity)
             )
             if not self._advance(trials, following):
-                self.progress.log(f"{self._over} the rest of the final training.")
+                self.progress.log(f"{self._over} the final training.")
                 break
             self.count()
             self.progress.advance(tokens, _loss_text(trial))

@@ -181,6 +181,6 @@ def _too_few_tokens(budget: Budget, tokens: float, mean_tokens: float) -> Budget
 
 def _few_steps_text(budget: Budget) -> str:
     return (
-        f"--budget {budget.text} leaves each trial less than {MIN_STEPS} optimiser steps of "
+        f"--budget {budget.text} leaves each trial fewer than {MIN_STEPS} optimiser steps of "
         f"{SMALLEST_BATCH} examples"
     )

@@ -26,6 +26,7 @@ OF_TRAIN = (
         "executor",
         "shared_dir",
         "ray_address",
+        "gpus_per_trial",
         "deterministic",
         "trust_remote_code",
     ),

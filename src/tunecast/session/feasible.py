@@ -164,7 +164,7 @@ def _nothing_fits(
     if settings.worker_count > 1:
         remedies.insert(0, "fewer --workers")
     if settings.methods or settings.fixed:
-        remedies.insert(0, "more choice by --methods and --fix")
+        remedies.insert(0, "fewer restrictions in --methods and --fix")
     if saves:
         remedies.insert(0, f"{RECOMPUTE}, which recomputes activations")
     if settings.max_memory_gb is not None:

@@ -143,8 +143,11 @@ class Surveyor:
         expected = [self._price(parts, scoring, upper=False) for parts in choices]
         if not expected or min(expected) > most:
             return 0.0
-        dearest = max(self._price(parts, scoring) for parts in choices)
-        return min(most, dearest if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * dearest)
+        most_expensive = max(self._price(parts, scoring) for parts in choices)
+        return min(
+            most,
+            most_expensive if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * most_expensive,
+        )
 
     def survey(self, leading: Trial | None, used: Used, ahead: Trial) -> Survey:
         """Choose the parts that fit in a tenth of the budget and in the rest of it.
@@ -168,7 +171,7 @@ class Surveyor:
         for parts, price in zip(choices, prices, strict=True):
             if price <= min(most, left):
                 return Survey(leading, parts, budget=budget.times(MORE_BUDGET))
-        return Survey(leading, reason=self._too_dear(min(prices), left), budget=enough)
+        return Survey(leading, reason=self._too_expensive(min(prices), left), budget=enough)
 
     def _enough(self, trial: Trial, used: Used, scoring: float) -> tuple[str, bool]:
         """Return a budget that is enough for a forecast by a trial's pipeline, empty if there is none.
@@ -267,7 +270,7 @@ class Surveyor:
         trials = [trial for (trial,) in parts]
         return self.budget_tracker.price(trials, self.runtime_model, scoring_seconds, upper=upper)
 
-    def _too_dear(self, price: float, left: float) -> str:
+    def _too_expensive(self, price: float, left: float) -> str:
         amount = self.budget_tracker.budget.amount
         needed = f"the runs on parts of the data would take {price / amount:.1%} of the budget"
         if price <= FORECAST_SHARE * amount:

@@ -16,7 +16,7 @@ from tunecast.progress import Progress
 from tunecast.records import Pipeline
 from tunecast.search import get_strategy
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.feasible import feasible_candidates
+from tunecast.session.feasible import Room
 from tunecast.session.instructions import HandledInstruction, Instruction, waiting, withdraw
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
@@ -147,12 +147,12 @@ class InstructionHandler:
         known = next((one for one in search.trials if one.spec.pipeline == pipeline), None)
         if known is not None and not known.goes_on:
             raise _Refused(f"is for {name} that is a trial already, and has ended")
-        if pipeline.id not in self._state.added:
-            self._state.added.append(pipeline.id)
         if known is None:
             self._check_fits(pipeline)
             self._state.candidates.append(pipeline)
             search.trials.add(pipeline)
+        if pipeline.id not in self._state.added:
+            self._state.added.append(pipeline.id)
         self.wants_search = True
         return f"{name} was added; it is trained next, as far as the budget allows."
 
@@ -198,11 +198,10 @@ class InstructionHandler:
     def _check_fits(self, pipeline: Pipeline) -> None:
         """Refuse a pipeline that memory cannot hold, as a session leaves out such candidates."""
         assert self._state.worker_bytes is not None
-        task, limit = self._prepared.training_task, self._state.worker_bytes
-        asked = [self._state.candidates[0], pipeline]
+        limit = self._state.worker_bytes
         try:
-            found = feasible_candidates(self._settings, task, asked, limit)
+            (fits,), _ = Room(self._prepared.training_task).holding([pipeline], limit)
         except UserError as error:
             raise _Refused(f"is refused: {error.what.rstrip('.')}") from None
-        if pipeline not in found.pipelines:
+        if not fits:
             raise _Refused(f"is refused, because a worker has only {limit / 1e9:.2f} GB for its pipeline")

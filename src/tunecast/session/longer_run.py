@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from tunecast.errors import UserError
+from tunecast.ranges import MAX_EPOCHS
 from tunecast.records import Score
 from tunecast.results import DataForecast, LongerRun, MoreData
 from tunecast.scaling.forecasting import WIDEST
@@ -25,7 +26,7 @@ NEARLY = 0.9
 def longer_run(
     trainer: FinalTrainer, finalist: Finalist, measured: Score, untouched: float, whole: MoreData | None
 ) -> LongerRun | None:
-    """Propose a longer run of the best pipeline; None if it would not be longer.
+    """Propose a longer run of the best pipeline; None if it would not be longer, or of too many epochs.
 
     Args:
         finalist: The checkpoint whose pipeline is to be trained for longer.
@@ -36,6 +37,8 @@ def longer_run(
     assert finalist.trial is not None
     so_far = finalist.trained_on
     epochs = _epochs(so_far.epochs, trainer.settings.epochs)
+    if epochs > MAX_EPOCHS:
+        return None
     longer = replace(trainer, settings=replace(trainer.settings, final_training=f"epochs={epochs!r}"))
     plan = longer.from_base_model(finalist.trial)
     if plan.pipeline is None:

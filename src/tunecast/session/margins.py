@@ -1,4 +1,4 @@
-"""Pairwise margins on the test split: how far the winner is ahead of each rival on the same examples."""
+"""Pairwise margins on a split: how far the winner is ahead of each rival on the same examples."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tunecast.training.metrics import get_metric
 
 @dataclass(frozen=True)
 class Margins:
-    """Compares models on the test split by the session's objective.
+    """Compares models on the examples of a split by the session's objective.
 
     Args:
-        examples: The test split.
+        examples: The scored examples.
         loss: Pools the measurements of examples.
         metric: Name of the objective's metric; empty if it is the loss.
         seed: Seed of bootstrap intervals.

@@ -103,28 +103,10 @@ def prepare_task(
     from tunecast.data.describe import describe as describe_dataset
 
     progress.start("Reading data and model")
-    resolved = models.resolve(settings.model, progress)
-    facts = models.describe(
-        resolved, trust_remote_code=settings.trust_remote_code, allow_classifier=bool(head)
-    )
-    if head:
-        check_head(facts)
-    models.check_length(settings.max_length, facts)
+    resolved, facts = _base_model(settings, progress, with_head=bool(head))
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
-    dataset = data.read(
-        settings.data,
-        prompt_column=settings.prompt_column,
-        completion_column=settings.completion_column,
-        pattern=settings.pattern,
-        verbaliser=settings.verbaliser,
-        seed=settings.seed,
-        scored=scored,
-        fingerprint=fingerprint,
-        progress=progress,
-    )
+    dataset = _read(settings, progress, scored, fingerprint)
     kind = data.task_kind(dataset, settings.kind, head)
-    if not scored and settings.kind == data.AUTO:
-        _check_varied(settings.data, dataset)
     metric = _metric(settings, kind)
     progress.advance(0, f"encoding {sum(len(examples) for _, examples in dataset.splits()):,} examples")
     max_length = settings.max_length or data.fitting_length(
@@ -159,6 +141,38 @@ def prepare_task(
         opening=data.opening(dataset.train),
         explained=() if training_task.labels else data.explained_answers(dataset),
     )
+
+
+def _base_model(
+    settings: SessionSettings, progress: Progress, *, with_head: bool
+) -> tuple[ResolvedModel, ModelFacts]:
+    """Find and describe the base model; with a head it is a classifier."""
+    resolved = models.resolve(settings.model, progress)
+    facts = models.describe(
+        resolved, trust_remote_code=settings.trust_remote_code, allow_classifier=with_head
+    )
+    if with_head:
+        check_head(facts)
+    models.check_length(settings.max_length, facts)
+    return resolved, facts
+
+
+def _read(settings: SessionSettings, progress: Progress, scored: str, fingerprint: str) -> Dataset:
+    """Read the dataset; arguments are those of :func:`prepare_task`."""
+    dataset = data.read(
+        settings.data,
+        prompt_column=settings.prompt_column,
+        completion_column=settings.completion_column,
+        pattern=settings.pattern,
+        verbaliser=settings.verbaliser,
+        seed=settings.seed,
+        scored=scored,
+        fingerprint=fingerprint,
+        progress=progress,
+    )
+    if not scored and settings.kind == data.AUTO:
+        _check_varied(settings.data, dataset)
+    return dataset
 
 
 def _example_warnings(

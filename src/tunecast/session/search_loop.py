@@ -423,9 +423,11 @@ class Search:
     def _handle_crash(self, index: int, crash: Crash, slot: Slot) -> None:
         trial = self.trials[index]
         trial.running = False
-        self._progress.log(f"{crash.text}; retrying with a new worker.")
         self._crashes[index, trial.step] += 1
-        if self._crashes[index, trial.step] > crash.max_retries:
+        if self._crashes[index, trial.step] <= crash.max_retries:
+            self._progress.log(f"{crash.text}; retrying with a new worker.")
+        else:
+            self._progress.log(f"{crash.text}; the trial ends.")
             self.trials.fail(index, *crash.failure, slot, self._budget_tracker.elapsed())
 
     @property

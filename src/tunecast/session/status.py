@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tunecast.budget import Budget, Used
 from tunecast.progress import SessionStatus, TrainingStatus, TrialStatus
@@ -58,10 +58,8 @@ def _latest_speed(trial: Trial) -> float | None:
 def resumed_text(budget_text: str, used_seconds: float, runs: Sequence[Run]) -> str:
     """Say where a resumed session goes on."""
     trials = [run for run in runs if run.is_candidate]
-    losses = [point.validation.loss for run in trials for point in run.curve]
-    best = f", best validation loss {min(losses):.3f}" if losses else ""
     count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
-    return f"Going on after {used_seconds:.0f} s of a budget of {budget_text}: {count}{best}."
+    return f"Going on after {used_seconds:.0f} s of a budget of {budget_text}: {count}{_best_text(trials)}."
 
 
 def wait_text(seconds: float) -> str:
@@ -74,11 +72,15 @@ def resumed_training_text(runs: Sequence[Run]) -> str:
     trained = next((run for run in runs if run.is_candidate and run.curve), None)
     if trained is None:
         return "Going on from the beginning: no point of the training was measured yet."
-    best = min(point.validation.loss for point in trained.curve)
-    return (
-        f"Going on after step {trained.curve[-1].step:,} of {trained.total_steps:,}, "
-        f"best validation loss {best:.3f}."
-    )
+    done = f"{trained.curve[-1].step:,} of {trained.total_steps:,}"
+    return f"Going on after step {done}{_best_text([trained])}."
+
+
+def _best_text(runs: Iterable[Run]) -> str:
+    """Say what the lowest validation loss is; empty if no point has a finite one."""
+    losses = [point.validation.loss for run in runs for point in run.curve]
+    best = min(filter(math.isfinite, losses), default=None)
+    return "" if best is None else f", best validation loss {best:.3f}"
 
 
 def _trial_status(trial: Trial) -> TrialStatus:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from tunecast.budget import Used
@@ -87,12 +86,14 @@ class Trials:
 
         self._spec_of = spec_of
         self._all: list[Trial] = []
+        self._pipelines: list[Pipeline] = []
         for pipeline in pipelines:
             self.add(pipeline)
 
     def add(self, pipeline: Pipeline) -> None:
         """Append a candidate."""
         task, effort = self._prepared.training_task, self._efforts.of(pipeline)
+        self._pipelines.append(pipeline)
         self._all.append(
             Trial(self._spec_of(pipeline), task, self._plans, patience=self._patience, effort=effort)
         )
@@ -106,10 +107,10 @@ class Trials:
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._all)
 
-    @cached_property
+    @property
     def pipelines(self) -> list[Pipeline]:
         """Their pipelines, in order."""
-        return [trial.spec.pipeline for trial in self._all]
+        return self._pipelines
 
     @property
     def started(self) -> list[Trial]:

@@ -44,9 +44,9 @@ def with_worker_count(settings: SessionSettings) -> SessionSettings:
     if isinstance(settings.workers, int):
         return settings
     if device == "cpu":
-        return replace(settings, workers=_on_processor(settings) if settings.workers == AUTO else 1)
-    only = get_strategy(settings.strategy).trials
-    return replace(settings, workers=min(groups, only) if only else groups)
+        groups = _on_processor(settings) if settings.workers == AUTO else 1
+    only = get_strategy(settings.strategy).trials or groups
+    return replace(settings, workers=min(groups, only))
 
 
 def _has_cluster(settings: SessionSettings) -> bool:

@@ -20,7 +20,7 @@ REASONS = {
     "duplicate": "a pair that was kept is nearly the same",
     "too long": "it does not fit in the model's context",
 }
-"""What a pair can be dropped for, in the order of the checks."""
+"""What a pair can be dropped for."""
 
 GROUNDED_SHARE = 0.6
 """Smallest share of a completion's content words that the passage has too."""

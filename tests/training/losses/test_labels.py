@@ -16,7 +16,7 @@ from tunecast import models
 from tunecast.records import Outcome, Pipeline
 from tunecast.training.compute import Compute
 from tunecast.training.label_likelihood import choose_labels
-from tunecast.training.losses.labels import LabelLoss, prompt_ids
+from tunecast.training.losses.labels import LabelLoss, completion_ids, prompt_ids, with_label
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask
 
@@ -65,6 +65,21 @@ def test_before_training_the_best_score_is_that_of_prompting(task: TrainingTask)
     found = scores(LabelLoss(ids_of(task)), task, model)
     assert found.argmax(axis=1).tolist() == chosen.tolist()
     assert len(set(chosen)) > 1
+
+
+def test_a_beginning_that_all_labels_share_is_read_but_not_scored(task: TrainingTask) -> None:
+    model, compute = loud_model(task), compute_of(task)
+    longer = {ids: (5, 6, *ids) for ids in ids_of(task)}
+    prompts = [prompt_ids(example) for example in task.train]
+    answers = [longer[completion_ids(example)] for example in task.train]
+    examples = [with_label(*pair, compute) for pair in zip(prompts, answers, strict=True)]
+    loss = LabelLoss(list(longer.values()))
+    with torch.no_grad():
+        found = loss.scores(model, loss.collate(examples, compute)).softmax(dim=1).numpy()
+    _, chosen, probabilities = choose_labels(model, prompts, loss.labels, compute)
+    assert loss.common == 2
+    assert found.argmax(axis=1).tolist() == chosen.tolist()
+    assert found.max(axis=1) == pytest.approx(probabilities, abs=1e-4)
 
 
 def test_other_orders_of_labels_permute_the_scores(llama_task: TrainingTask) -> None:

@@ -139,12 +139,12 @@ class ServerWriter:
         """Send a request, again after a failure that may pass, and return the JSON of its answer."""
         import httpx
 
-        failure, wait = "", FIRST_WAIT
+        failure, wait = "", 0.0
         for attempt in range(ATTEMPTS):
             if attempt and stopped.wait(wait):
                 break
             self._pace.wait()
-            wait = FIRST_WAIT * 2 ** (attempt + 1)
+            wait = FIRST_WAIT * 2**attempt
             try:
                 response = self._client.request(method, self._address + path, json=body)
             except httpx.TimeoutException:
