@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunecast.errors import ConfigurationError, first_line
-from tunecast.estimate.generation import base_of
 from tunecast.estimate.runner import Observed, observe
 from tunecast.estimate.skeleton import (
     base_skeleton,
@@ -17,6 +16,7 @@ from tunecast.estimate.skeleton import (
     without_data,
 )
 from tunecast.estimate.workload import Workload
+from tunecast.models.adapter import inner_model
 from tunecast.optimizers import Trained
 
 
@@ -94,7 +94,7 @@ def _seen(model: Any, request: Workload, layers: Sequence[Any]) -> DryRun:
 def _trained(model: Any) -> tuple[Trained, ...]:
     import torch
 
-    base = base_of(model)
+    base = inner_model(model)
     head = base.get_output_embeddings()
     owners = [one for one in base.modules() if isinstance(one, torch.nn.Embedding) or one is head]
     tables = {id(parameter) for owner in owners for parameter in owner.parameters(recurse=False)}

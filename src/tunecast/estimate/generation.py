@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunecast.estimate.head import only_rows
+from tunecast.models.adapter import inner_model
 
 
 class Writer:
@@ -15,7 +16,7 @@ class Writer:
     """
 
     def __init__(self, model: Any, batch: int, prompt: int, mask: Callable[[Any], Any]) -> None:
-        self._model = base_of(model)
+        self._model = inner_model(model)
         self._batch = batch
         self._prompt = prompt
         self._mask = mask
@@ -55,11 +56,6 @@ def tokens_without_data(size: int, length: int) -> Any:
     import torch
 
     return torch.zeros(size, length, dtype=torch.long, device="meta")
-
-
-def base_of(model: Any) -> Any:
-    """Return the transformers model inside a peft model; adapters are in its layers."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def tensors_of(cache: Any) -> list[Any]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunecast.estimate.generation import Writer, base_of, tensors_of, tokens_without_data
+from tunecast.estimate.generation import Writer, tensors_of, tokens_without_data
 from tunecast.estimate.workload import Workload
+from tunecast.models.adapter import inner_model
 from tunecast.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class _Runner:
         kept = min(self._request.label_tokens or labels.shape[1], labels.shape[1])
         if not self._seq2seq:
             batch = {name: value for name, value in batch.items() if name != "labels"}
-            if "logits_to_keep" in inspect.signature(base_of(self._model).forward).parameters:
+            if "logits_to_keep" in inspect.signature(inner_model(self._model).forward).parameters:
                 batch["logits_to_keep"] = kept
         logits = self._model(**batch).logits.flatten(0, 1)
         # Rows with labels are picked by an index, which copies them.

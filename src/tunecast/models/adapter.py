@@ -60,3 +60,8 @@ def base_of(adapter: Path, *, allow_classifier: bool = False) -> str:
             f"Give --model BASE --adapter {adapter}.",
         )
     return named
+
+
+def inner_model(model: Any) -> Any:
+    """Return the model of transformers that an adapter is in; a model without an adapter is its own."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

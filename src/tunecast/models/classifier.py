@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ModelError
+from tunecast.models.adapter import inner_model
 
 if TYPE_CHECKING:
     from tunecast.records import ModelFacts
@@ -132,5 +133,5 @@ def head_modules(model: Any) -> list[tuple[str, Any]]:
 
 def is_classifier(model: Any) -> bool:
     """Whether a model, with or without an adapter, answers by a classification head."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = inner_model(model)
     return type(inner).__name__.endswith(CLASSIFIER)

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import logging
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.atomic import apply_umask
 from tunecast.cache import cache_folder
 from tunecast.errors import ModelError, UserError, first_line
 from tunecast.models.classifier import refuse_classifier
@@ -317,6 +319,8 @@ def _convert_gguf(file: Path, folder: Path) -> None:
                 del loaded.config.quantization_config
             loaded.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
+        apply_umask(temporary)
+        temporary.chmod(stat.S_IMODE(folder.parent.stat().st_mode))  # a shared cache serves everybody
         with contextlib.suppress(OSError):  # another process was first; its folder is as good
             temporary.rename(folder)
     finally:

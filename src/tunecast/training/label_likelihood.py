@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunecast.models.adapter import inner_model
 from tunecast.models.classifier import is_classifier
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
@@ -149,7 +150,7 @@ def _can_share(model: Any, compute: Compute) -> bool:
     """
     if members := getattr(model, "members", ()):
         return all(_can_share(member, compute) for member in members)
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = inner_model(model)
     has_virtual_tokens = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
     if has_virtual_tokens or compute.architecture == "encoder-decoder":
         return not has_virtual_tokens

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.errors import ModelError
 from tunecast.hardware.machine import SecondsClock, reset_peak
 from tunecast.methods import get_method
+from tunecast.models.adapter import inner_model
 from tunecast.models.load import quiet
 from tunecast.records import Pipeline, Seconds, device_kind
 from tunecast.training.checkpoint import CheckpointFolder, Position, StepReport
@@ -355,14 +356,9 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def _transformer(model: Any) -> Any:
-    """Return the model of transformers that an adapter is in."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _text_embeddings(model: Any) -> Any:
     """Find the layer that embeds the input; an encoder has one of its own beside the shared one."""
-    inner = _transformer(model)
+    inner = inner_model(model)
     side = inner.get_encoder() if inner.config.is_encoder_decoder else inner
     return side.get_input_embeddings()
 
@@ -393,7 +389,7 @@ def _recomputing(model: Any, recomputes: bool) -> Iterator[None]:
     if not recomputes:
         yield
         return
-    inner = _transformer(model)
+    inner = inner_model(model)
     with quiet():
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tunecast.models.adapter import inner_model
 from tunecast.records import device_kind
 from tunecast.training.ranks import Ranks
 
@@ -35,7 +36,7 @@ def sharded(model: Any, device: str, ranks: Ranks) -> Any:
         torch.cuda.set_device(device)
     mesh = init_device_mesh(kind, (ranks.count,))
     # The model of transformers, not the adapter around it: peft generates by calling that one directly.
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = inner_model(model)
     for layer in _layers(inner):
         fully_shard(layer, mesh=mesh)
     fully_shard(inner, mesh=mesh)

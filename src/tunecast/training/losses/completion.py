@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunecast.data.encode import IGNORED
+from tunecast.models.adapter import inner_model
 from tunecast.records import Pipeline, Score
 from tunecast.training.losses.loss import Loss
 
@@ -188,7 +189,7 @@ def forward_arguments(model: Any) -> frozenset[str]:
     """Return the arguments that the underlying model's forward accepts; adapters pass them through."""
     import inspect
 
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = inner_model(model)
     return frozenset(inspect.signature(inner.forward).parameters)
 
 
