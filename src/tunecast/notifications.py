@@ -86,7 +86,7 @@ def _desktop_command(title: str, text: str) -> list[str] | None:
     if program := which("notify-send"):
         return [program, "--app-name=Tunecast", title, text]
     if sys.platform == "darwin" and (program := which("osascript")):
-        # AppleScript has JSON's quotes, but not its \\u.
+        # AppleScript has JSON's quotes, but not its \u.
         shown, named = (json.dumps(words, ensure_ascii=False) for words in (text, title))
         script = f"display notification {shown} with title {named}"
         return [program, "-e", script]

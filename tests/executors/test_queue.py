@@ -350,4 +350,4 @@ def test_a_base_model_that_no_worker_can_load_ends_the_wait(meeting: MeetingPlac
             executor.open(workplaces.Locked())
         executor.open(Desk(str(tmp_path)))
         assert len(executor.slots) == 2, "they serve the next workplace"
-    assert sum("cannot help: The base model cannot be loaded: there is no key" in line for line in told) == 2
+    assert sum("cannot join: The base model cannot be loaded: there is no key" in line for line in told) == 2

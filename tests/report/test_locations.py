@@ -39,6 +39,8 @@ def test_a_relative_path_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     assert without_paths({"data": "clients/acme.jsonl"})["data"] == "acme.jsonl"
     assert without_paths({"data": "clients/other"})["data"] == "clients/other"
+    monkeypatch.chdir(tmp_path / "clients")
+    assert without_paths({"data": "clients/acme.jsonl"})["data"] == "acme.jsonl", "wherever it is written"
 
 
 def test_no_setting_tells_a_folder() -> None:

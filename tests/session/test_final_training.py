@@ -189,29 +189,34 @@ def unfinished(longer: Finished, folder: Path, rate: float | None = None) -> Non
     (folder / "session.json").write_text(json.dumps(state))
 
 
-def test_an_interrupted_one_is_resumed_exactly(
-    longer: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "out"
+def interrupted(longer: Finished, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Copy a session, interrupt its final training after two points, and return what it was by then."""
     unfinished(longer, folder)
-    again = ("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
     advance = BesideSearch._advance
     begun: list[int] = []
 
-    def interrupted(beside: BesideSearch, trials: Trials, step: int) -> bool:
+    def broken_off(beside: BesideSearch, trials: Trials, step: int) -> bool:
         begun.append(step)
         if len(begun) == 3:
             raise KeyboardInterrupt
         return advance(beside, trials, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(BesideSearch, "_advance", interrupted)
-        code, _, err = call_main(*again)
+        patch.setattr(BesideSearch, "_advance", broken_off)
+        code, _, err = call_main("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder))
     assert code == 130
     assert "--resume" in err
     half = final_run(folder)
     assert len(own_points(half)) == 2
-    code, out, err = call_main(*again)
+    return half
+
+
+def test_an_interrupted_one_is_resumed_exactly(
+    longer: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    half = interrupted(longer, folder, monkeypatch)
+    code, out, err = call_main("tune", "--resume", *IN_PROCESS, "--output-dir", str(folder), "--json")
     assert code == 0, err[-3000:]
     whole, resumed = final_run(longer.folder), final_run(folder)
     assert resumed.curve[: len(half.curve)] == half.curve
@@ -221,6 +226,18 @@ def test_an_interrupted_one_is_resumed_exactly(
     ]
     assert measured[0] == measured[1]
     assert json.loads(out)["test"] == longer.result["test"]
+
+
+def test_a_larger_budget_does_not_take_an_interrupted_one_for_its_end(
+    longer: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    half = interrupted(longer, folder, monkeypatch)
+    assert half.curve[-1].share < 1
+    again = ("--resume", "--budget", "3-trials", *IN_PROCESS, "--output-dir", str(folder))
+    code, _, err = call_main("tune", *again)
+    assert code == 0, err[-3000:]
+    assert max(run.curve[-1].share for run in committed(folder) if is_final(run)) == 1.0
 
 
 def test_it_goes_on_with_the_winner_as_if_it_had_begun_with_its_end_in_mind(

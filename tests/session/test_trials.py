@@ -286,8 +286,8 @@ def test_what_did_not_end_is_told(trials: Trials) -> None:
     for index, kind in enumerate((Outcome.DIVERGED, Outcome.FAILED)):
         trials.fail(index, kind, RunError("OddError", "two\nlines"), SLOT, 3.0)
     assert shortfalls(trials, "baseline") == [
-        "The baseline pipeline did not reach its end: diverged (OddError: two lines).",
-        "1 of 2 trials broke down; the first one: failed (OddError: two lines).",
+        "The baseline pipeline did not reach its end: diverged (OddError).",
+        "1 of 2 trials broke down; the first one: failed (OddError).",
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sample_runs import sample_dataset, sample_pipeline, sample_point, sample_run
-from tunecast.records import ZERO_SHOT, Outcome, Task
+from tunecast.records import ZERO_SHOT, Outcome, Seconds, Task
 from tunecast.store import Store
 
 
@@ -53,6 +53,18 @@ def test_a_row_adds_up_its_points(filled: Store) -> None:
     assert row.seconds == pytest.approx(0.5 * 8 + 0.5 * 16 + 2 * 0.25)
     assert row.peak_bytes == 1_500_000_000
     assert row.hyperparameters["learning_rate"] == sample_pipeline().learning_rate
+
+
+def test_points_of_unknown_seconds_are_left_out(filled: Store) -> None:
+    run = filled.get(filled.page(order="loss", limit=1).rows[0].id)
+    first, *others = run.curve
+    curve = (replace(first, training=Seconds(math.nan, math.nan)), *others)
+    filled.put(replace(run, id="imported", curve=curve))
+    (row,) = [row for row in filled.page(limit=20).rows if row.id == "imported"]
+    assert row.seconds == pytest.approx(sum(one.training.wall + one.evaluation.wall for one in others))
+    unknown = tuple(replace(one, training=Seconds(math.nan, math.nan)) for one in run.curve)
+    filled.put(replace(run, id="unknown", curve=unknown))
+    assert filled.page(order="seconds", limit=20).rows[0].id != "unknown"
 
 
 def test_filters_and_names_agree(filled: Store) -> None:

@@ -85,8 +85,9 @@ def read(
             )
         if empty:
             empty_rows += len(empty)
+            where = name if len(splits) == 1 else f"{name}, {split}"
             warnings.append(
-                f"{split}: {len(empty)} of {total} rows have an empty completion and were left out "
+                f"{where}: {len(empty)} of {total} rows have an empty completion and were left out "
                 f"({parts[0].unit}s {listed(empty)})."
             )
     origin = read_origin(expanded(source)) if expanded(source).is_file() else None

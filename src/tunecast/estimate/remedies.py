@@ -20,8 +20,9 @@ def what_would_fit(config: Any, request: Workload, *, recomputes: bool = True) -
     first; empty if none helps.
 
     Each is tried on top of those before: micro-batches of one example, gradient checkpointing, half the
-    sequence length, LoRA in place of full finetuning, a base model in bfloat16, on CUDA in 4 bits. If
-    none helps, more devices are. Without ``recomputes``, the method has no use for gradient checkpointing.
+    sequence length, LoRA in place of a method without an adapter, a base model in bfloat16, on CUDA in
+    4 bits. If none helps, more devices are. Without ``recomputes``, the method has no use for gradient
+    checkpointing.
     """
     fitting = []
     for words, changed in _changes(request, recomputes):
@@ -44,8 +45,11 @@ def _changes(request: Workload, recomputes: bool) -> Iterator[tuple[str, Workloa
         half = replace(saving, max_length=request.max_length // 2, label_tokens=None)
         yield f"{words}, and sequences of at most {half.max_length} tokens", half
     if request.adapter is None:
-        saving = replace(saving, adapter=_LORA, part=None, gradient_workspace=0.0)
-        yield f"LoRA instead, with {words}", saving
+        saving = replace(
+            saving, adapter=_LORA, part=None, gradient_workspace=0.0, gradient_checkpointing=True
+        )
+        words = "gradient checkpointing and micro-batches of one example"
+        yield f"LoRA in place of this method, with {words}", saving
     if request.device == "cpu" and request.precision == "float32":
         saving = replace(saving, precision="bfloat16")
         yield f"a base model in bfloat16, with {words}", saving

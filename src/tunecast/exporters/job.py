@@ -15,7 +15,8 @@ from tunecast.exporters.source import Source, read_data, read_source
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
 from tunecast.methods.rates import STEPS_EXPONENT, with_rate_for_steps
 from tunecast.methods.space import TRAINING_LOSS
-from tunecast.models import ResolvedModel, check_length, describe, load_tokenizer, resolve
+from tunecast.models import ResolvedModel, check_length, describe, load_config, load_tokenizer, resolve
+from tunecast.models.empty import empty_model
 from tunecast.models.module_names import ATTENTION_MODULES
 from tunecast.optimizers import OPTIMIZERS
 from tunecast.ranges import check_range
@@ -105,13 +106,18 @@ class ExportJob:
 
 
 def attention_projections(job: ExportJob) -> list[str]:
-    """Return the names of the layers that ``target_modules=attention`` adapts in the job's model."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """Return the names of the layers that ``target_modules=attention`` adapts in the job's model.
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model))
+    Raises:
+        ConfigurationError: It has none.
+    """
+    model = empty_model(load_config(resolve(job.model)))
     placed = [name for name, _ in model.named_modules() if re.fullmatch(ATTENTION_MODULES, name)]
+    if not placed:
+        raise ConfigurationError(
+            f"{job.facts.name} has no layers that target_modules=attention adapts.",
+            "Export a pipeline with target_modules=all-linear.",
+        )
     return list(dict.fromkeys(name.rpartition(".")[2] for name in placed))
 
 

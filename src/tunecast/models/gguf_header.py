@@ -28,7 +28,7 @@ _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
 def check_header(path: Path) -> None:
-    """Check that everything the header of a GGUF file announces fits into the file.
+    """Check that everything the header of a GGUF file declares fits into the file.
 
     Raises:
         ModelError: The file cannot be read, is not GGUF, or its header is damaged.

@@ -320,7 +320,8 @@ def _convert_gguf(file: Path, folder: Path) -> None:
             loaded.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
         apply_umask(temporary)
-        temporary.chmod(stat.S_IMODE(folder.parent.stat().st_mode))  # a shared cache serves everybody
+        # Who may read the cache may read the model.
+        temporary.chmod(0o700 | (stat.S_IMODE(folder.parent.stat().st_mode) & 0o055))
         with contextlib.suppress(OSError):  # another process was first; its folder is as good
             temporary.rename(folder)
     finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunecast.data import Turn
+from tunecast.data.files import SUFFIXES
 from tunecast.data.templates import separated
 from tunecast.methods import get_method
 from tunecast.methods.space import HEAD, TRAINING_LOSS
@@ -19,6 +20,7 @@ from tunecast.session.provenance import Origin
 ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Aliases of base models that come as GGUF files, and the repositories they stand for."""
 CLASSIFIER = "AutoModelForSequenceClassification"
+LIKELIEST = "the model finds likeliest, by nats per token"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -76,8 +78,8 @@ class Delivery:
     def choice_of_label(self) -> str:
         """Say which label a classifier answers with."""
         if self.is_classifier:
-            return "its classification head scores highest"
-        return "the model finds likeliest, by nats per token"
+            return "the model's classification head scores highest"
+        return LIKELIEST
 
     def code(self, folder: str) -> str:
         """Write Python that loads the model from ``folder`` and answers one prompt."""
@@ -211,7 +213,9 @@ def origin_of(record: SessionRecord) -> Origin | None:
 
 def is_hub_id(source: str) -> bool:
     """Return whether a model or dataset is named by its id on the hub, and not by a path that is alike."""
-    return bool(HUB_ID.fullmatch(source)) and not source.startswith(".") and not expanded(source).exists()
+    if not HUB_ID.fullmatch(source) or source.startswith(".") or source.lower().endswith(SUFFIXES):
+        return False
+    return not expanded(source).exists()
 
 
 def _public_name(base_model: str, run: Run) -> str:

@@ -11,7 +11,7 @@ from tunecast.records import Run
 from tunecast.report.classification import confusions, measures_table, winner_classification
 from tunecast.report.forecast import forecast_sentences, forecast_table, missing_forecast
 from tunecast.report.guards import guards_table
-from tunecast.report.loading import Delivery, delivery, origin_of
+from tunecast.report.loading import LIKELIEST, Delivery, delivery, origin_of
 from tunecast.report.locations import without_paths
 from tunecast.report.longer import longer_command, longer_sentence
 from tunecast.report.tables import (
@@ -89,7 +89,7 @@ def _values(
         "configuration": pretty_json(configuration),
         "loading": given.code("best") if given else "",
         "requirement": given.requirement(given.base_model) if given else "",
-        "choice_of_label": given.choice_of_label if given else "",
+        "choice_of_label": given.choice_of_label if given else LIKELIEST,
     }
 
 

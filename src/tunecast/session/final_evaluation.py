@@ -179,7 +179,9 @@ class FinalScoring:
             return replace(comparison, warnings=(*comparison.warnings, text))
         validation = {**comparison.validation, **self._validate(finalists, judge)}
         earlier = [one for name, one in comparison.contenders.items() if name == "final"]
-        contenders = {**comparison.contenders, "final": _best_of([*earlier, *finalists], judge, validation)}
+        known = [*earlier, *finalists]
+        allowed = [one for one in known if not self.guards.is_left_out(one)]
+        contenders = {**comparison.contenders, "final": _best_of(allowed or known, judge, validation)}
         return self._compared(contenders, validation, judge, comparison.warnings)
 
     def _compared(

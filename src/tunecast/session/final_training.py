@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tunecast.errors import OutputError, disk_error
 from tunecast.methods.rates import with_rate_for_steps
-from tunecast.records import FINAL_TRAINING, Pipeline
+from tunecast.records import FINAL_TRAINING, Outcome, Pipeline
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import affordable_halvings
@@ -34,7 +34,10 @@ on."""
 
 @dataclass(frozen=True)
 class FinalTrainer:
-    """Decides how long a search's winner is trained, and lays the trial out."""
+    """Decides how long a search's winner is trained, and lays the trial out.
+
+    ``earlier`` are the plans of the session's smaller budgets, in their order.
+    """
 
     session: str
     settings: SessionSettings
@@ -42,9 +45,10 @@ class FinalTrainer:
     folder: OutputFolder
     store: Store
     runtime_model: RuntimeModel
+    earlier: Sequence[FinalPlan] = ()
 
     def plan(self, winner: Trial | None, left: float, unit: str) -> FinalPlan:
-        """Plan the longer training of a winner.
+        """Plan the longer training of a winner; it goes on with one of a smaller budget that has ended.
 
         Args:
             winner: The trial to train for longer, None if the base model won.
@@ -53,11 +57,17 @@ class FinalTrainer:
         """
         if winner is None:
             return FinalPlan(reason="no trial beats the base model")
-        step = winner.branching_step
-        longer = self._longer(winner, self._full_length(winner, winner.plan.tokens_at(step), left, unit))
-        if longer.pipeline is None or not step:
-            return longer
-        return self._going_on(winner, longer.full_length_tokens)
+        longest = self._longest(winner)
+        step = longest.branching_step
+        longer = self._longer(longest, self._full_length(longest, longest.plan.tokens_at(step), left, unit))
+        if longer.pipeline is not None and step:
+            longer = self._going_on(longest, longer.full_length_tokens)
+        return replace(longer, winner=winner.spec.run)
+
+    def of_smaller_budgets(self, like: Trial) -> list[tuple[FinalPlan, Trial]]:
+        """Return earlier final trainings that have begun, in their order; ``like`` as in :meth:`laid_out`."""
+        laid_out = [(plan, self.laid_out(plan, like)[0]) for plan in self.earlier]
+        return [(plan, trial) for plan, trial in laid_out if trial.step > plan.from_step]
 
     def from_base_model(self, winner: Trial) -> FinalPlan:
         """Plan a training of a winner's pipeline from the base model, outside of any budget."""
@@ -137,6 +147,18 @@ class FinalTrainer:
         """Return the expected seconds to the end of a trial, or their 90% upper bound."""
         predict = self.runtime_model.upper if upper else self.runtime_model.expected
         return predict(trial.spec.pipeline.method, trial.work_to_end, trial.points_to_end, ends=True)
+
+    def _longest(self, winner: Trial) -> Trial:
+        """Return the winner's latest training that has ended: its trial, or a final training after it.
+
+        In a budget in seconds, one may have paused just before its end, when its rate had begun to fall.
+        """
+        found, within = winner, self.settings.final_choice.kind == "budget"
+        for plan, trial in self.of_smaller_budgets(winner):
+            falls = within and trial.goes_on and 0 < trial.plan.steady_steps < trial.step
+            if plan.winner == winner.spec.run and (falls or trial.outcome is Outcome.COMPLETED):
+                found = trial
+        return found
 
     def _longer(self, winner: Trial, full_length: int) -> FinalPlan:
         """Plan a schedule of another length with the rate for it, unless it is hardly longer."""

@@ -26,7 +26,7 @@ NEARLY = 0.9
 def longer_run(
     trainer: FinalTrainer, finalist: Finalist, measured: Score, untouched: float, whole: MoreData | None
 ) -> LongerRun | None:
-    """Propose a longer run of the best pipeline; None if it would not be longer, or of too many epochs.
+    """Propose a longer run of the best pipeline; None if it is not longer, or needs too many epochs.
 
     Args:
         finalist: The checkpoint whose pipeline is to be trained for longer.

@@ -85,6 +85,7 @@ class Search:
         save: Writes ``session.json``; called after every commit.
         diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
         seconds_to_compare: Expected seconds to score one of the leaders at the end.
+        earlier_finals: Final trainings of smaller budgets, which are scored beside the leaders.
         instructions: Carries out instructions to the session; None if it takes none.
 
     Attributes:
@@ -106,6 +107,7 @@ class Search:
         save: Callable[[], None],
         diagnostics: list[str],
         seconds_to_compare: float = 0.0,
+        earlier_finals: int = 0,
         instructions: InstructionHandler | None = None,
     ) -> None:
         self.trials = trials
@@ -122,6 +124,7 @@ class Search:
         self._save = save
         self._diagnostics = diagnostics
         self._seconds_to_compare = seconds_to_compare
+        self._earlier_finals = earlier_finals
         self._instructions = instructions
         self._under_way: dict[Handle, _Step] = {}
         self._crashes: Counter[tuple[int, int]] = Counter()
@@ -209,6 +212,7 @@ class Search:
         """Reserve the seconds to compare the leaders after the steps under way and those of other trials."""
         advanced = {*following, *(step.index for step in self._under_way.values())}
         models = most_to_score(self.trials, advanced, self._settings, self.trials.metric)
+        models += self._earlier_finals
         self._budget_tracker.reserve_for_comparing(models * self._seconds_to_compare)
 
     def fits(self, index: int, reserved: int | None = None, pace: RuntimeModel | None = None) -> bool:

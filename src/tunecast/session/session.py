@@ -135,7 +135,8 @@ class Session:
         search = self._lay_out_search(zero_shot)
         self._beside(search).count()
         search.keep_for_comparing(0)
-        to_compare = (1 + FINALISTS + further(self._settings)) * (self._state.seconds_to_compare or 0.0)
+        models = 1 + FINALISTS + further(self._settings) + len(self._state.earlier_finals)
+        to_compare = models * (self._state.seconds_to_compare or 0.0)
         check_suffices(search.trials, self._budget_tracker, search.runtime_model, to_compare)
         survey = None
         if self._settings.forecast and self._strategy.has_baseline:
@@ -306,6 +307,7 @@ class Session:
             save=self._save_state,
             diagnostics=self._state.diagnostics,
             seconds_to_compare=self._state.seconds_to_compare or 0.0,
+            earlier_finals=len(self._state.earlier_finals),
             instructions=self._instructions,
         )
 
@@ -464,32 +466,26 @@ class Session:
             self._progress.log(f"Note: {text}")
 
     def _planned(self, search: Search, winner: Trial | None) -> FinalPlan:
-        """Plan to train a winner for longer; if it was already, with a smaller budget, go on with that."""
-        left, unit = (
-            self._budget_tracker.left(search.used(), "final training"),
-            self._budget_tracker.budget.kind,
-        )
-        trainer, longest = self._final_trainer(search), winner
-        for plan, trial in self._earlier_finals(search):
-            if winner is not None and plan.winner == winner.spec.run:
-                longest = trial
-        return replace(trainer.plan(longest, left, unit), winner=winner.spec.run if winner else "")
-
-    def _earlier_finals(self, search: Search) -> list[tuple[FinalPlan, Trial]]:
-        """Return the final trainings of smaller budgets, in their order."""
-        trainer = self._final_trainer(search)
-        return [(plan, trainer.laid_out(plan, search.trials[0])[0]) for plan in self._state.earlier_finals]
+        left = self._budget_tracker.left(search.used(), "final training")
+        return self._final_trainer(search).plan(winner, left, self._budget_tracker.budget.kind)
 
     def _final_trainer(self, search: Search) -> FinalTrainer:
         return FinalTrainer(
-            self._state.id, self._settings, self._prepared, self._folder, self._store, search.runtime_model
+            self._state.id,
+            self._settings,
+            self._prepared,
+            self._folder,
+            self._store,
+            search.runtime_model,
+            tuple(self._state.earlier_finals),
         )
 
     def _train_winner(self, search: Search, final: FinalScoring, comparison: Comparison) -> Comparison:
         """Train the winner for longer, if wanted, and let the result compete with it."""
         choice, winner = self._settings.final_choice, comparison.contenders[comparison.winner].trial
         search.handle_instructions()
-        earlier = self._earlier_finals(search)
+        trainer = self._final_trainer(search)
+        earlier = trainer.of_smaller_budgets(search.trials[0])
         for plan, trial in earlier:
             comparison = final.challenge(comparison, trial, plan.from_step)
         if choice.kind == "none" or (search.is_ended and self._state.final is None):
@@ -502,15 +498,20 @@ class Session:
             self._save_state()
         plan = self._state.final
         if plan.pipeline is None:
-            text = f"The winner was not trained for longer: {plan.reason}."
+            was_trained = any(one.winner == plan.winner for one, _ in earlier)
+            what = (
+                "The final training was not continued"
+                if was_trained
+                else "The winner was not trained for longer"
+            )
+            text = f"{what}: {plan.reason}."
             self._progress.log(f"Note: {text}")
-            if self._settings.final_training == AUTO:
+            if was_trained or self._settings.final_training == AUTO:
                 return comparison
             return replace(comparison, warnings=(*comparison.warnings, text))
         self._budget_tracker.reserve("final training", 0.0)
         if choice.kind == "epochs":
             self._budget_tracker.end()
-        trainer = self._final_trainer(search)
         trials = trainer.begun(plan, [*search.trials, *(trial for _, trial in earlier)])
         trained = self._beside(search).train_to_end(
             trials,

@@ -32,10 +32,10 @@ def shortfalls(trials: Trials, first_name: str) -> list[str]:
 
 
 def _ending(trial: Trial) -> str:
-    """Describe how and why a trial ended."""
+    """Describe how a trial ended, without the error's text: reports are shared, and it may hold paths."""
     error = trial.run.error if trial.run else None
     outcome = trial.outcome.value.replace("_", " ")
-    return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
+    return f"{outcome} ({error.kind})" if error else outcome
 
 
 def _stopped_early_text(trial: Trial) -> str:

@@ -24,7 +24,7 @@ class RunRow:
 
     Args:
         final_loss: Validation loss of its last point in nats per label token, None without points.
-        seconds: Wall seconds of training and evaluation, None without points.
+        seconds: Wall seconds of training and evaluation of the points where they are known, None if nowhere.
         peak_bytes: Highest memory on its device, None if unknown.
     """
 

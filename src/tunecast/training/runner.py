@@ -522,8 +522,8 @@ class Runner:
 
 
 def _cannot_train(spec: TrialSpec, error: Exception) -> ModelError:
-    """Return the error for a method that does not work with the model, which libraries tell by any kind."""
+    """Return the error for a method that cannot train the model; libraries raise many kinds of exceptions."""
     return ModelError(
         f"{spec.pipeline.method} cannot train this model on these data: {first_line(error).rstrip('.')}.",
-        "Choose another method.",
+        "Choose another method, or give a smaller --max-length.",
     )
