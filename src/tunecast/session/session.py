@@ -498,17 +498,7 @@ class Session:
             self._save_state()
         plan = self._state.final
         if plan.pipeline is None:
-            was_trained = any(one.winner == plan.winner for one, _ in earlier)
-            what = (
-                "The final training was not continued"
-                if was_trained
-                else "The winner was not trained for longer"
-            )
-            text = f"{what}: {plan.reason}."
-            self._progress.log(f"Note: {text}")
-            if was_trained or self._settings.final_training == AUTO:
-                return comparison
-            return replace(comparison, warnings=(*comparison.warnings, text))
+            return self._not_longer(plan, comparison)
         self._budget_tracker.reserve("final training", 0.0)
         if choice.kind == "epochs":
             self._budget_tracker.end()
@@ -520,6 +510,17 @@ class Session:
             replan=partial(self._moved_end, search),
         )
         return final.challenge(comparison, trained, plan.from_step)
+
+    def _not_longer(self, plan: FinalPlan, comparison: Comparison) -> Comparison:
+        """Say why the winner is not trained for longer, as a warning too if that was asked for."""
+        if any(one.winner == plan.winner for one in self._state.earlier_finals):
+            self._progress.log(f"Note: The final training was not continued: {plan.reason}.")
+            return comparison
+        text = f"The winner was not trained for longer: {plan.reason}."
+        self._progress.log(f"Note: {text}")
+        if self._settings.final_training == AUTO:
+            return comparison
+        return replace(comparison, warnings=(*comparison.warnings, text))
 
     def _moved_end(self, search: Search, trials: Trials) -> Trials:
         """Give the final training another end if the rest of a budget in seconds affords another."""
