@@ -9,6 +9,7 @@ import pytest
 
 import tiny
 from sessions import FLAGS, IN_PROCESS, Finished, call_main, unfinish
+from tunecast import models
 from tunecast.methods import BASELINE
 from tunecast.records import Pipeline
 from tunecast.store import Store
@@ -74,7 +75,10 @@ def test_a_method_without_a_file_stops_where_validation_no_longer_improves(
 
 
 def test_a_method_that_the_model_has_no_room_for_is_one_message(tiny_gpt2: Path, tmp_path: Path) -> None:
-    rows = [{"prompt": "blue " * (20 + number), "completion": f"{number}"} for number in range(40)]
+    tokenizer = models.load_tokenizer(models.resolve(str(tiny_gpt2)))
+    words = next(n for n in range(1, 200) if len(tokenizer("blue " * n).input_ids) > 118)
+    rows = [{"prompt": "blue " * words + str(number), "completion": "red"} for number in range(20)]
+    rows += [{"prompt": "blue " * words + str(number), "completion": "green"} for number in range(20, 40)]
     data = tiny.write_jsonl(tmp_path / "long.jsonl", rows)
     flags = ("--method", "prompt_tuning", "--model", str(tiny_gpt2), "--data", str(data), *IN_PROCESS)
     code, _, err = call_main("train", *flags, "--output-dir", str(tmp_path / "out"))

@@ -383,10 +383,12 @@ def test_from_a_folder_of_documents_to_a_card(tiny_llama: Path, tmp_path: Path) 
     with pairs.open("a") as file:
         file.write('{"prompt": "By hand?", "completion": "Yes, by hand.", "split": "train"}\n')
     edited = pairs.read_text()
-    code, _, err = call_main("tune", *given, *spent, *FLAGS, *IN_PROCESS)
-    assert code == 2
-    assert "out-pairs.jsonl already exists" in err
-    assert pairs.read_text() == edited
+    for message in ("already holds a session", "out-pairs.jsonl already exists"):
+        code, _, err = call_main("tune", *given, *spent, *FLAGS, *IN_PROCESS)
+        assert code == 2
+        assert message in err
+        assert pairs.read_text() == edited
+        shutil.rmtree(output, ignore_errors=True)
 
 
 def test_a_plan_of_documents_makes_pairs_that_a_later_call_replaces(tiny_llama: Path, tmp_path: Path) -> None:

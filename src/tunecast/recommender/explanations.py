@@ -104,9 +104,10 @@ def basis(model: ModelFacts, provenance: Provenance) -> str:
 
 
 def _size(parameters: int) -> str:
-    if parameters >= 1e12:
-        return f"{parameters / 1e12:.3g} trillion"
-    return f"{parameters / 1e9:.3g} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
+    if parameters < 1e9:
+        return f"{parameters / 1e6:.3g} million"
+    amount, unit = (parameters / 1e12, "trillion") if parameters >= 1e12 else (parameters / 1e9, "billion")
+    return f"{amount:.2g} {unit}" if amount < 100 else f"{amount:.0f} {unit}"
 
 
 def _rate(prospect: Prospect, model: ModelFacts, law: RateLaw) -> str:

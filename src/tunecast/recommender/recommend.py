@@ -11,7 +11,8 @@ from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.estimate.constants import HEADROOM
 from tunecast.estimate.workload import roomy_bytes
-from tunecast.methods.space import keeping_activations, recomputing
+from tunecast.methods import get_method
+from tunecast.methods.space import CHECKPOINTING, keeping_activations, recomputing
 from tunecast.predictor import Prediction, Prior
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.quality import Trial
@@ -465,7 +466,7 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     least = min(everything, key=lambda prospect: prospect.memory_gb or math.inf)
     limit = situation.target.machine.device_memory_bytes / 1e9
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
-    recomputes = recomputing(plain.pipeline) is not None
+    recomputes = CHECKPOINTING not in get_method(plain.pipeline.method).ignores
     remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1), recomputes=recomputes)
     return ConfigurationError(
         f"--model: no method fits {situation.task.model.name} into the {limit:,.1f} GB of "
