@@ -46,10 +46,10 @@ def test_compact(amount: float | None, text: str) -> None:
 
 
 def test_large_numbers_have_no_exponent() -> None:
-    assert [numbers.plain(value) for value in (0.254, 1.0, 2.34, 128.4, 3910.0)] == [
+    assert [numbers.significant(value) for value in (0.254, 1.0, 2.34, 128.4, 3910.0)] == [
         *("0.25", "1", "2.3", "128", "3,910")
     ]
-    assert [numbers.plain(value, 3) for value in (0.254, 23.45, 3910.0)] == ["0.254", "23.4", "3,910"]
+    assert [numbers.significant(value, 3) for value in (0.254, 23.45, 3910.0)] == ["0.254", "23.4", "3,910"]
 
 
 def test_bytes_are_decimal() -> None:

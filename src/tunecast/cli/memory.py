@@ -155,7 +155,8 @@ def _print(answer: MemoryAnswer) -> None:
         typer.echo(f"Would {'leave room' if estimate.tight else 'fit'}: {change}.")
     if not answer.remedies:
         outcome = "leave room" if estimate.tight else "make it fit"
-        more = "4-bit weights nor up to 64 devices" if request.device == "cuda" else "nor weights in bfloat16"
-        shorter = ", sequences of half the length" if request.max_length >= MIN_HALVED else ""
-        comma = ", " if request.device == "cuda" else " "
-        typer.echo(f"Neither a smaller batch{shorter}{comma}{more} would {outcome}.")
+        shorter = ["sequences of half the length"] if request.max_length >= MIN_HALVED else []
+        cuda = request.device == "cuda"
+        more = ["4-bit weights", "up to 64 devices"] if cuda else ["weights in bfloat16"]
+        *tried, last = ["a smaller batch", *shorter, *more]
+        typer.echo(f"Neither {', '.join(tried)} nor {last} would {outcome}.")

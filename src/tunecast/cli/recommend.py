@@ -218,7 +218,7 @@ def _print_federated(found: FederatedRecommendation, model: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tunecast.report.numbers import duration, plain
+    from tunecast.report.numbers import duration, significant
 
     console, asked = Console(), found.federation
     title = (
@@ -234,7 +234,7 @@ def _print_federated(found: FederatedRecommendation, model: str) -> None:
             f"{one.kept:.0%}",
             f"{100 * one.kept_low:.0f}-{one.kept_high:.0%}",
             f"{one.predicted_loss:.2f}",
-            plain(one.total_bytes / 1e6, 3),
+            significant(one.total_bytes / 1e6, 3),
             duration(one.seconds),
             f"{one.memory_gb:.1f}" if one.fits else f"{one.memory_gb:.1f} (!)",
             one.variant,

@@ -11,6 +11,8 @@ from tunecast.estimate.workload import Workload
 
 MIN_HALVED = 256
 """Shortest sequences, in tokens, whose half is worth a thought."""
+_SMALL = "micro-batches of one example"
+_SAVING = f"gradient checkpointing and {_SMALL}"
 _DEVICES = (2, 4, 8, 16, 32, 64)
 _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 
@@ -36,10 +38,10 @@ def _changes(request: Workload, recomputes: bool) -> Iterator[tuple[str, Workloa
     examples = max(request.batch_size, request.step_examples or 1)
     small = replace(request, batch_size=1, eval_batch_size=1, step_examples=examples)
     if request.batch_size > 1 or (request.eval_batch_size or 1) > 1:
-        yield "micro-batches of one example", small
-    saving, words = small, "micro-batches of one example"
+        yield _SMALL, small
+    saving, words = small, _SMALL
     if recomputes:
-        saving, words = replace(small, gradient_checkpointing=True), f"gradient checkpointing and {words}"
+        saving, words = replace(small, gradient_checkpointing=True), _SAVING
         yield words, saving
     if request.max_length >= MIN_HALVED:
         half = replace(saving, max_length=request.max_length // 2, label_tokens=None)
@@ -48,7 +50,7 @@ def _changes(request: Workload, recomputes: bool) -> Iterator[tuple[str, Workloa
         saving = replace(
             saving, adapter=_LORA, part=None, gradient_workspace=0.0, gradient_checkpointing=True
         )
-        words = "gradient checkpointing and micro-batches of one example"
+        words = _SAVING
         yield f"LoRA in place of this method, with {words}", saving
     if request.device == "cpu" and request.precision == "float32":
         saving = replace(saving, precision="bfloat16")
@@ -61,8 +63,14 @@ def _with_devices(config: Any, request: Workload, recomputes: bool) -> Iterator[
     if request.device != "cuda":
         return
     examples = max(request.batch_size, request.step_examples or 1)
-    small = replace(request, batch_size=1, eval_batch_size=1, step_examples=examples)
-    small = replace(small, gradient_checkpointing=recomputes or small.gradient_checkpointing)
+    recomputes = recomputes or request.gradient_checkpointing
+    small = replace(
+        request,
+        batch_size=1,
+        eval_batch_size=1,
+        step_examples=examples,
+        gradient_checkpointing=recomputes,
+    )
     for devices in _DEVICES:
         sharded = replace(small, sharding="zero3", devices=devices)
         estimate = estimate_memory(config, sharded)

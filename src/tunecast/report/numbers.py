@@ -46,7 +46,7 @@ def rate(value: float | None) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def plain(value: float, digits: int = 2) -> str:
+def significant(value: float, digits: int = 2) -> str:
     """Format a positive number with so many digits, or all before the point: ``0.25``, ``3,910``."""
     return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunecast.records import ZERO_SHOT, Pipeline, Run, Scalar, Score
-from tunecast.report.numbers import MISSING, decimal, duration, finite, interval, plain, rate, with_interval
+from tunecast.report.numbers import (
+    MISSING,
+    decimal,
+    duration,
+    finite,
+    interval,
+    rate,
+    significant,
+    with_interval,
+)
 from tunecast.results import ConstantAnswer, Contender, Margin, SessionRecord
 from tunecast.search import find_strategy
 
@@ -90,7 +99,7 @@ def training_text(contender: Contender) -> str:
     share = trained.examples / trained.available
     return (
         f"{trained.steps:,} steps, {trained.examples:,} of {trained.available:,} examples ({share:.0%}), "
-        f"{plain(trained.epochs)} {'epoch' if trained.epochs == 1 else 'epochs'}"
+        f"{significant(trained.epochs)} {'epoch' if trained.epochs == 1 else 'epochs'}"
     )
 
 

@@ -11,7 +11,7 @@ from tunecast.arrays import Floats
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import CurvePosterior
-from tunecast.scaling.new_curves import curve_at, is_same_size
+from tunecast.scaling.new_curves import curve_at, is_measured
 from tunecast.scaling.table import Group, LossTable, group_name
 
 
@@ -67,8 +67,7 @@ def crossover(
     crossings: list[Crossing] = []
     # A method that was not measured at that size is predicted there, although others were.
     other = model_parameters is not None and not all(
-        any(is_same_size(table.curves[row], model_parameters) for row in rows)
-        for _, rows in compared_groups(table, model_parameters)
+        is_measured(table, rows, model_parameters) for _, rows in compared_groups(table, model_parameters)
     )
     for part in posteriors(table, law, seed, other_factor=other):
         crossings += _compare(part, model_parameters, seed, reach)

@@ -12,7 +12,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.scaling.crossover import compared_groups
 from tunecast.scaling.forecasting import FARTHEST, posteriors, support
 from tunecast.scaling.models import CurvePosterior
-from tunecast.scaling.new_curves import curve_at, is_same_size
+from tunecast.scaling.new_curves import curve_at, is_measured
 from tunecast.scaling.predicting import CurvePrediction
 from tunecast.scaling.table import Curve, Group, LossTable
 
@@ -129,15 +129,15 @@ def _of_new_model(
     law: str,
     seed: int,
 ) -> list[Option]:
-    """Consider a size of models for every other descriptor that no curve was measured at."""
+    """Consider a size of models for every group of curves that was not measured at it."""
     options: list[Option] = []
     groups = compared_groups(table, model_parameters)
-    if all(_is_measured(table, rows, model_parameters) for _, rows in groups):
+    if all(is_measured(table, rows, model_parameters) for _, rows in groups):
         return options
     for part in posteriors(table, law, seed, other_factor=True):
         sizes = _sizes(part.table)
         for group, rows in compared_groups(part.table, model_parameters):
-            if _is_measured(part.table, rows, model_parameters):
+            if is_measured(part.table, rows, model_parameters):
                 continue
             curve = curve_at(part, rows, model_parameters, sizes, seed)
             noise = part.draws[0].noise
@@ -149,11 +149,6 @@ def _of_new_model(
             option = _option(nearest, shown, pace, draws, sizes, target, prices, confidence)
             options.append(_of_size(option, nearest, model_parameters))
     return options
-
-
-def _is_measured(table: LossTable, rows: Sequence[int], model_parameters: float) -> bool:
-    """Return whether one of these curves is of that size."""
-    return any(is_same_size(table.curves[row], model_parameters) for row in rows)
 
 
 def _option(

@@ -55,6 +55,11 @@ def is_same_size(curve: Curve, model_parameters: float) -> bool:
     return known is not None and abs(np.log(known / model_parameters)) < _ALIKE
 
 
+def is_measured(table: LossTable, rows: Sequence[int], model_parameters: float) -> bool:
+    """Whether one of these curves was measured on a model of this size."""
+    return any(is_same_size(table.curves[row], model_parameters) for row in rows)
+
+
 def _new_curve(
     part: CurvePosterior, row: int, model_parameters: float, data_sizes: Floats, seed: int
 ) -> Floats:

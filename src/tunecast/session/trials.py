@@ -86,14 +86,12 @@ class Trials:
 
         self._spec_of = spec_of
         self._all: list[Trial] = []
-        self._pipelines: list[Pipeline] = []
         for pipeline in pipelines:
             self.add(pipeline)
 
     def add(self, pipeline: Pipeline) -> None:
         """Append a candidate."""
         task, effort = self._prepared.training_task, self._efforts.of(pipeline)
-        self._pipelines.append(pipeline)
         self._all.append(
             Trial(self._spec_of(pipeline), task, self._plans, patience=self._patience, effort=effort)
         )
@@ -110,7 +108,7 @@ class Trials:
     @property
     def pipelines(self) -> list[Pipeline]:
         """Their pipelines, in order."""
-        return self._pipelines
+        return [trial.spec.pipeline for trial in self._all]
 
     @property
     def started(self) -> list[Trial]:

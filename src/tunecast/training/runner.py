@@ -245,9 +245,17 @@ class Runner:
             ModelError: It diverges at the very first step, or the method does not work with the model.
         """
         try:
-            live = self._made_live(replace(spec, run="speed"), 0)
-        except (ValueError, TypeError, NotImplementedError) as error:  # as peft refuses a model
-            raise _cannot_train(spec, error) from error
+            return self._measured_speed(spec, seconds)
+        except (ValueError, TypeError, NotImplementedError, IndexError) as error:
+            # Libraries raise any of these for a model or a length that they cannot adapt.
+            raise ModelError(
+                f"{spec.pipeline.method} cannot train this model on these data: "
+                f"{first_line(error).rstrip('.')}.",
+                "Choose another method, or give a smaller --max-length.",
+            ) from error
+
+    def _measured_speed(self, spec: TrialSpec, seconds: float) -> float:
+        live = self._made_live(replace(spec, run="speed"), 0)
         clock = SecondsClock(self.training_task.device)
         rates: list[float] = []
 
@@ -265,8 +273,6 @@ class Runner:
                     f"Training by {spec.pipeline.method} diverges at its first step: {error}.",
                     "Look at the data (tunecast data check), or give --dtype float32.",
                 ) from error
-            except (ValueError, TypeError, NotImplementedError, IndexError) as error:
-                raise _cannot_train(spec, error) from error
             rates.append((live.plan.tokens_at(live.step) - before) / max(segment.training.wall, 1e-9))
         self.release()
         return statistics.median(rates[1:] or rates)
@@ -519,11 +525,3 @@ class Runner:
 
     def _prepared(self, examples: Examples) -> Examples:
         return self._loss.prepare(self._base, examples, self._compute)
-
-
-def _cannot_train(spec: TrialSpec, error: Exception) -> ModelError:
-    """Return the error for a method that cannot train the model; libraries raise many kinds of exceptions."""
-    return ModelError(
-        f"{spec.pipeline.method} cannot train this model on these data: {first_line(error).rstrip('.')}.",
-        "Choose another method, or give a smaller --max-length.",
-    )
